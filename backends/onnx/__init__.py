@@ -1,0 +1,1 @@
+"""The ONNX back end: ONNX Runtime sessions and the plain ONNX artifact."""

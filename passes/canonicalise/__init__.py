@@ -1,0 +1,1 @@
+"""Canonical form: unique names, folded constants, static shapes, weights as initializers."""

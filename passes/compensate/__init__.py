@@ -1,0 +1,1 @@
+"""Compensation: refit what remains after a cut to the dense model's outputs."""

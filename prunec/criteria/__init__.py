@@ -1,0 +1,1 @@
+"""Importance criteria, one file each: statistics in, one score per channel out."""

@@ -1,0 +1,1 @@
+"""One streaming pass over calibration data: means, second moments and cross-moments per layer."""

@@ -1,0 +1,87 @@
+"""Is every weight readable and finite.
+
+NaN is refused everywhere. Inf is refused where it would be a weight (an input of an operator that multiplies or
+normalises); elsewhere it is an ordinary constant, such as the −inf of an attention mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.diagnostics import PrunecError
+
+_WEIGHTED = frozenset(
+    "Conv ConvTranspose Gemm MatMul Einsum LSTM GRU RNN BatchNormalization LayerNormalization GroupNormalization "
+    "InstanceNormalization RMSNormalization PRelu".split()
+)
+_CHUNK = 1 << 22
+
+
+def check(model: ir.Model) -> None:
+    """PC012 and PC018, naming the tensor."""
+    for name, tensor, users in _tensors(model):
+        array = _array(name, tensor)
+        if array is None:
+            continue
+        has_nan, has_inf = _findings(array)
+        if has_nan or (has_inf and any(user in _WEIGHTED for user in users)):
+            raise PrunecError(
+                "PC012",
+                f"{'NaN' if has_nan else 'Inf'} in a tensor of shape {list(array.shape)}",
+                where=name,
+                hint="the model is broken (diverged training, overflow in float16): export a good checkpoint",
+            )
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol, set[str]]]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield str(value.name), value.const_value, {node.op_type for node in value.consumers()}
+    for container in [model.graph, *model.functions.values()]:
+        for node in ir.traversal.RecursiveGraphIterator(container):
+            for attribute in node.attributes.values():
+                if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+                    continue
+                output = node.outputs[0]
+                yield str(output.name or node.name), attribute.as_tensor(), {n.op_type for n in output.consumers()}
+
+
+def _array(name: str, tensor: ir.TensorProtocol) -> np.ndarray | None:
+    """The values of a float tensor; None for other types, whose data is still read once."""
+    if tensor.dtype == ir.DataType.STRING:
+        return None
+    try:
+        array = tensor.numpy()
+        agrees = array.shape == tuple(tensor.shape.numpy())
+    except Exception as error:  # the tensor is whatever the file says it is
+        raise _mismatch(name, tensor) from error
+    if not agrees:
+        raise _mismatch(name, tensor)
+    return array if tensor.dtype.is_floating_point() else None
+
+
+def _mismatch(name: str, tensor: ir.TensorProtocol) -> PrunecError:
+    return PrunecError(
+        "PC018",
+        f"the data does not fill the shape {tensor.shape} of type {tensor.dtype}",
+        where=name,
+        hint="the file is damaged: export or download it again",
+    )
+
+
+def _findings(array: np.ndarray) -> tuple[bool, bool]:
+    """(has NaN, has Inf), in chunks so that a memory-mapped tensor is never copied whole."""
+    flat = array.reshape(-1)
+    has_nan = has_inf = False
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK]
+        if chunk.dtype.kind != "f":
+            chunk = chunk.astype(np.float32)
+        if not np.isfinite(chunk).all():
+            has_nan |= bool(np.isnan(chunk).any())
+            has_inf |= bool(np.isinf(chunk).any())
+    return has_nan, has_inf

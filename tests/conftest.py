@@ -1,0 +1,37 @@
+"""Fixtures for all tests, and what a machine must have for the marked ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before numpy is imported: its threads and the test workers would fight over the cores.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed: make install-torch"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def graphs_dir() -> Path:
+    """Exported graphs of well-known networks, kept beside the checkout because of their size."""
+    folder = ROOT.parent / "shared" / "graphs"
+    if not folder.is_dir():
+        pytest.skip("the folder of exported graphs is not beside this checkout")
+    return folder

@@ -1,0 +1,124 @@
+"""Dependency analysis of a canonical model: one pass over the nodes, then one connected-components solve.
+
+The result is keyed by names, so it holds for every clone of the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.diagnostics import PrunecError
+from prunec.graph.cost import node_macs
+from prunec.graph.flow import Flow, Pin, SplitPolicy
+from prunec.graph.groups import Group, build_groups
+from prunec.graph.rules import rule_for
+from prunec.graph.shapes import dims
+
+TIED_MIN_ELEMENTS = 1024
+"""Smaller shared initializers are copied when their users are cut differently; larger ones stay tied."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A data input that a node sums over. `channels` has one class id per position of `axis`."""
+
+    node: str
+    data_index: int
+    axis: int
+    channels: np.ndarray
+    weight_index: int | None
+    weight_axis: int | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Groups of a model and where their channels are. All arrays of class ids are int64."""
+
+    groups: tuple[Group, ...]
+    channel_count: int
+    value_axes: dict[str, tuple[np.ndarray | None, ...]]
+    use_axes: dict[tuple[str, int], tuple[np.ndarray | None, ...]]
+    consumers: tuple[Consumer, ...]
+    pins: tuple[Pin, ...]
+
+    def alive(self, keeps: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Class mask from group masks. `keeps` maps a group id to a bool array of the group's size.
+
+        Raises:
+            PrunecError PC201: unknown group, wrong length, a pinned group, or nothing kept.
+        """
+        alive = np.ones(self.channel_count, bool)
+        by_id = {group.id: group for group in self.groups}
+        for group_id, keep in keeps.items():
+            group = by_id.get(group_id)
+            if group is None:
+                raise PrunecError("PC201", "no such group", where=group_id, hint="prunec inspect MODEL lists them")
+            mask = np.asarray(keep, bool)
+            if mask.shape != (group.size,):
+                raise PrunecError("PC201", f"the mask has {mask.size} entries, the group {group.size}", where=group_id)
+            if group.pinned is not None and not mask.all():
+                raise PrunecError("PC201", f"the group is pinned: {group.pinned.reason}", where=group_id)
+            if not mask.any():
+                raise PrunecError("PC201", "no channel is kept", where=group_id, hint="keep at least one")
+            alive[group.channels] = mask
+        return alive
+
+    def empty_axes(self, alive: np.ndarray) -> list[np.ndarray]:
+        """Class ids of every axis on which nothing would be left (a cut must not empty any)."""
+        arrays = [a for axes in [*self.value_axes.values(), *self.use_axes.values()] for a in axes if a is not None]
+        return [a for a in arrays if not alive[a].any()]
+
+
+def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
+    """Find the coupled channel groups of a canonical model (see `passes.canonicalise`). The model is not changed."""
+    flow = Flow(split=split)
+    macs: dict[str, int] = {}
+    for node in model.graph:
+        rule_for(node).couple(node, flow)
+        macs[node.name or ""] = node_macs(node)
+    for output in model.graph.outputs:
+        for ids in flow.of(output):
+            flow.pin(ids, "PC102", output.name or "", f"is an axis of the graph output {output.name}")
+    _tie_shared(model, flow)
+    groups, labels = build_groups(flow, macs)
+    consumers = tuple(
+        Consumer(r.node, r.data_index, r.axis, labels[r.ids], r.weight_index, r.weight_axis) for r in flow.reductions
+    )
+    return Analysis(
+        groups=groups,
+        channel_count=int(labels.max()) + 1 if len(labels) else 0,
+        value_axes={k: _solve(axes, labels) for k, axes in flow.axes.items() if any(a is not None for a in axes)},
+        use_axes={k: _solve(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)},
+        consumers=consumers,
+        pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
+    )
+
+
+def _solve(axes: list[np.ndarray | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    return tuple(None if ids is None else labels[ids] for ids in axes)
+
+
+def _tie_shared(model: ir.Model, flow: Flow) -> None:
+    """Keep large shared weights tied: cut every use alike, or not at all where one user cannot follow."""
+    users: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for node in model.graph:
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.is_initializer():
+                users[value.name or ""].append((node.name or "", index))
+    for name, places in users.items():
+        shape = dims(model.graph.initializers[name]) or ()
+        size = np.prod([d for d in shape if isinstance(d, int)], dtype=np.int64)
+        if len(places) < 2 or size < TIED_MIN_ELEMENTS or len(shape) < 2:
+            continue
+        all_axes = [flow.use_axes.get(place, [None] * len(shape)) for place in places]
+        for per_use in zip(*all_axes, strict=True):
+            tracked = [ids for ids in per_use if ids is not None]
+            for other in tracked[1:]:
+                flow.unite(tracked[0], other)
+            if tracked and len(tracked) < len(per_use):
+                flow.pin(tracked[0], "PC103", places[0][0], f"{name} is shared with a use that cannot be cut")

@@ -1,0 +1,112 @@
+"""Coupled channel groups, read off the solved flow.
+
+A channel *class* is one prunable unit: all positions of all tensors that must live or die together. A *group* is the
+set of classes that the same producing axes make (and that are pinned for the same reason, or not at all): it is what
+a user sees, scores are compared in, and ratios are given for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from prunec.graph.flow import Flow, Pin, Role, Use
+from prunec.graph.rules.norm import STATISTIC
+
+Kind = Literal["A", "B", "C"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one initializer use. `index[i]` is the group-local channel of position i, -1 if another group's."""
+
+    tensor: str
+    node: str
+    input_index: int
+    axis: int
+    role: Role
+    index: np.ndarray
+
+
+@dataclass(frozen=True)
+class Group:
+    """`channels` are the class ids; kind A: the cut is exact, C: a statistic runs over the channels (pinned)."""
+
+    id: str
+    size: int
+    kind: Kind
+    channels: np.ndarray
+    members: tuple[Member, ...]
+    pinned: Pin | None
+    cost_share: float
+
+    def producers(self) -> tuple[Member, ...]:
+        return tuple(m for m in self.members if m.role == "producer")
+
+
+def first_pins(flow: Flow, number: int, labels: np.ndarray) -> tuple[np.ndarray, list[Pin]]:
+    """Index of the first pin of every class (-1: free), and the pins."""
+    pins = [pin for _, pin in flow.pins]
+    first = np.full(number, -1, np.int64)
+    for i in range(len(pins) - 1, -1, -1):
+        first[labels[flow.pins[i][0]]] = i
+    return first, pins
+
+
+def build_groups(flow: Flow, macs: dict[str, int]) -> tuple[tuple[Group, ...], np.ndarray]:
+    """Groups in order of their first channel, and the class of every id. `macs` maps node name to its cost."""
+    number, labels = flow.classes()
+    first_pin, pins = first_pins(flow, number, labels)
+    by_class = _producers_of(flow.uses, labels, number)
+    keys: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for channel in range(number):
+        if by_class[channel]:
+            pin = pins[first_pin[channel]] if first_pin[channel] >= 0 else None
+            keys[(by_class[channel], pin)].append(channel)
+    members = _members(flow.uses, labels, number, keys)
+    total = sum(macs.values()) or 1
+    groups: list[Group] = []
+    for i, ((_, pin), channels) in enumerate(keys.items()):
+        assert pin is None or isinstance(pin, Pin)
+        own = tuple(members[i])
+        cost = sum(macs.get(m.node, 0) * float((m.index >= 0).mean()) for m in own if m.role == "producer")
+        kind: Kind = "C" if pin is not None and pin.code == STATISTIC else "A"
+        groups.append(Group(f"g{i}", len(channels), kind, np.array(channels), own, pin, cost / total))
+    return tuple(groups), labels
+
+
+def _producers_of(uses: list[Use], labels: np.ndarray, number: int) -> list[tuple[int, ...]]:
+    """Per class, the indices of the producing uses it appears in."""
+    rows: list[np.ndarray] = []
+    cols: list[np.ndarray] = []
+    for i, use in enumerate(uses):
+        if use.role == "producer":
+            classes = np.unique(labels[use.ids])
+            rows.append(classes)
+            cols.append(np.full(len(classes), i))
+    found: list[list[int]] = [[] for _ in range(number)]
+    if rows:
+        for channel, producer in zip(np.concatenate(rows).tolist(), np.concatenate(cols).tolist(), strict=True):
+            found[channel].append(producer)
+    return [tuple(f) for f in found]
+
+
+def _members(
+    uses: list[Use], labels: np.ndarray, number: int, keys: dict[tuple[object, ...], list[int]]
+) -> list[list[Member]]:
+    group_of = np.full(number, -1, np.int64)
+    local = np.full(number, -1, np.int64)
+    for i, channels in enumerate(keys.values()):
+        group_of[channels] = i
+        local[channels] = np.arange(len(channels))
+    members: list[list[Member]] = [[] for _ in keys]
+    for use in uses:
+        classes = labels[use.ids]
+        owners = group_of[classes]
+        for group in np.unique(owners[owners >= 0]).tolist():
+            index = np.where(owners == group, local[classes], -1)
+            members[group].append(Member(use.tensor, use.node, use.input_index, use.axis, use.role, index))
+    return members

@@ -1,0 +1,68 @@
+"""Element-wise operators: aligned axes are united, axes of length 1 broadcast, constants are cut along.
+
+Alignment is numpy's (from the right). Where a tracked axis meets an untracked activation of the same length, it is
+pinned: one side cannot be cut without the other.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from prunec.graph.flow import Axes, Flow, Ids
+from prunec.graph.rules.base import KeepsAttributes, rank
+from prunec.graph.shapes import dims, is_constant, length
+
+
+class Unary(KeepsAttributes):
+    """y = f(x): the ids pass through. Further inputs (Clip's bounds) are scalars."""
+
+    def couple(self, node: ir.Node, flow: Flow) -> None:
+        flow.set(node.outputs[0], flow.of(node.inputs[0]))
+
+
+class Elementwise(KeepsAttributes):
+    def couple(self, node: ir.Node, flow: Flow) -> None:
+        if any(value is not None and rank(value) is None for value in node.inputs):
+            flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
+            return
+        out_rank = max((rank(value) or 0 for value in node.inputs), default=0)
+        merged = [merge_axis(node, flow, axis - out_rank) for axis in range(out_rank)]
+        flow.set(node.outputs[0], merged)
+        attach_constants(node, flow, merged)
+
+
+def merge_axis(node: ir.Node, flow: Flow, axis: int) -> Ids:
+    """Unite one aligned axis (counted from the right) over all activations of `node`."""
+    base: Ids = None
+    partners: list[tuple[ir.Value, Ids]] = []
+    for value in node.inputs:
+        if value is None or is_constant(value) or -axis > (rank(value) or 0) or length(value, axis) == 1:
+            continue
+        ids = flow.of(value)[axis]
+        partners.append((value, ids))
+        base = ids if base is None else base
+    if base is None:
+        return None
+    for value, ids in partners:
+        if ids is None:
+            flow.pin(base, "PC103", node, f"meets an axis of {value.name} that cannot be cut")
+        elif len(ids) == len(base):
+            flow.unite(base, ids)
+        else:
+            flow.pin(base, "PC104", node, f"meets an axis of {value.name} of another length")
+            flow.pin(ids, "PC104", node, "meets an axis of another length")
+    return base
+
+
+def attach_constants(node: ir.Node, flow: Flow, axes: Axes) -> None:
+    """Let the constant operands follow the axes they are aligned with."""
+    for index, value in enumerate(node.inputs):
+        if value is None or not is_constant(value):
+            continue
+        shape = dims(value) or ()
+        if len(shape) > len(axes):
+            aligned: Axes = [None] * (len(shape) - len(axes)) + list(axes)
+        else:
+            aligned = list(axes[len(axes) - len(shape) :])
+        own: Axes = [ids if ids is not None and len(ids) == dim else None for ids, dim in zip(aligned, shape, strict=True)]
+        flow.use(node, index, own, "carrier")

@@ -65,6 +65,13 @@ def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.fixture(scope="module")
+def wheel_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    python = bare_environment(tmp_path_factory.mktemp("wheel-environment"))
+    pip("install", "--no-deps", "--no-index", str(wheel), python=python)
+    return python
+
+
 def pip(*arguments: str, python: Path | str = sys.executable) -> None:
     command = [sys.executable, "-m", "pip", "--python", str(python), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -113,14 +120,17 @@ def test_wheel_holds_every_file(root: Path, wheel: Path) -> None:
     assert names == {installed_name(path) for path in source_files(root)}, "see package-data in pyproject.toml"
 
 
-def test_wheel_imports(root: Path, wheel: Path, tmp_path: Path) -> None:
-    python = bare_environment(tmp_path / "venv")
-    pip("install", "--no-deps", "--no-index", str(wheel), python=python)
-    files = package_files(python, listed_packages(root), cwd=tmp_path)
-    site = tmp_path / "venv"
-    assert [name for name, file in files.items() if not file.is_relative_to(site)] == []
-    done = subprocess.run([str(site / "bin" / "prunec"), "--help"], capture_output=True, text=True, check=False)
+def test_wheel_imports(root: Path, wheel_python: Path, tmp_path: Path) -> None:
+    files = package_files(wheel_python, listed_packages(root), cwd=tmp_path)
+    environment = wheel_python.parent.parent
+    assert [name for name, file in files.items() if not file.is_relative_to(environment)] == []
+
+
+def test_wheel_has_the_command(wheel_python: Path, tmp_path: Path) -> None:
+    command = [str(wheel_python.parent / "prunec"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "compile" in done.stdout
 
 
 def test_editable_install_imports(root: Path, sources: Path, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""A contender: one model run by one runner under a name; and the table of runners.
+
+A runner is any class with `load`, `run` and `versions` as in `Runner` below. Adding one is one class and one row.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from prunec.diagnostics import PrunecError
+
+DENSE = "dense_onnxruntime"
+PRUNED = "pruned_onnxruntime"
+
+RUNNERS: dict[str, str] = {
+    "onnxruntime": "prunec.measure.runner_onnxruntime:OnnxRuntimeRunner",
+}
+
+
+class Runner(Protocol):
+    """What a worker needs from a way to run models. It lives and dies in the worker process."""
+
+    def load(self, model: Path, feeds: Mapping[str, np.ndarray], *, threads: int) -> None:
+        """Make `model` ready to run on `feeds` with `threads` threads; any exception ends the contender."""
+
+    def run(self) -> object:
+        """Run the model once, to completion, and return its outputs."""
+
+    def versions(self) -> dict[str, str]:
+        """The software that ran the model, e.g. `{"onnxruntime": "1.31.1"}`."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`name` is the key in measurements.json; `kind` a row of `RUNNERS` or `package.module:Class`."""
+
+    name: str
+    model: Path
+    kind: str = "onnxruntime"
+
+
+def make_runner(kind: str) -> Runner:
+    """Import and build the runner class of `kind`.
+
+    Raises PrunecError PC511 for a kind that is neither in the table nor a `module:Class` that can be imported.
+    """
+    module, _, name = RUNNERS.get(kind, kind).partition(":")
+    try:
+        runner: Runner = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as reason:
+        raise PrunecError(
+            "PC511",
+            f"no way to run models of kind {kind!r}: {reason}",
+            hint=f"known kinds: {', '.join(sorted(RUNNERS))}; or name a class as package.module:Class",
+        ) from reason
+    return runner

@@ -1,0 +1,33 @@
+"""The speed gate: `--min-speedup`."""
+
+from __future__ import annotations
+
+from prunec.diagnostics import GateError
+from prunec.measure.contender import DENSE
+from prunec.measure.results import Measurements
+
+
+def gate_speedup(result: Measurements | None, minimum: float, *, baseline: str = DENSE) -> GateError | None:
+    """None if the speed-up over `baseline` is shown to be at least `minimum`, else why not.
+
+    "Shown" means that the whole 95 % interval lies at or above `minimum`: a median that only happens to land above it
+    is not enough. Nothing measured is a no (PC518); too slow, or not shown to be fast enough, is a no (PC517).
+    """
+    speedup = result.speedup.get(f"vs_{baseline}") if result is not None else None
+    if speedup is None:
+        return GateError(
+            "PC518",
+            f"a speed-up of {minimum:g}x over {baseline} was asked for, but nothing was measured",
+            where="--min-speedup",
+            hint="measure (drop --no-measure), or drop --min-speedup",
+        )
+    low, high = speedup.ci95
+    if low >= minimum:
+        return None
+    found = f"{speedup.median:.3g}x measured (95 % interval {low:.3g} to {high:.3g})"
+    if speedup.median < minimum:
+        message, hint = f"{found} is below the {minimum:g}x asked for", "prune more, or ask for less"
+    else:
+        message = f"{found} does not show the {minimum:g}x asked for: its lower end is below"
+        hint = "prune a little more, ask for less, or measure on a quieter machine with more --blocks"
+    return GateError("PC517", message, where="--min-speedup", hint=hint)

@@ -1,0 +1,68 @@
+"""The speed gate: shown, not shown, below, and nothing measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from prunec.measure.gate import gate_speedup
+from prunec.measure.machine import allowed_cpus, describe_machine
+from prunec.measure.results import Input, MeasurementProtocol, Measurements, Speedup, Times
+
+
+def measured(median: float, low: float, high: float) -> Measurements:
+    return Measurements(
+        machine=describe_machine(),
+        protocol=MeasurementProtocol(
+            subject="pruned_onnxruntime",
+            threads=1,
+            inputs={"x": Input(shape=(1,), dtype="float32")},
+            order="A B B A",
+            warmup_s=0.5,
+            blocks=30,
+            runs_per_block={},
+            untimed_runs_per_block=1,
+            statistic="median",
+            interval="bootstrap",
+            seed=0,
+        ),
+        contenders={"dense_onnxruntime": Times(p50_ms=median, p90_ms=median)},
+        speedup={"vs_dense_onnxruntime": Speedup(median=median, ci95=(low, high))},
+        distributions={},
+    )
+
+
+def test_a_shown_speedup_passes() -> None:
+    assert gate_speedup(measured(1.6, 1.51, 1.7), 1.5) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "words"), [(measured(1.4, 1.3, 1.5), "below"), (measured(1.6, 1.4, 1.8), "does not show")]
+)
+def test_too_slow_or_not_shown_is_a_no(result: Measurements, words: str) -> None:
+    no = gate_speedup(result, 1.5)
+    assert no is not None
+    assert no.exit_code == 1
+    assert no.diagnostic.code == "PC517"
+    assert no.diagnostic.hint
+    assert words in no.diagnostic.message
+
+
+def test_nothing_measured_is_a_no() -> None:
+    for result in (None, measured(2.0, 1.9, 2.1).model_copy(update={"speedup": {}})):
+        no = gate_speedup(result, 1.5)
+        assert no is not None
+        assert no.diagnostic.code == "PC518"
+
+
+def test_the_machine_is_described_without_naming_it() -> None:
+    machine = describe_machine({"onnxruntime": "1"})
+    assert machine.cpu
+    assert machine.logical_cpus >= 1
+    assert set(machine.versions) == {"python", "onnxruntime"}
+    assert "cores" not in machine.model_copy(update={"cores": None}).to_json()
+
+
+def test_pinning_prefers_whole_cores() -> None:
+    cpus = allowed_cpus()
+    assert len(set(cpus)) == len(cpus)
+    assert cpus

@@ -1,0 +1,35 @@
+"""The order of the canonicalisation passes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass, TopologicalSortPass
+
+from prunec.passes.canonicalise.evaluate import Evaluate
+from prunec.passes.canonicalise.lift_constants import LiftConstants
+from prunec.passes.canonicalise.names import UniqueNames
+from prunec.passes.canonicalise.remove_noops import RemoveNoops
+
+
+def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
+    """A new model, equal in value to `model`, in the form every other part expects.
+
+    Afterwards: unique non-empty names for all nodes and values; no functions, no Constant or Identity nodes (but an
+    Identity from a graph input or a constant to a graph output); weights are initializers, shared with `model` and not
+    copied; constants folded; shapes on every value where they can be inferred, and no run-time shape computation that
+    depends on static dimensions.
+    """
+    passes: list[ir.passes.PassBase] = [
+        InlinePass(),
+        TopologicalSortPass(),
+        RemoveInitializersFromInputsPass(),
+        UniqueNames(),
+        LiftConstants(),
+        RemoveNoops(),
+        RemoveUnusedNodesPass(),
+        Evaluate(),
+        RemoveNoops(),
+        UniqueNames(),
+    ]
+    result = ir.passes.Sequential(*passes)(model.clone()).model
+    return result

@@ -27,7 +27,9 @@ def slice_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir
         PrunecError PC202: an axis would be left without any position.
     """
     if analysis.empty_axes(alive):
-        raise PrunecError("PC202", "the cut leaves an axis without channels", hint="keep at least one channel of each part")
+        raise PrunecError(
+            "PC202", "the cut leaves an axis without channels", hint="keep at least one channel of each part"
+        )
     cut_model = model.clone()
     slicer = _Slicer(cut_model.graph, analysis, alive)
     slicer.rewrite_nodes()
@@ -98,7 +100,9 @@ class _Slicer:
         variants: dict[bytes, tuple[list[tuple[int, np.ndarray]], list[tuple[ir.Node, int]]]] = {}
         for node, index in places:
             axes = self.analysis.use_axes[node.name or "", index]
-            masks = [(a, self.alive[ids]) for a, ids in enumerate(axes) if ids is not None and not self.alive[ids].all()]
+            masks = [
+                (a, self.alive[ids]) for a, ids in enumerate(axes) if ids is not None and not self.alive[ids].all()
+            ]
             key = b"".join(bytes([a]) + np.packbits(mask).tobytes() for a, mask in masks)
             variants.setdefault(key, (masks, []))[1].append((node, index))
         source = self.graph.initializers[name]

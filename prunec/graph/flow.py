@@ -90,7 +90,12 @@ class Flow:
         producer = value.producer()
         for ids in axes:
             if ids is not None and len(ids) == 1:
-                self.pin(ids, "PC109", producer if producer is not None else name, f"is the only position of an axis of {name}")
+                self.pin(
+                    ids,
+                    "PC109",
+                    producer if producer is not None else name,
+                    f"is the only position of an axis of {name}",
+                )
         self.axes[name] = [ids if ids is not None and len(ids) > 1 else None for ids in axes]
 
     def fresh(self, n: int) -> np.ndarray:
@@ -124,8 +129,10 @@ class Flow:
             if ids is not None:
                 self.uses.append(Use(value.name or "", node.name or "", index, axis, axis_role, ids))
 
-    def reduce(self, node: ir.Node, data_index: int, axis: int, ids: Ids, weight: tuple[int, int] | None = None) -> None:
-        """State that `node` sums over `axis` of its input; `weight` is (input index, axis) of the weight it sums with."""
+    def reduce(
+        self, node: ir.Node, data_index: int, axis: int, ids: Ids, weight: tuple[int, int] | None = None
+    ) -> None:
+        """State that `node` sums over `axis` of its input; `weight` is the (input, axis) it sums with."""
         if ids is not None:
             index, weight_axis = weight if weight is not None else (None, None)
             self.reductions.append(Reduction(node.name or "", data_index, axis, ids, index, weight_axis))

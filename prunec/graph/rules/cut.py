@@ -58,7 +58,9 @@ class Cut:
         assert source is not None
         for i, n in [*sorted(new.items()), (len(entries), None)]:
             if i > start:
-                bounds = [self.add_constant(f"{node.name}.{tag}", np.array([v])) for tag, v in (("from", start), ("to", i))]
+                bounds = [
+                    self.add_constant(f"{node.name}.{tag}", np.array([v])) for tag, v in (("from", start), ("to", i))
+                ]
                 parts.append(self.insert_before(node, "Slice", [source, *bounds], {}))
             if n is not None:
                 parts.append(self.add_constant(f"{node.name}.length", np.array([n])))

@@ -6,11 +6,13 @@ pinned: one side cannot be cut without the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from prunec.graph.flow import Axes, Flow, Ids
 from prunec.graph.rules.base import KeepsAttributes, rank
-from prunec.graph.shapes import dims, is_constant, length
+from prunec.graph.shapes import Dim, dims, is_constant, length
 
 
 class Unary(KeepsAttributes):
@@ -57,12 +59,12 @@ def merge_axis(node: ir.Node, flow: Flow, axis: int) -> Ids:
 def attach_constants(node: ir.Node, flow: Flow, axes: Axes) -> None:
     """Let the constant operands follow the axes they are aligned with."""
     for index, value in enumerate(node.inputs):
-        if value is None or not is_constant(value):
-            continue
-        shape = dims(value) or ()
-        if len(shape) > len(axes):
-            aligned: Axes = [None] * (len(shape) - len(axes)) + list(axes)
-        else:
-            aligned = list(axes[len(axes) - len(shape) :])
-        own: Axes = [ids if ids is not None and len(ids) == dim else None for ids, dim in zip(aligned, shape, strict=True)]
-        flow.use(node, index, own, "carrier")
+        if value is not None and is_constant(value):
+            flow.use(node, index, aligned(axes, dims(value) or ()), "carrier")
+
+
+def aligned(axes: Axes, shape: Sequence[Dim]) -> Axes:
+    """Ids for the axes of an operand of `shape`, aligned from the right; None where it broadcasts."""
+    missing: Axes = [None] * max(len(shape) - len(axes), 0)
+    own = [*missing, *axes[max(len(axes) - len(shape), 0) :]]
+    return [ids if ids is not None and len(ids) == dim else None for ids, dim in zip(own, shape, strict=True)]

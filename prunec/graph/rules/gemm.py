@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from prunec.graph.flow import Axes, Flow, Ids
 from prunec.graph.rules.base import KeepsAttributes, attribute, given, outputs_untracked, rank
-from prunec.graph.rules.elementwise import merge_axis
+from prunec.graph.rules.elementwise import aligned, merge_axis
 from prunec.graph.shapes import dims, is_constant
 
 
@@ -43,9 +43,7 @@ class Gemm(KeepsAttributes):
             for ids in [*result, *flow.of(bias)]:
                 flow.pin(ids, "PC106", node, "the addend of Gemm is computed at run time")
             return
-        aligned = result[2 - len(shape) :] if shape else []
-        own = [ids if ids is not None and len(ids) == dim else None for ids, dim in zip(aligned, shape, strict=True)]
-        flow.use(node, 2, own, "carrier")
+        flow.use(node, 2, aligned(result, shape), "carrier")
 
 
 class MatMul(KeepsAttributes):

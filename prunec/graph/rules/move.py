@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from prunec.graph.flow import Axes, Flow, Ids
+from prunec.graph.flow import Axes, Flow, Ids, Role
 from prunec.graph.rules.base import KeepsAttributes, attribute, given, ints, outputs_untracked
 from prunec.graph.rules.cut import Cut
 from prunec.graph.rules.elementwise import merge_axis
@@ -13,10 +13,17 @@ from prunec.graph.shapes import constant, dims, is_constant, length
 
 
 class Transpose(KeepsAttributes):
+    """Permutes the arrays. A transposed constant (a tied head) is a weight that two axes can follow."""
+
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        axes = flow.of(node.inputs[0])
-        order = attribute(node, "perm", list(reversed(range(len(axes)))))
-        flow.set(node.outputs[0], [axes[int(p)] for p in order])
+        data = node.inputs[0]
+        axes = flow.of(data)
+        order = [int(p) for p in attribute(node, "perm", list(reversed(range(len(axes)))))]
+        if is_constant(data):
+            axes = [flow.fresh(int(n)) for n in dims(data) or ()]  # type: ignore[arg-type]
+            roles: list[Role] = ["producer" if axis == order[-1] else "carrier" for axis in range(len(axes))]
+            flow.use(node, 0, axes, roles)
+        flow.set(node.outputs[0], [axes[p] for p in order])
 
 
 class Concat(KeepsAttributes):
@@ -31,7 +38,9 @@ class Concat(KeepsAttributes):
         result: Axes = [None if axis == along else merge_axis(node, flow, axis - n) for axis in range(n)]
         for index, value in enumerate(node.inputs):
             if is_constant(value):
-                own = [ids if ids is not None and length(value, a) == len(ids) else None for a, ids in enumerate(result)]
+                own = [
+                    ids if ids is not None and length(value, a) == len(ids) else None for a, ids in enumerate(result)
+                ]
                 flow.use(node, index, own, "carrier")
         result[along] = self._along(node, flow, along)
         flow.set(node.outputs[0], result)
@@ -162,7 +171,9 @@ class Slice:
             source = node.inputs[0]
             assert source is not None
             index = cut.add_constant(f"{node.name}.kept", wanted.astype(np.int64))
-            node.replace_input_with(0, cut.insert_before(node, "Gather", [source, index], {"axis": ir.AttrInt64("axis", axis)}))
+            node.replace_input_with(
+                0, cut.insert_before(node, "Gather", [source, index], {"axis": ir.AttrInt64("axis", axis)})
+            )
             bounds[axis] = (0, len(wanted), 1)
         starts, ends = ints(node, "starts", 1) or [], ints(node, "ends", 2) or []
         named = ints(node, "axes", 3)

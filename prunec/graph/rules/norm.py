@@ -17,7 +17,7 @@ STATISTIC = "PC105"
 class BatchNorm(KeepsAttributes):
     """Scale, bias, mean and variance follow axis 1."""
 
-    vectors = (1, 2, 3, 4)
+    vectors: tuple[int, ...] = (1, 2, 3, 4)
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
         axes = flow.of(node.inputs[0])

@@ -19,7 +19,9 @@ class Tile(KeepsAttributes):
             flow.pin_inputs(node, "PC104", "the repeats are computed at run time")
             outputs_untracked(node, flow)
             return
-        flow.set(node.outputs[0], [ids if ids is None else np.tile(ids, r) for ids, r in zip(axes, repeats, strict=True)])
+        flow.set(
+            node.outputs[0], [ids if ids is None else np.tile(ids, r) for ids, r in zip(axes, repeats, strict=True)]
+        )
 
 
 class Expand:
@@ -30,7 +32,7 @@ class Expand:
         if shape is None or output is None:
             flow.pin_inputs(node, "PC104", "the shape is computed at run time")
             return
-        result: Axes = [None] * (len(output) - len(axes)) + axes
+        result: Axes = [*([None] * (len(output) - len(axes))), *axes]
         for axis, dim in enumerate(output):
             inner = axis - len(output)
             was = length(node.inputs[0], inner) if -inner <= len(shape) else 1

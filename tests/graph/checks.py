@@ -1,0 +1,91 @@
+"""Cut a model, mask it, and compare: what every graph test does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from prunec.graph import Analysis, analyse
+from prunec.passes.canonicalise import canonicalise
+from prunec.passes.mask_channels import mask_channels
+from prunec.passes.slice_channels import slice_channels
+
+
+def prepare(model: ir.Model) -> tuple[ir.Model, Analysis]:
+    canonical = canonicalise(model)
+    return canonical, analyse(canonical)
+
+
+def free_sizes(analysis: Analysis) -> list[int]:
+    """Sizes of the groups that may be cut, in order."""
+    return [g.size for g in analysis.groups if g.pinned is None]
+
+
+def random_alive(analysis: Analysis, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Cut `share` of every free group at random, keeping at least one position on every axis."""
+    keeps = {}
+    for group in analysis.groups:
+        if group.pinned is None and group.size > 1:
+            mask = np.ones(group.size, bool)
+            mask[rng.choice(group.size, min(int(group.size * share), group.size - 1), replace=False)] = False
+            keeps[group.id] = mask
+    alive = analysis.alive(keeps)
+    while empty := analysis.empty_axes(alive):
+        for ids in empty:
+            alive[rng.choice(ids)] = True
+    return alive
+
+
+def random_feeds(model: ir.Model, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    feeds = {}
+    for value in model.graph.inputs:
+        assert value.shape is not None and value.dtype is not None and value.name is not None
+        shape = [d if isinstance(d, int) else 2 for d in value.shape]
+        dtype = np.dtype(value.dtype.numpy())
+        draw = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        feeds[value.name] = draw.astype(dtype)
+    return feeds
+
+
+def run(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs in ONNX Runtime, one thread, of a model that must pass the checker."""
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(feeds)))
+
+
+def run_float64(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs in float64 by the reference evaluator: all float32 tensors of the model are widened first."""
+    from prunec.verify.float64 import evaluate_float64
+
+    return evaluate_float64(model, feeds)
+
+
+def relative_error(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
+    """Largest deviation over all outputs, relative to the range of each output."""
+    worst = 0.0
+    for want, got in zip(expected, actual, strict=True):
+        assert want.shape == got.shape
+        if want.size:
+            scale = max(float(np.abs(want).max()), 1e-30)
+            worst = max(worst, float(np.abs(want.astype(np.float64) - got.astype(np.float64)).max()) / scale)
+    return worst
+
+
+def assert_exact(model: ir.Model, analysis: Analysis, seed: int, share: float = 0.5) -> ir.Model:
+    """Cut a random share and compare with the masked reference in float32 (1e-5); returns the cut model."""
+    rng = np.random.default_rng(seed)
+    alive = random_alive(analysis, share, rng)
+    cut = slice_channels(model, analysis, alive)
+    feeds = random_feeds(model, rng)
+    error = relative_error(run(mask_channels(model, analysis, alive), feeds), run(cut, feeds))
+    assert error <= 1e-5, f"seed {seed}: sliced and masked differ by {error:.2e}"
+    return cut

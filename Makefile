@@ -44,4 +44,4 @@ demo: install
 # Leaves .venv; to rebuild that too: rm -r .venv
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find prunec passes backends models benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -104,10 +104,11 @@ def package_files(python: Path, packages: list[str], cwd: Path) -> dict[str, Pat
 
 def test_package_list_is_what_the_folders_hold(root: Path) -> None:
     folders = {path.parent for path in source_files(root) if path.suffix == ".py"}
-    expected = sorted(installed_name(folder).replace("/", ".") for folder in folders)
+    expected = [installed_name(folder).replace("/", ".") for folder in folders]
     listed = listed_packages(root)
     assert listed == sorted(listed), "keep the list in pyproject.toml sorted"
-    assert listed == expected, "pyproject.toml: [tool.setuptools] packages differs from the folders"
+    assert sorted(set(expected) - set(listed)) == [], "add to [tool.setuptools] packages in pyproject.toml"
+    assert sorted(set(listed) - set(expected)) == [], "remove from [tool.setuptools] packages in pyproject.toml"
     assert [folder for folder in folders if not (root / folder / "__init__.py").exists()] == []
 
 

@@ -1,1 +1,1 @@
-"""The package on disk: written whole or not at all, the same bytes for the same inputs."""
+"""The package a compile leaves behind: written whole or not at all, and checked when it is loaded."""

@@ -20,20 +20,15 @@ from prunec.measure.contender import DENSE, PRUNED, Contender
 from prunec.measure.results import Measurements
 from prunec.measure.run import measure, plan_blocks
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 FEEDS = {"x": np.ones((2, 3), np.float32)}
 QUICK = {"blocks": 6, "warmup_s": 0.02, "block_ms": 3.0}
-
-
-@pytest.fixture(autouse=True)
-def fakes_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
 
 
 def fake(tmp_path: Path, name: str, kind: str = "Sleeper", ms: float = 1.0) -> Contender:
     model = tmp_path / f"{name}.txt"
     model.write_text(str(ms))
-    return Contender(name, model, f"fake_runners:{kind}")
+    return Contender(name, model, f"tests.measure.fake_runners:{kind}")
 
 
 def alive(pid: int) -> bool:
@@ -179,12 +174,12 @@ def test_a_shrunk_measurement_says_so(tmp_path: Path) -> None:
 def test_ctrl_c_kills_the_workers(tmp_path: Path) -> None:
     model = fake(tmp_path, "slow", ms=1.0).model
     script = textwrap.dedent(f"""
-        import sys; sys.path.insert(0, {str(HERE)!r})
+        import sys; sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         import numpy as np
         from prunec.measure.contender import Contender
         from prunec.measure.run import measure
-        contenders = [Contender(name, Path({str(model)!r}), "fake_runners:Sleeper") for name in "ab"]
+        contenders = [Contender(name, Path({str(model)!r}), "tests.measure.fake_runners:Sleeper") for name in "ab"]
         def progress(stage, done, of):
             if stage == "measuring":
                 print("go", flush=True)

@@ -1,0 +1,99 @@
+"""The types of `verification.json`.
+
+A record that does not apply is None here and absent in the file, never zero. Errors are maximal relative errors:
+max |a - b| / max |b| over an output. Raises pydantic.ValidationError for anything else than a document of this shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Frozen, strict about unknown fields and about NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict with absent fields absent."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class GroupError(Record):
+    """One group cut alone: masked against sliced."""
+
+    id: str
+    kind: Literal["A", "B", "C"] | None = None
+    max_rel: float
+    passed: bool
+
+
+class ExactnessRecord(Record):
+    """`masked.onnx` against `cut.onnx`, over all cut groups and, where it was done, group by group."""
+
+    class_a_max_rel: float
+    groups_checked: int
+    passed: bool
+    tolerance: float | None = None
+    groups: tuple[GroupError, ...] | None = None
+
+
+class LoweringRecord(Record):
+    """The target's artifact against the pruned ONNX model in ONNX Runtime."""
+
+    max_rel: float
+    tolerance: float
+    passed: bool
+
+
+class QualityRecord(Record):
+    """What pruning cost. `drop` = dense - pruned for a metric where more is better."""
+
+    metric: str
+    dense: float
+    pruned: float
+    drop: float
+    data: Literal["synthetic", "calibration", "user"]
+    samples: int | None = None
+    others: dict[str, float] | None = None
+
+
+class SparsityRecord(Record):
+    """Shares in 0..1 of the dense model that are gone: of its parameters, of its multiply-accumulates."""
+
+    requested: float | None = None
+    realised_params: float
+    realised_flops: float
+
+
+class CompensationRecord(Record):
+    """How one layer made up for its lost inputs: relative error of its output on held-out data, before and after."""
+
+    layer: str
+    method: str
+    error_before: float
+    error_after: float
+
+
+class VerificationRecord(Record):
+    """The whole of `verification.json`."""
+
+    exactness: ExactnessRecord | None = None
+    lowering: LoweringRecord | None = None
+    quality: QualityRecord | None = None
+    sparsity: SparsityRecord | None = None
+    compensation: tuple[CompensationRecord, ...] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """True if something was checked and nothing said no."""
+        verdicts = [record.passed for record in (self.exactness, self.lowering) if record is not None]
+        return bool(verdicts) and all(verdicts)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> VerificationRecord:
+        """Read back what `to_json` wrote."""
+        return cls.model_validate(dict(document))

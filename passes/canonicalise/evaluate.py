@@ -8,6 +8,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunec.passes.canonicalise.facts import Facts, gather_facts
 from prunec.passes.canonicalise.fold_constants import fold_known, fold_large
 from prunec.passes.canonicalise.freeze_shapes import freeze_shapes
+from prunec.passes.canonicalise.inline_if import InlineIf
+from prunec.passes.canonicalise.names import UniqueNames
 from prunec.passes.canonicalise.tools import nodes_of
 
 MAX_ROUNDS = 6
@@ -22,6 +24,9 @@ class Evaluate(ir.passes.InPlacePass):
             facts = gather_facts(model)
             store_types(model, facts)
             count = fold_known(model, facts) + freeze_shapes(model, facts) + fold_large(model, facts)
+            if InlineIf()(model).modified:
+                UniqueNames()(model)
+                count += 1
             RemoveUnusedNodesPass()(model)
             changed += count
             if count == 0:

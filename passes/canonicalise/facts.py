@@ -14,6 +14,7 @@ leave stale ones behind. The shapes and the equal names of dynamic axes of graph
 from __future__ import annotations
 
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -140,7 +141,7 @@ class _Walk:
         for output, array in zip(node.outputs, result, strict=True):
             facts.known[output] = array
             facts.shapes[output] = array.shape
-        self.infer_types(node)
+            self.facts.types[output] = onnx.helper.make_tensor_type_proto(_element_type(array.dtype), None)
         return True
 
     def partly(self, node: ir.Node) -> None:
@@ -219,7 +220,7 @@ class _Walk:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
         try:
             return onnx.shape_inference.infer_node_outputs(
-                schema, ir.to_proto(node), types, data, opset_imports=self.opsets
+                schema, ir.serde.serialize_node(node), types, data, opset_imports=self.opsets
             )
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError):
             return {}  # an operator that onnx cannot infer alone: the stored shape has to do
@@ -248,6 +249,11 @@ class _Walk:
                     else:
                         entry.dim_value = dim
         return proto
+
+
+@functools.cache
+def _element_type(dtype: np.dtype) -> int:
+    return int(ir.DataType.from_numpy(dtype))
 
 
 def shape_range(node: ir.Node) -> slice:

@@ -157,6 +157,7 @@ def _pieces(node: ir.Node, output: ir.Value, value: Partial) -> ir.Value:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     dtype = output.dtype or ir.DataType.INT64
+    axis = ir.AttrInt64("axis", 0)
     parts: list[ir.Value] = []
     nodes: list[ir.Node] = []
     position = 0
@@ -164,7 +165,7 @@ def _pieces(node: ir.Node, output: ir.Value, value: Partial) -> ir.Value:
         end = position + 1
         if isinstance(value.entries[position], str):
             index = add_constant(graph, f"{output.name}_index{position}", np.array([position], np.int64))
-            read = ir.Node("", "Gather", [output, index], {"axis": 0}, name=f"{node.name}_read{position}")
+            read = ir.Node("", "Gather", [output, index], [axis], name=f"{node.name}_read{position}")
             _describe(read.outputs[0], f"{output.name}_read{position}", dtype, 1)
             nodes.append(read)
             parts.append(read.outputs[0])
@@ -174,7 +175,7 @@ def _pieces(node: ir.Node, output: ir.Value, value: Partial) -> ir.Value:
             array = np.array(value.entries[position:end], dtype.numpy())
             parts.append(add_constant(graph, f"{output.name}_static{position}", array))
         position = end
-    concat = ir.Node("", "Concat", parts, {"axis": 0}, name=f"{node.name}_split")
+    concat = ir.Node("", "Concat", parts, [axis], name=f"{node.name}_split")
     _describe(concat.outputs[0], f"{output.name}_split", dtype, len(value.entries))
     graph.insert_after(node, [*nodes, concat])
     return concat.outputs[0]

@@ -50,7 +50,8 @@ def _tensor(node: ir.Node) -> ir.TensorProtocol | None:
             return None
         match name:
             case "value":
-                return attribute.as_tensor()
+                tensor: ir.TensorProtocol = attribute.value  # as_tensor() checks a protocol, slowly
+                return None if tensor.dtype == ir.DataType.STRING else tensor
             case "value_int":
                 return ir.Tensor(np.array(attribute.as_int(), np.int64))
             case "value_ints":

@@ -5,9 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass, TopologicalSortPass
 
+from prunec.passes.canonicalise.channel_shuffle import ChannelShuffle
 from prunec.passes.canonicalise.evaluate import Evaluate
+from prunec.passes.canonicalise.fold_batchnorm import FoldBatchNorm
 from prunec.passes.canonicalise.lift_constants import LiftConstants
+from prunec.passes.canonicalise.matmul_to_gemm import MatMulToGemm
 from prunec.passes.canonicalise.names import UniqueNames
+from prunec.passes.canonicalise.opset import RaiseOpset
 from prunec.passes.canonicalise.remove_noops import RemoveNoops
 
 
@@ -19,17 +23,27 @@ def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
     copied; constants folded; shapes on every value where they can be inferred, and no run-time shape computation that
     depends on static dimensions.
     """
-    passes: list[ir.passes.PassBase] = [
+    result = model.clone()
+    for step in _steps(gemm):
+        result = step(result).model
+    return result
+
+
+def _steps(gemm: bool) -> list[ir.passes.PassBase]:
+    return [
         InlinePass(),
         TopologicalSortPass(),
         RemoveInitializersFromInputsPass(),
+        RaiseOpset(),
         UniqueNames(),
         LiftConstants(),
         RemoveNoops(),
         RemoveUnusedNodesPass(),
         Evaluate(),
         RemoveNoops(),
+        FoldBatchNorm(),
+        ChannelShuffle(),
+        *([MatMulToGemm()] if gemm else []),
+        RemoveUnusedNodesPass(),
         UniqueNames(),
     ]
-    result = ir.passes.Sequential(*passes)(model.clone()).model
-    return result

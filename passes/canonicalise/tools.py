@@ -28,12 +28,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 def attribute_int(node: ir.Node, name: str, default: int) -> int:
     attribute = node.attributes.get(name)
-    return default if attribute is None or attribute.is_ref() else attribute.as_int()
+    return default if attribute is None or attribute.is_ref() else int(attribute.value)
 
 
 def attribute_ints(node: ir.Node, name: str) -> list[int] | None:
     attribute = node.attributes.get(name)
-    return None if attribute is None or attribute.is_ref() else list(attribute.as_ints())
+    return None if attribute is None or attribute.is_ref() else list(attribute.value)
 
 
 def only_user(value: ir.Value) -> ir.Node | None:

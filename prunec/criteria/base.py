@@ -1,0 +1,166 @@
+"""What a criterion is, and the arrays that criteria are made from.
+
+A criterion gives every channel of a group one float64 score; higher means more important. Scores of two groups are
+made comparable afterwards (`prunec.plan.normalise`), so a criterion need not care about their units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.graph import Analysis, Consumer, Group, Member
+from prunec.graph.rules.base import attribute
+
+if TYPE_CHECKING:
+    from prunec.statistics import LayerStatistics
+
+Needs = Literal["moments", "covariance"]
+"""What the statistics pass has to collect: means and second moments per channel, or covariances as well."""
+
+
+class Criterion(Protocol):
+    """How important each channel of a group is.
+
+    `needs` names the statistics that `score` reads; a `data_free` criterion reads none.
+    """
+
+    name: str
+    needs: frozenset[Needs]
+    data_free: bool
+
+    def score(self, group: Group, context: ScoreContext) -> np.ndarray:
+        """float64 [group.size], finite, higher = more important."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The weight a consumer sums with, one row per position of its data axis.
+
+    weight: [positions, everything else], in the weight's dtype (conv: the rest is outputs × kh × kw)
+    index:  int64 [positions], the group-local channel of each position, -1 where it is another group's
+    """
+
+    consumer: Consumer
+    weight: np.ndarray
+    index: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoreContext:
+    """Everything a criterion may look at. `statistics` has one entry per weighted consumer, by its node's name.
+
+    `notes` collects what a criterion has to say besides the scores: a fallback it had to take, say.
+    """
+
+    model: ir.Model
+    analysis: Analysis
+    statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
+    seed: int = 0
+    notes: list[Diagnostic] = field(default_factory=list)
+
+    @cached_property
+    def nodes(self) -> dict[str, ir.Node]:
+        return {node.name or "": node for node in self.model.graph}
+
+    def note(self, code: str, message: str, where: str) -> None:
+        """Say something once."""
+        found = Diagnostic(code, message, where)
+        if found not in self.notes:
+            self.notes.append(found)
+
+    def array(self, tensor: str) -> np.ndarray:
+        """Data of an initializer (float16 and bfloat16 are widened to float32)."""
+        value = self.model.graph.initializers[tensor].const_value
+        assert value is not None, f"{tensor} has no data"
+        array = value.numpy()
+        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+    def rows(self, member: Member) -> np.ndarray:
+        """A member's tensor as [axis length, everything else]."""
+        array = np.moveaxis(self.array(member.tensor), member.axis, 0)
+        return array.reshape(array.shape[0], -1)
+
+    def columns(self, group: Group) -> list[Columns]:
+        """The weighted consumers of a group's channels."""
+        local = np.full(self.analysis.channel_count, -1, np.int64)
+        local[group.channels] = np.arange(group.size)
+        found = []
+        for consumer in self._weighted:
+            index = local[consumer.channels]
+            if (index >= 0).any():
+                found.append(Columns(consumer, consumed_rows(self, consumer), index))
+        return found
+
+    def layer(self, consumer: Consumer) -> LayerStatistics:
+        """Statistics of a consumer's data.
+
+        Raises:
+            PrunecError PC210: none were collected.
+        """
+        found = self.statistics.get(consumer.node)
+        if found is None:
+            hint = "pass --calib, or pick a criterion that needs no data: l1, l2, lamp, fpgm"
+            raise PrunecError("PC210", "no statistics were collected for this layer", where=consumer.node, hint=hint)
+        return found
+
+    @cached_property
+    def _weighted(self) -> tuple[Consumer, ...]:
+        return tuple(c for c in self.analysis.consumers if c.weight_index is not None)
+
+
+def consumed_rows(context: ScoreContext, consumer: Consumer) -> np.ndarray:
+    """[positions of the data axis, everything else]: row j is all that multiplies input position j.
+
+    A grouped Conv stores [M, C/g, k…]; its input channel q·C/g + j is column j of the M/g filters of group q.
+    """
+    node = context.nodes[consumer.node]
+    assert consumer.weight_index is not None and consumer.weight_axis is not None
+    value = node.inputs[consumer.weight_index]
+    assert value is not None
+    weight = context.array(value.name or "")
+    groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+    if groups > 1:
+        split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+        return split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1)
+    rows = np.moveaxis(weight, consumer.weight_axis, 0)
+    alpha = float(attribute(node, "alpha", 1.0)) if node.op_type == "Gemm" else 1.0
+    return rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha)
+
+
+def per_channel(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """Sum values [positions] into channels [size] by `index`; positions with -1 are left out."""
+    own = index >= 0
+    return np.bincount(index[own], values[own].astype(np.float64), size)
+
+
+def score_groups(criterion: Criterion, groups: Iterable[Group], context: ScoreContext) -> dict[str, np.ndarray]:
+    """Scores of each group by its id, checked.
+
+    Raises:
+        PrunecError PC211: a score is NaN or infinite.
+    """
+    scores: dict[str, np.ndarray] = {}
+    for group in groups:
+        found = np.asarray(criterion.score(group, context), np.float64)
+        assert found.shape == (group.size,), f"{criterion.name} gave {found.shape} scores for {group.id}"
+        if not np.isfinite(found).all():
+            bad = int((~np.isfinite(found)).sum())
+            hint = "look for NaN or infinite weights, or calibration samples that overflow"
+            message = f"{criterion.name} gives {bad} of {group.size} channels a score that is not a finite number"
+            raise PrunecError("PC211", message, where=where(group), hint=hint)
+        scores[group.id] = found
+    return scores
+
+
+def where(group: Group) -> str:
+    """A group as a user knows it: its id and the layers that make its channels."""
+    nodes = list(dict.fromkeys(member.node for member in group.producers()))
+    more = f", … {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return f"{group.id}: {', '.join(nodes[:3])}{more}"

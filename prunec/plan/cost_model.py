@@ -1,0 +1,165 @@
+"""What a model would cost after a cut, exactly, without cutting it.
+
+Every cost is a sum of products of lengths: Σ_t a_t · Π_f n_f(alive), with n_f the number of alive positions of an axis.
+The axes are collected once, so one evaluation is one gather, one segmented sum and one product over small arrays. The
+result equals `graph.cost` on what `passes.slice_channels` returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.graph import Analysis
+from prunec.graph.cost import FLOAT_TYPES
+from prunec.graph.shapes import dims, is_constant
+
+Ids = np.ndarray | None
+Term = tuple[int, tuple[int, ...]]
+"""A constant factor, and the numbers of the axes whose lengths multiply it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params: floating-point values; macs: of one run; weights: parameters of the prunable layers alone."""
+
+    params: int
+    macs: int
+    weights: int
+
+
+class CostModel:
+    """Costs of one canonical model as a function of the alive classes. `prunable`: names of the prunable weights."""
+
+    def __init__(self, model: ir.Model, analysis: Analysis, prunable: Collection[str] = ()) -> None:
+        self._analysis = analysis
+        self._axes = _Axes()
+        self._macs = self._table([t for node in model.graph if (t := self._node_term(node)) is not None])
+        single: dict[bool, list[Term]] = {False: [], True: []}
+        self._fixed = {False: 0, True: 0}
+        self._shared: list[tuple[bool, bool, int, list[tuple[Ids, ...]]]] = []
+        for name, value in model.graph.initializers.items():
+            if value.const_value is not None and value.const_value.dtype in FLOAT_TYPES:
+                self._initializer(value, name in prunable, single)
+        self._params = {flag: self._table(terms) for flag, terms in single.items()}
+        self._axes.freeze()
+
+    def evaluate(self, alive: np.ndarray) -> Cost:
+        """Cost of the model with only the classes `alive` (bool per class id) left."""
+        counts = self._axes.counts(alive)
+        left = {flag: self._fixed[flag] + _total(self._params[flag], counts) for flag in (False, True)}
+        for prunable, untouched, size, variants in self._shared:
+            left[prunable] += _shared_size(untouched, size, variants, alive)
+        return Cost(left[False] + left[True], _total(self._macs, counts), left[True])
+
+    # -- terms --------------------------------------------------------------------------------------------------
+    def _initializer(self, value: ir.Value, prunable: bool, single: dict[bool, list[Term]]) -> None:
+        """One product if all uses are cut alike; a list of variants if they may not be (see `slice_channels`)."""
+        shape = [int(d) for d in dims(value) or () if isinstance(d, int)]
+        uses = [(node.name or "", index) for node, index in value.uses()]
+        tracked = [self._analysis.use_axes[use] for use in uses if use in self._analysis.use_axes]
+        tracked = [axes for axes in tracked if any(ids is not None for ids in axes)]
+        untouched = len(tracked) < len(uses) or value.is_graph_output()
+        if not tracked:
+            self._fixed[prunable] += math.prod(shape)
+        elif not untouched and all(_same(axes, tracked[0]) for axes in tracked[1:]):
+            single[prunable].append(self._term(shape, tracked[0]))
+        else:
+            self._shared.append((prunable, untouched, math.prod(shape), tracked))
+
+    def _node_term(self, node: ir.Node) -> Term | None:
+        """The product that `graph.cost.node_macs` takes, over lengths that may still be cut."""
+        if node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type in ("Conv", "ConvTranspose"):
+            pixels = self._of(node.outputs[0] if node.op_type == "Conv" else node.inputs[0])
+            weight = self._of(node.inputs[1], (node.name or "", 1))
+            return None if pixels is None or weight is None else self._join([pixels[0], *pixels[2:], *weight])
+        if node.op_type == "Gemm":
+            weight = self._of(node.inputs[1], (node.name or "", 1))
+            output = self._of(node.outputs[0])
+            return None if weight is None or output is None else self._join([*output[:1], *weight])
+        if node.op_type == "MatMul":
+            left, output = self._of(node.inputs[0], (node.name or "", 0)), self._of(node.outputs[0])
+            return None if left is None or output is None else self._join([*output, *left[-1:]])
+        return None
+
+    def _of(self, value: ir.Value | None, use: tuple[str, int] | None = None) -> list[tuple[int, Ids]] | None:
+        """(length, ids) per axis; a length that is not static counts as 1."""
+        shape = dims(value)
+        if value is None or shape is None:
+            return None
+        constant = use is not None and is_constant(value)
+        axes = (
+            self._analysis.use_axes.get(use or ("", 0)) if constant else self._analysis.value_axes.get(value.name or "")
+        )
+        lengths = [d if isinstance(d, int) else 1 for d in shape]
+        return list(zip(lengths, axes or (None,) * len(shape), strict=True))
+
+    def _join(self, axes: Sequence[tuple[int, Ids]]) -> Term:
+        return self._term([length for length, _ in axes], [ids for _, ids in axes])
+
+    def _term(self, shape: Sequence[int], axes: Sequence[Ids]) -> Term:
+        pairs = list(zip(shape, axes, strict=True))
+        return math.prod(n for n, ids in pairs if ids is None), tuple(
+            self._axes.add(ids) for _, ids in pairs if ids is not None
+        )
+
+    def _table(self, terms: list[Term]) -> tuple[np.ndarray, np.ndarray]:
+        """Constants [T] and axis numbers [T, F]; number 0 stands for a length of 1."""
+        width = max((len(numbers) for _, numbers in terms), default=0)
+        rows = [[*numbers, *([0] * (width - len(numbers)))] for _, numbers in terms]
+        return np.array([a for a, _ in terms], np.int64), np.array(rows, np.int64).reshape(len(terms), width)
+
+
+class _Axes:
+    """Distinct axes, numbered from 1, and their alive lengths in one segmented sum."""
+
+    def __init__(self) -> None:
+        self._number: dict[bytes, int] = {}
+        self._arrays: list[np.ndarray] = []
+
+    def add(self, ids: np.ndarray) -> int:
+        number = self._number.setdefault(ids.tobytes(), len(self._arrays) + 1)
+        if number > len(self._arrays):
+            self._arrays.append(ids)
+        return number
+
+    def freeze(self) -> None:
+        self._ids = np.concatenate(self._arrays) if self._arrays else np.zeros(0, np.int64)
+        lengths = [len(a) for a in self._arrays]
+        self._starts = np.cumsum([0, *lengths])[:-1]
+
+    def counts(self, alive: np.ndarray) -> np.ndarray:
+        """int64 [axes + 1]; entry 0 is 1."""
+        if not self._arrays:
+            return np.ones(1, np.int64)
+        return np.concatenate([[1], np.add.reduceat(alive[self._ids].astype(np.int64), self._starts)])
+
+
+def _total(table: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> int:
+    constants, numbers = table
+    return int((constants * counts[numbers].prod(axis=1)).sum()) if len(constants) else 0
+
+
+def _same(a: tuple[Ids, ...], b: tuple[Ids, ...]) -> bool:
+    return all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in zip(a, b, strict=True))
+
+
+def _shared_size(untouched: bool, size: int, uses: list[tuple[Ids, ...]], alive: np.ndarray) -> int:
+    """Uses that keep the same positions share one tensor; the whole tensor stays if some use keeps all of it."""
+    sizes: dict[bytes, int] = {}
+    for axes in uses:
+        masks = [(a, alive[ids]) for a, ids in enumerate(axes) if ids is not None and not alive[ids].all()]
+        key = b"".join(bytes([a]) + np.packbits(mask).tobytes() for a, mask in masks)
+        left = size
+        for _, mask in masks:
+            left = left // len(mask) * int(mask.sum())
+        sizes[key] = left
+    if untouched:
+        sizes[b""] = size
+    return sum(sizes.values())

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from prunec.passes.canonicalise import arithmetic, partial, shape_rules
+from prunec.passes.canonicalise import arithmetic, control_flow, partial, shape_rules
 from prunec.passes.canonicalise.partial import Partial
 from prunec.passes.canonicalise.symbols import Dim, Symbols
 from prunec.passes.canonicalise.tools import STANDARD, attribute_int, constant
@@ -110,7 +110,7 @@ class _Walk:
                     self.graph(graph)
         if node.domain not in STANDARD:
             return self.infer(node)
-        if self.evaluated(node):
+        if self.evaluated(node) or control_flow.infer(node, self.facts):
             return None
         self.partly(node)
         shapes = shape_rules.infer(node, self.facts)
@@ -201,8 +201,6 @@ class _Walk:
 
     def onnx_inference(self, node: ir.Node) -> dict[str, onnx.TypeProto]:
         version = self.versions.get(node.domain, self.version)
-        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
-            return {}
         if not onnx.defs.has(node.op_type, version, node.domain):
             return {}
         types: dict[str, onnx.TypeProto] = {}

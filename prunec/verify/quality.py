@@ -1,0 +1,100 @@
+"""What pruning cost, against the original dense model.
+
+With a metric of the user's, its value on both models and the drop. Without one, agreement with the dense model on held
+out inputs, one `Agreement` per output; the reported number is that of the worst output:
+
+    top1_agreement   where an output is rows of class scores and the dense model's answers differ between inputs
+    equal            where an output is integers
+    cosine           otherwise
+
+All numbers are higher-is-better, so `drop = dense − pruned`; the dense model agrees with itself, hence its 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from prunec.diagnostics import GateError, PrunecError
+from prunec.verify.inputs import Run
+from prunec.verify.metrics import Agreement, is_inexact
+from prunec.verify.records import QualityRecord
+from prunec.verify.user_metric import Metric, evaluate
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def quality_by_metric(metric: Metric, dense: Run, pruned: Run, *, samples: int | None = None) -> QualityRecord:
+    """The user's number for both models; `others` holds the rest of what the metric returned.
+
+    Raises:
+        PrunecError PC311: the metric fails, or does not return the same numbers for both models.
+    """
+    before = evaluate(metric, dense, samples=samples)
+    after = evaluate(metric, pruned, samples=samples)
+    if list(before) != list(after):
+        raise PrunecError("PC311", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
+    name = next(iter(before))
+    others = {f"{which}_{key}": numbers[key]
+              for key in list(before)[1:] for which, numbers in (("dense", before), ("pruned", after))}  # fmt: skip
+    return QualityRecord(
+        metric=name,
+        dense=before[name],
+        pruned=after[name],
+        drop=before[name] - after[name],
+        data="user",
+        samples=samples,
+        others=others or None,
+    )
+
+
+def quality_by_agreement(
+    dense: Run, pruned: Run, batches: Iterable[Feeds], *, data: Literal["synthetic", "calibration"]
+) -> QualityRecord:
+    """Agreement on `batches`, streamed: one batch is in memory at a time.
+
+    Raises:
+        GateError PC502: the pruned model answers NaN or infinity where the dense model does not.
+        PrunecError PC312: there is nothing to compare.
+    """
+    outputs: dict[str, Agreement] = {}
+    for feeds in batches:
+        expected, found = dense(feeds), pruned(feeds)
+        for name, y in expected.items():
+            z = found.get(name)
+            if z is None:
+                raise GateError("PC502", "the pruned model lost an output", where=name)
+            _check_finite(name, y, z)
+            outputs.setdefault(name, Agreement()).add(y, z)
+    numbers = {name: agreement.numbers() for name, agreement in outputs.items() if agreement.elements}
+    if not numbers:
+        raise PrunecError("PC312", "there is no held-out data to compare on", hint="give more samples")
+    worst = min(numbers, key=lambda name: next(iter(numbers[name].values())))
+    primary, value = next(iter(numbers[worst].items()))
+    named = {
+        (key if len(numbers) == 1 else f"{name}.{key}"): number
+        for name, found in numbers.items()
+        for key, number in found.items()
+    }
+    metric = primary if len(numbers) == 1 else f"{worst}.{primary}"
+    return QualityRecord(
+        metric=metric,
+        dense=1.0,
+        pruned=value,
+        drop=1.0 - value,
+        data=data,
+        samples=outputs[worst].samples,
+        others={key: number for key, number in named.items() if key != metric} or None,
+    )
+
+
+def _check_finite(name: str, dense: np.ndarray, pruned: np.ndarray) -> None:
+    if is_inexact(dense) and np.isfinite(dense).all() and not np.isfinite(pruned).all():
+        raise GateError(
+            "PC502",
+            "the pruned model answers NaN or infinity where the dense model does not",
+            where=name,
+            hint="prune less, or try --no-compensate",
+        )

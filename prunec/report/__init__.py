@@ -1,1 +1,1 @@
-"""The offline HTML report of a package."""
+"""What a compile did, for people: `report.html` (one offline file) and tables for the terminal."""

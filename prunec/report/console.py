@@ -1,0 +1,59 @@
+"""The same results as tables for the terminal (stderr: stdout belongs to --json).
+
+Names from the model are `Text`, so that brackets in them are never taken for markup.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunec.report import units
+from prunec.report.data import Document, ReportData, before_after
+
+_STYLE = {True: "green", False: "red", None: ""}
+
+
+def print_summary(console: Console, data: ReportData) -> None:
+    """Before and after, and one sentence if nothing was measured."""
+    name = data.manifest["source"]["name"]
+    table = Table("", title=Text(f"{name} for {data.manifest['target']}"), title_justify="left")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for row in before_after(data):
+        table.add_row(Text(row.label), row.before, row.after, Text(row.change, style=_STYLE[row.good]))
+    console.print(table)
+    if data.measurements is None:
+        console.print("Nothing was measured, so nothing is said about speed.")
+    quality = data.verification.get("quality") or {}
+    if quality.get("data") == "synthetic":
+        console.print("Quality was found on synthetic inputs: it says little about real ones.", style="yellow")
+
+
+def print_groups(console: Console, plan: Document) -> None:
+    """Size and kept channels of every group of a plan."""
+    table = Table("group", title="groups", title_justify="left")
+    for heading in ("channels", "kept", "cut"):
+        table.add_column(heading, justify="right")
+    for group in plan.get("groups", ()):
+        kept = group["kept"] if "kept" in group else len(group["keep"])
+        share = units.share(1 - kept / group["size"]) if group["size"] else "–"
+        table.add_row(Text(str(group["id"])), str(group["size"]), str(kept), share)
+    console.print(table)
+
+
+def print_compensation(console: Console, verification: Document) -> None:
+    """How each layer made up for its lost inputs. Prints nothing if there was no compensation."""
+    layers = verification.get("compensation") or ()
+    if not layers:
+        return
+    table = Table("layer", "method", title="compensation (error on held-out data)", title_justify="left")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        before, after = layer["error_before"], layer["error_after"]
+        style = _STYLE[None if before == after else after < before]
+        change = Text(units.change(before, after), style=style)
+        table.add_row(Text(layer["layer"]), Text(layer["method"]), units.error(before), units.error(after), change)
+    console.print(table)

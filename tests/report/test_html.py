@@ -1,0 +1,130 @@
+"""report.html: well formed, self-contained, and safe with names that try to be markup."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from prunec.diagnostics import Diagnostic
+from prunec.report.data import ReportData
+from prunec.report.html import render_report
+from tests.report.samples import sample
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+EVIL = "<script>alert('x')</script>\"&"
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects tags, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.words.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def bare(data: ReportData) -> ReportData:
+    return dataclasses.replace(data, measurements=None, verification={}, layers=(), warnings=(), bytes_before=None)
+
+
+@pytest.mark.parametrize("data", [sample(1), sample(5, contenders=4), sample(150), bare(sample(3)), sample(0)])
+def test_the_page_is_well_formed_and_loads_nothing(data: ReportData) -> None:
+    text = render_report(data)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not re.search(r"https?:|//[a-z]|@import|src=|href=|javascript:", text)
+    assert re.findall(r"url\([^)]*\)", text) == ["url(#hatch)"]
+    assert "default-src 'none'" in text
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_it_says_what_happened() -> None:
+    page = Page(render_report(sample(5)))
+    for words in (
+        "resnet18.onnx",
+        "top-1 agreement",
+        "faster",
+        "dense_onnxruntime",
+        "synthetic",
+        "PC301",
+        "least-squares",
+        "prunec compile resnet18.onnx --target onnx --pattern channel --flops 0.5 --seed 0 -o out",
+        "interleaved A B B A",
+        "Intel(R) Xeon(R)",
+        "budget flops 0.5",
+        "44.6 MiB",
+    ):
+        assert words in page.text, words
+
+
+def test_it_claims_nothing_that_was_not_found() -> None:
+    page = Page(render_report(bare(sample(3))))
+    assert "Nothing was measured" in page.text
+    assert "Quality was not measured" in page.text
+    assert "Nothing was verified" in page.text
+    assert "faster" not in page.text
+    assert "svg" not in page.tags
+
+
+def test_no_difference_is_not_called_faster() -> None:
+    data = sample(2)
+    assert data.measurements is not None
+    speedup = {"vs_dense_onnxruntime": {"median": 1.05, "ci95": [0.98, 1.1]}}
+    text = Page(render_report(dataclasses.replace(data, measurements={**data.measurements, "speedup": speedup}))).text
+    assert "no difference shown" in text
+    assert "faster" not in text
+
+
+def test_names_that_try_to_be_markup_stay_text() -> None:
+    data = sample(3, name=EVIL, layer_name=EVIL)
+    data = dataclasses.replace(
+        data,
+        command=EVIL,
+        warnings=(Diagnostic(EVIL, EVIL, EVIL, EVIL),),
+        plan={**data.plan, "criterion": EVIL, "groups": [{"id": EVIL, "size": 4, "keep": [0, 1]}]},
+    )
+    text = render_report(data)
+    page = Page(text)
+    assert "<script" not in text
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 8
+
+
+def test_the_same_data_give_the_same_page() -> None:
+    assert render_report(sample(7)) == render_report(sample(7))
+
+
+def test_every_layer_has_its_bar() -> None:
+    page = Page(render_report(sample(150)))
+    titles = [word for word in page.words if word.endswith(" MACs")]
+    assert len(titles) == 3 * 150 or len(titles) == 3 * 150 + 1  # label, kept, cut; and the section's prose
+    assert "/layer18/layer18.5/conv2/Conv" in page.text

@@ -69,17 +69,17 @@ def _unary(function: Callable[..., np.ndarray]) -> Callable[[ir.Node, Arrays], n
 
 def _div(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     if left.dtype.kind == "f":
-        return np.divide(left, right)
+        return np.asarray(np.divide(left, right))
     if not right.all():
         raise Unsupported
-    return (np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
+    return np.asarray(np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right)), left.dtype)
 
 
 def _mod(node: ir.Node, inputs: Arrays) -> np.ndarray:
     left, right = _need(inputs, 0), _need(inputs, 1)
     if not right.all():
         raise Unsupported
-    return np.fmod(left, right) if attribute_int(node, "fmod", 0) else np.mod(left, right)
+    return np.asarray(np.fmod(left, right) if attribute_int(node, "fmod", 0) else np.mod(left, right))
 
 
 def _variadic(function: Callable[..., np.ndarray]) -> Callable[[ir.Node, Arrays], np.ndarray]:
@@ -120,7 +120,9 @@ def slice_arguments(node: ir.Node, inputs: Arrays) -> tuple[Arrays, int]:
     return [_optional(inputs, index) for index in range(1, 5)], len(inputs) - 1
 
 
-def slices(rank: int, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None, steps: np.ndarray | None) -> tuple:
+def slices(
+    rank: int, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None, steps: np.ndarray | None
+) -> tuple[slice, ...]:
     """numpy slices for ONNX Slice. An end far below zero with a negative step means "through the first element"."""
     result = [slice(None)] * rank
     for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
@@ -135,7 +137,7 @@ def _slice(node: ir.Node, inputs: Arrays) -> np.ndarray:
     (starts, ends, axes, steps), _ = slice_arguments(node, inputs)
     if starts is None or ends is None:
         raise Unsupported
-    return data[slices(data.ndim, starts.reshape(-1), ends.reshape(-1), axes, steps)]
+    return np.asarray(data[slices(data.ndim, starts.reshape(-1), ends.reshape(-1), axes, steps)])
 
 
 def _unsqueeze(node: ir.Node, inputs: Arrays) -> np.ndarray:
@@ -155,7 +157,7 @@ def _range(node: ir.Node, inputs: Arrays) -> np.ndarray:
     count = max(math.ceil((limit - start) / delta), 0)
     if count > LIMIT:
         raise Unsupported
-    return start + np.arange(count).astype(start.dtype) * delta
+    return np.asarray(start + np.arange(count).astype(start.dtype) * delta)
 
 
 def _constant_of_shape(node: ir.Node, inputs: Arrays) -> np.ndarray:
@@ -171,7 +173,7 @@ def _reshape(node: ir.Node, inputs: Arrays) -> np.ndarray:
     data, shape = _need(inputs, 0), _need(inputs, 1).tolist()
     if not attribute_int(node, "allowzero", 0):
         shape = [data.shape[axis] if dim == 0 else dim for axis, dim in enumerate(shape)]
-    return data.reshape(shape)
+    return np.reshape(data, shape)
 
 
 def _expand(node: ir.Node, inputs: Arrays) -> np.ndarray:

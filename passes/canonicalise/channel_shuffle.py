@@ -26,9 +26,7 @@ _MAX_GRID = 1 << 22
 
 
 class ChannelShuffle(ir.passes.InPlacePass):
-    """Requires inferred shapes. The input and output shapes are equal, the permuted axis is static, nothing else
-    reads the values in between.
-    """
+    """Needs inferred shapes, equal at both ends, a static permuted axis, and no other reader in between."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         count = sum(_rewrite(node) for node in nodes_of(model) if is_op(node, "Transpose"))

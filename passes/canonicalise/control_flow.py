@@ -6,6 +6,7 @@ was given; a scanned output gets a new axis of unknown length in front (Scan: at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import onnx
@@ -44,9 +45,9 @@ def infer(node: ir.Node, facts: Facts) -> bool:
 
 def _carry(
     node: ir.Node,
-    results: tuple[ir.Value, ...] | list[ir.Value],
-    states: tuple[ir.Value, ...] | list[ir.Value],
-    initial: tuple[ir.Value | None, ...] | list[ir.Value | None],
+    results: Sequence[ir.Value],
+    states: Sequence[ir.Value],
+    initial: Sequence[ir.Value | None],
     carried: int,
     axes: list[int],
     facts: Facts,

@@ -13,7 +13,6 @@ leave stale ones behind. The shapes and the equal names of dynamic axes of graph
 
 from __future__ import annotations
 
-
 import functools
 from dataclasses import dataclass, field
 
@@ -24,7 +23,7 @@ import onnx_ir as ir
 from prunec.passes.canonicalise import arithmetic, control_flow, partial, shape_rules
 from prunec.passes.canonicalise.partial import Partial
 from prunec.passes.canonicalise.symbols import Dim, Symbols
-from prunec.passes.canonicalise.tools import STANDARD, attribute_int, constant
+from prunec.passes.canonicalise.tools import STANDARD, attribute_int
 
 Shape = tuple[Dim, ...]
 _DATA_ELEMENTS = 1024  # inputs larger than this are never shape data
@@ -132,7 +131,7 @@ class _Walk:
         else:
             arrays = [facts.array(value) for value in node.inputs]
             missing = (value is not None and array is None for value, array in zip(node.inputs, arrays, strict=True))
-            if not arrays and node.op_type != "Constant" or any(missing):
+            if (not arrays and node.op_type != "Constant") or any(missing):
                 return False
             computed = arithmetic.evaluate(node, arrays)
             if computed is None or len(computed) != len(node.outputs):
@@ -258,5 +257,3 @@ def shape_range(node: ir.Node) -> slice:
     """The `start` and `end` attributes of Shape (opset 15)."""
     end = node.attributes.get("end")
     return slice(attribute_int(node, "start", 0), None if end is None else end.as_int())
-
-

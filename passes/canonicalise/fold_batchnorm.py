@@ -26,9 +26,9 @@ BN_SCALE = "prunec.bn_scale"
 
 
 class FoldBatchNorm(ir.passes.InPlacePass):
-    """1. Conv → BN, ConvTranspose → BN, Gemm → BN, MatMul(x, W) [→ Add(b)] → BN, where the linear operator's output
-    has no other reader, all parameters are constants and BN is in inference mode.
+    """Rewrite Conv, ConvTranspose, Gemm or MatMul(x, W) [+ b], followed by BN, to the linear operator alone.
 
+    1. The linear operator's output has no other reader, all parameters are constants, BN is in inference mode.
     2. A weight with other readers is copied first.
     3. BN in front of a convolution stays: with zero padding it cannot be folded.
     """
@@ -50,7 +50,7 @@ def _fold(norm: ir.Node) -> bool:
         return False
     weight = constant(linear.inputs[1])
     bias = _bias(linear, add)
-    if weight is None or bias is False:
+    if weight is None or isinstance(bias, bool):
         return False
     gamma, beta, mean, variance = (p.astype(np.float64) for p in parameters if p is not None)
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
@@ -97,7 +97,7 @@ def _factors_are_one(gemm: ir.Node) -> bool:
     return all(name not in gemm.attributes or gemm.attributes[name].as_float() == 1.0 for name in ("alpha", "beta"))
 
 
-def _bias(linear: ir.Node, add: ir.Node | None) -> np.ndarray | None | bool:
+def _bias(linear: ir.Node, add: ir.Node | None) -> np.ndarray | bool | None:
     """The constant bias, None for no bias, False when there is one that is not constant or not per channel."""
     if add is not None:
         others = [value for value in add.inputs if value is not linear.outputs[0]]
@@ -123,10 +123,10 @@ def _scaled(linear: ir.Node, weight: np.ndarray, scale: np.ndarray, axis: int) -
     """s · W. ConvTranspose weights are [C_in, C_out / group, …]: the group is a block of the first axis."""
     group = attribute_int(linear, "group", 1)
     if not is_op(linear, "ConvTranspose") or group == 1:
-        return weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+        return np.asarray(weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)]))
     blocks = weight.reshape(group, -1, *weight.shape[1:])
     factors = scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
-    return (blocks * factors).reshape(weight.shape)
+    return np.reshape(blocks * factors, weight.shape)
 
 
 def _set_weight(linear: ir.Node, weight: np.ndarray, dtype: np.dtype, gamma: np.ndarray) -> None:

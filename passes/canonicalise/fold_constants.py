@@ -21,6 +21,18 @@ _RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
 )
 _KEPT = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear Constant".split())
+_STATE = onnxruntime.capi.onnxruntime_pybind11_state
+_REFUSALS: tuple[type[Exception], ...] = (
+    _STATE.Fail,
+    _STATE.InvalidArgument,
+    _STATE.InvalidGraph,
+    _STATE.InvalidProtobuf,
+    _STATE.NotImplemented,
+    _STATE.RuntimeException,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 MAX_GROWTH_BYTES = 4 << 20  # a folded node may add this much; a larger result must not exceed its inputs
 
 
@@ -106,11 +118,12 @@ def _evaluate(
 ) -> dict[ir.Value, np.ndarray] | None:
     """The outputs of `nodes` that other nodes need; None when ONNX Runtime refuses."""
     produced = {output for node in nodes for output in node.outputs}
-    arrays = {
-        value: known[value] if known and value in known else value.const_value.numpy()
-        for value in _ordered(value for node in nodes for value in node.inputs)
-        if value not in produced and (value.const_value is not None or (known and value in known))
-    }
+    arrays: dict[ir.Value, np.ndarray] = {}
+    for value in _ordered(value for node in nodes for value in node.inputs):
+        if known and value in known:
+            arrays[value] = known[value]
+        elif value not in produced and value.const_value is not None:
+            arrays[value] = value.const_value.numpy()
     inside = set(nodes)
     wanted = [v for v in _ordered(produced_in_order(nodes)) if any(use.node not in inside for use in v.uses())]
     if len(nodes) == 1:
@@ -120,7 +133,7 @@ def _evaluate(
     try:
         session = make_session(_submodel(model, nodes, arrays, wanted), optimise=False)
         results = session.run(None, {str(value.name): array for value, array in arrays.items()})
-    except (*_refusals(), RuntimeError, ValueError, TypeError):
+    except _REFUSALS:
         return None
     return dict(zip(wanted, results, strict=True))
 
@@ -159,9 +172,3 @@ def _submodel(
     outputs = [copies[value] for value in wanted]
     graph = ir.Graph(inputs, outputs, nodes=clones, opset_imports=dict(model.opset_imports), name="constants")
     return ir.Model(graph, ir_version=model.ir_version)
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "InvalidProtobuf")
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))

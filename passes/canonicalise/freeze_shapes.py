@@ -23,14 +23,13 @@ from prunec.passes.canonicalise.tools import (
 
 
 def freeze_shapes(model: ir.Model, facts: Facts) -> int:
-    """1. Reshape(x, t): with output dims d known but for one → t = d with −1 there; a dynamic dim equal to the input's
-    at the same position → 0 (only with allowzero=0).
+    """Apply the four rules below; returns how many nodes changed.
 
+    1. Reshape(x, t): with output dims d known but for one → t = d with −1 there; a dynamic dim equal to the input's
+       at the same position → 0 (only with allowzero=0).
     2. Expand(x, t): every dynamic dim of the output comes from x at the same position → t has 1 there.
     3. Resize(x, sizes=s): every dynamic output dim equals the input's → scales instead, if they give the same sizes.
     4. A partly known vector read by anything else → Concat of constants and single reads of Shape.
-
-    Returns how many nodes changed.
     """
     count = 0
     for node in nodes_of(model):
@@ -78,7 +77,7 @@ def _expand_target(node: ir.Node, facts: Facts) -> list[int] | None:
     data, shape = facts.shape(node.inputs[0]), facts.shape(node.outputs[0])
     if data is None or shape is None or len(data) > len(shape):
         return None
-    padded: list[Dim] = [1] * (len(shape) - len(data)) + list(data)
+    padded: list[Dim] = [*[1] * (len(shape) - len(data)), *data]
     target: list[int] = []
     for before, after in zip(padded, shape, strict=True):
         if isinstance(after, int):

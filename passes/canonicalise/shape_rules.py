@@ -51,7 +51,9 @@ def _reshape(node: ir.Node, facts: Facts) -> Shapes | None:
             dim = 1
         result.append(dim)
     if unknown is not None:
-        rest = None if data is None else facts.symbols.quotient(facts.symbols.product(data), facts.symbols.product(result))
+        rest = (
+            None if data is None else facts.symbols.quotient(facts.symbols.product(data), facts.symbols.product(result))
+        )
         result[unknown] = facts.symbols.fresh() if rest is None else rest
     return [tuple(result)]
 

@@ -49,15 +49,13 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
         count += 1
         unique = f"{name}_{count}"
     tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=unique)
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
 def replace_node(node: ir.Node, values: Sequence[ir.Value]) -> None:
-    """Every use of the node's outputs reads `values` instead; the node is gone. Outputs of the graph are not allowed."""
+    """Every use of the node's outputs (no graph outputs) reads `values` instead; the node is gone."""
     for output, value in zip(node.outputs, values, strict=True):
         if output.uses():
             output.replace_all_uses_with(value)

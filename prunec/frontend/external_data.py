@@ -114,7 +114,9 @@ def _require_bytes(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes
         offset = int(entries.get("offset", "0"))
         length = int(entries["length"]) if "length" in entries else None
     except ValueError as error:
-        raise PrunecError("PC008", "external data offset or length is not a number", where=tensor.name, hint=wrong) from error
+        raise PrunecError(
+            "PC008", "external data offset or length is not a number", where=tensor.name, hint=wrong
+        ) from error
     needed = tensor_bytes(tensor)
     if offset < 0 or (length is not None and length != needed):
         raise PrunecError(
@@ -141,16 +143,14 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
         raise PrunecError(
             "PC018", f"element type {tensor.data_type} is unknown", where=tensor.name, hint="export the model again"
         )
-    return (math.prod(tensor.dims) * bits + 7) // 8
+    return (math.prod(int(dim) for dim in tensor.dims) * bits + 7) // 8
 
 
 def _bits() -> dict[int, int]:
     import onnx_ir as ir
 
     return {
-        int(dtype): dtype.bitwidth
-        for dtype in ir.DataType
-        if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING)
+        int(dtype): dtype.bitwidth for dtype in ir.DataType if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING)
     }
 
 

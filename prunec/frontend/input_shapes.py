@@ -65,14 +65,14 @@ def _set_shape(value: ir.Value, dims: list[int], named: dict[str, int]) -> None:
         for before, after in zip(old, dims, strict=True):
             if isinstance(before, int) and before != after:
                 _refuse(value, dims)
-            if isinstance(before, ir.SymbolicDim) and before.value is not None:
-                if named.setdefault(before.value, after) != after:
-                    raise PrunecError(
-                        "PC017",
-                        f'dimension "{before.value}" would be {named[before.value]} and {after}',
-                        where=value.name,
-                        hint="axes of the same name need the same size",
-                    )
+            name = before.value if isinstance(before, ir.SymbolicDim) else None
+            if name is not None and named.setdefault(name, after) != after:
+                raise PrunecError(
+                    "PC017",
+                    f'dimension "{name}" would be {named[name]} and {after}',
+                    where=value.name,
+                    hint="axes of the same name need the same size",
+                )
     value.shape = ir.Shape(dims)
 
 

@@ -37,8 +37,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic
-from prunec.frontend import external_data, input_shapes, operators, protobuf, structure, weights
-from prunec.frontend.input_shapes import parse_input_shapes
+from prunec.frontend import external_data, operators, protobuf, structure, weights
+from prunec.frontend.input_shapes import apply_input_shapes, parse_input_shapes
 
 __all__ = ["Source", "load", "parse_input_shapes"]
 
@@ -53,9 +53,7 @@ class Source:
     warnings: list[Diagnostic] = field(default_factory=list)
 
 
-def load(
-    path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[int]] | None = None
-) -> Source:
+def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Source:
     """Read and check the ONNX file at `path`; raise `PrunecError` PC0xx with what to do about it.
 
     `input_shapes` ({"input": [1, 3, 224, 224]}) makes dynamic axes static; all others stay dynamic.
@@ -69,9 +67,5 @@ def load(
     structure.check_graph(model)
     weights.check(model)
     if input_shapes:
-        _apply(model, input_shapes)
+        apply_input_shapes(model, input_shapes)
     return Source(model, file, external_data.sha256(file, data_files), warnings)
-
-
-def _apply(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
-    input_shapes.apply_input_shapes(model, shapes)

@@ -17,7 +17,8 @@ def check(model: ir.Model) -> list[Diagnostic]:
     _check_opsets(model)
     functions = {(identifier[0], identifier[1]) for identifier in model.functions}
     custom: dict[tuple[str, str], str] = {}
-    for container in [model.graph, *model.functions.values()]:
+    containers: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for container in containers:
         for node in ir.traversal.RecursiveGraphIterator(container):
             where = node.name or f"{node.op_type} → {node.outputs[0].name if node.outputs else ''}"
             _check_training(node, where)

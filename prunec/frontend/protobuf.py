@@ -45,9 +45,7 @@ def _read_bytes(path: Path) -> bytes:
             "PC001", f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions"
         ) from error
     if not data:
-        raise PrunecError(
-            "PC002", "the file is empty", where=str(path), hint="export or download the model again"
-        )
+        raise PrunecError("PC002", "the file is empty", where=str(path), hint="export or download the model again")
     return data
 
 

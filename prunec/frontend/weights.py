@@ -41,7 +41,8 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol, set[str]
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield str(value.name), value.const_value, {node.op_type for node in value.consumers()}
-    for container in [model.graph, *model.functions.values()]:
+    containers: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for container in containers:
         for node in ir.traversal.RecursiveGraphIterator(container):
             for attribute in node.attributes.values():
                 if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
 from prunec.graph.cost import node_macs
-from prunec.graph.flow import Flow, Pin, SplitPolicy
+from prunec.graph.flow import Flow, Pin, SplitPolicy, solve_axes
 from prunec.graph.groups import Group, build_groups
 from prunec.graph.rules import rule_for
 from prunec.graph.shapes import dims
@@ -92,15 +92,11 @@ def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
     return Analysis(
         groups=groups,
         channel_count=int(labels.max()) + 1 if len(labels) else 0,
-        value_axes={k: _solve(axes, labels) for k, axes in flow.axes.items() if any(a is not None for a in axes)},
-        use_axes={k: _solve(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)},
+        value_axes={k: solve_axes(axes, labels) for k, axes in flow.axes.items() if any(a is not None for a in axes)},
+        use_axes={k: solve_axes(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)},
         consumers=consumers,
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
     )
-
-
-def _solve(axes: list[np.ndarray | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:
-    return tuple(None if ids is None else labels[ids] for ids in axes)
 
 
 def _tie_shared(model: ir.Model, flow: Flow) -> None:

@@ -20,6 +20,23 @@ from prunec.graph.shapes import dims, is_constant
 
 Ids = np.ndarray | None
 Axes = list[Ids]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One axis of a joint block: `ids` (n-D) covers several axes of a tensor, this one is its dimension `dim`.
+
+    A reshape that splits channels, (3·h·d) → (3, h, d), does not say along which axis they may be cut. Operators that
+    only move positions keep the block whole; the first one that treats its axes differently resolves it to one axis.
+    """
+
+    ids: np.ndarray
+    dim: int
+
+
+RawAxes = list["np.ndarray | Part | None"]
+
+
 Role = Literal["producer", "consumer", "carrier"]
 SplitPolicy = Literal["outer", "inner"]
 
@@ -62,17 +79,20 @@ class Flow:
     """Collects what the rules say about one graph. `split` decides which axis of a split keeps the channels."""
 
     split: SplitPolicy = "outer"
-    axes: dict[str, Axes] = field(default_factory=dict)
+    axes: dict[str, RawAxes] = field(default_factory=dict)
     use_axes: dict[tuple[str, int], Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
     pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
     count: int = 0
+    blocks: list[np.ndarray] = field(default_factory=list)
+    _fixed: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    _free: list[tuple[int, int]] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     # -- reading ------------------------------------------------------------------------------------------------
-    def of(self, value: ir.Value | None) -> Axes:
-        """Ids of each axis of an activation (constants and unknown ranks are untracked)."""
+    def raw(self, value: ir.Value | None) -> RawAxes:
+        """Ids or joint parts of each axis of an activation (constants and unknown ranks are untracked)."""
         if value is None:
             return []
         known = self.axes.get(value.name or "")
@@ -80,28 +100,102 @@ class Flow:
             return list(known)
         return [None] * len(dims(value) or ())
 
+    def of(self, value: ir.Value | None) -> Axes:
+        """Ids of each axis of an activation; joint blocks are resolved to one axis each."""
+        result: Axes = []
+        for entry in self.raw(value):
+            if isinstance(entry, Part):
+                result.append(self._resolve(entry))
+            else:
+                result.append(entry)
+        return result
+
+    def _resolve(self, part: Part) -> Ids:
+        """Ids of one axis of a block, all of whose other axes then follow: unites along them."""
+        fixed = {dim for block, dim in self._fixed if block is part.ids}
+        allowed = [dim for dim in range(part.ids.ndim) if dim not in fixed] or [0]
+        chosen = allowed[0] if self.split == "outer" else allowed[-1]
+        if part.dim != chosen:
+            return None
+        rows = np.moveaxis(part.ids, chosen, 0).reshape(part.ids.shape[chosen], -1)
+        self.unite(rows[:, :1], rows)
+        return rows[:, 0]
+
     def tracked(self, value: ir.Value | None) -> bool:
-        return any(ids is not None for ids in self.of(value))
+        return any(entry is not None for entry in self.raw(value))
 
     # -- writing ------------------------------------------------------------------------------------------------
-    def set(self, value: ir.Value, axes: Sequence[Ids]) -> None:
+    def set(self, value: ir.Value, axes: Sequence[np.ndarray | Part | None]) -> None:
         """State the ids of an output. An axis of length 1 is never tracked; the channel on it has to stay."""
         name = value.name or ""
         producer = value.producer()
         for ids in axes:
-            if ids is not None and len(ids) == 1:
+            if isinstance(ids, np.ndarray) and len(ids) == 1:
                 self.pin(
                     ids,
                     "PC109",
                     producer if producer is not None else name,
                     f"is the only position of an axis of {name}",
                 )
-        self.axes[name] = [ids if ids is not None and len(ids) > 1 else None for ids in axes]
+        self.axes[name] = [None if isinstance(ids, np.ndarray) and len(ids) == 1 else ids for ids in axes]
 
     def fresh(self, n: int) -> np.ndarray:
         ids = np.arange(self.count, self.count + n, dtype=np.int64)
         self.count += n
         return ids
+
+    def free(self, n: int) -> np.ndarray:
+        """Fresh ids that no weight makes (a broadcast axis): whatever they meet decides about them."""
+        ids = self.fresh(n)
+        self._free.append((int(ids[0]), int(ids[0]) + n))
+        return ids
+
+    def is_free(self, ids: np.ndarray) -> bool:
+        return any(start <= ids[0] < stop for start, stop in self._free)
+
+    def joint(self, grid: np.ndarray) -> RawAxes:
+        """Axes for an n-D grid of ids that a reshape made: those along which nothing varies are untracked."""
+        varying = [d for d in range(grid.ndim) if not (grid == np.take(grid, [0], axis=d)).all()]
+        if not varying:
+            varying = [0]
+            self.unite(grid.ravel()[:1], grid.ravel())
+        index = tuple(slice(None) if d in varying else 0 for d in range(grid.ndim))
+        block = grid[index]
+        result: RawAxes = [None] * grid.ndim
+        if len(varying) == 1:
+            result[varying[0]] = block
+            return result
+        self.blocks.append(block)
+        for dim, axis in enumerate(varying):
+            result[axis] = Part(block, dim)
+        return result
+
+    def take(self, axes: RawAxes, along: int, index: np.ndarray | slice | int) -> RawAxes:
+        """Axes after picking positions on one axis; a single integer removes the axis.
+
+        An axis of a joint block that single positions are picked from cannot be the one that channels go along.
+        """
+        entry = axes[along]
+        result = list(axes)
+        if isinstance(entry, Part):
+            ids = np.moveaxis(entry.ids, entry.dim, 0)[index]
+            single = isinstance(index, int) or len(ids) == 1
+            if single:
+                self._fixed.append((entry.ids, entry.dim))
+                ids = ids if isinstance(index, int) else ids[0]
+            else:
+                ids = np.moveaxis(ids, 0, entry.dim)
+            for axis, other in enumerate(axes):
+                if isinstance(other, Part) and other.ids is entry.ids:
+                    dim = other.dim - (single and other.dim > entry.dim)
+                    result[axis] = Part(ids, dim) if ids.ndim > 1 else ids
+            if single:
+                result[along] = None
+        elif entry is not None:
+            result[along] = entry[index]
+        if isinstance(index, int):
+            del result[along]
+        return result
 
     def unite(self, a: np.ndarray, b: np.ndarray) -> None:
         a, b = np.broadcast_arrays(a, b)
@@ -139,7 +233,22 @@ class Flow:
 
     # -- the answer ---------------------------------------------------------------------------------------------
     def classes(self) -> tuple[int, np.ndarray]:
-        """Number of classes, and the class of every id (numbered by first appearance, so the result is stable)."""
+        """Number of classes, and the class of every id (numbered by first appearance, so the result is stable).
+
+        Every block that a reshape made must stay a box when channels go: one that no rule resolved is resolved here.
+        """
+        number, labels = self._components()
+        while ragged := [block for block in self.blocks if box_axis(labels[block]) is None]:
+            for block in ragged:
+                for dim in range(block.ndim):
+                    self._resolve(Part(block, dim))
+            number, labels = self._components()
+        for block, dim in self._fixed:
+            if box_axis(labels[block]) == dim and len(np.unique(labels[block])) > 1:
+                self.pin(block.ravel(), "PC109", "", "single positions of a split are picked")
+        return number, labels
+
+    def _components(self) -> tuple[int, np.ndarray]:
         if self.count == 0:
             return 0, np.zeros(0, np.int64)
         rows = np.concatenate([a for a, _ in self._edges] or [np.zeros(0, np.int64)])
@@ -150,3 +259,28 @@ class Flow:
         rank = np.empty(number, np.int64)
         rank[np.argsort(first, kind="stable")] = np.arange(number)
         return int(number), rank[labels]
+
+
+def box_axis(classes: np.ndarray) -> int | None:
+    """The axis that alone decides about the classes of a block (they are equal along all others), or None."""
+    for axis in range(classes.ndim):
+        rows = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
+        if (rows == rows[:, :1]).all():
+            return axis
+    return None
+
+
+def solve_axes(axes: Sequence[np.ndarray | Part | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    """Class ids per axis once the classes are known."""
+    result: Axes = []
+    for entry in axes:
+        if isinstance(entry, Part):
+            classes = labels[entry.ids]
+            axis = box_axis(classes)
+            if axis == entry.dim:
+                result.append(np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)[:, 0])
+            else:
+                result.append(None)
+        else:
+            result.append(None if entry is None else labels[entry])
+    return tuple(result)

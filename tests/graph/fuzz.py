@@ -122,18 +122,24 @@ class Grower:
 
     def split(self, x: str) -> None:
         n = self.channels(x)
+        if n < 2:
+            return
         first = int(self.rng.integers(1, n))
         a, c = self.b.op("Split", [x, self.ints(first, n - first)], outputs=2, axis=1)
         self.add_to_pool(a, c)
 
     def slice(self, x: str) -> None:
         n = self.channels(x)
+        if n < 2:
+            return
         start, step = int(self.rng.integers(0, n // 2)), int(self.rng.choice([1, 1, 2]))
         end = int(self.rng.integers(start + 1, n + 1))
         self.add_to_pool(self.b.op("Slice", [x, self.ints(start), self.ints(end), self.ints(1), self.ints(step)]))
 
     def gather(self, x: str) -> None:
         n = self.channels(x)
+        if n < 2:
+            return
         index = self.rng.integers(-n, n, int(self.rng.integers(2, n + 1)))
         self.add_to_pool(self.b.op("Gather", [x, self.b.const(index)], axis=1))
 

@@ -172,7 +172,7 @@ def equal_constants(b: Builder) -> None:
 
 
 def channel_pad(b: Builder) -> None:
-    """Zero channels appended to a shortcut cannot be cut, and neither can what they are added to."""
+    """Zero channels appended to a shortcut cannot be cut; the eight real ones can, with what they are added to."""
     x = b.relu(b.conv(b.input("x", IMAGE), 8))
     padded = b.op("Pad", [x, b.const(np.array([0, 4, 0, 0, 0, 4, 0, 0], np.int64))])
     b.output(b.conv(b.op("Add", [padded, b.conv(x, C)]), 8))
@@ -236,7 +236,7 @@ MICROS: dict[str, Micro] = {
     "tied_embedding": Micro(tied_embedding, [16]),
     "tied_linear": Micro(tied_linear, [64]),
     "equal_constants": Micro(equal_constants, [16, 16]),
-    "channel_pad": Micro(channel_pad, [], frozenset({"PC102", "PC103"})),
+    "channel_pad": Micro(channel_pad, [8], frozenset({"PC102", "PC103"})),
     "expand_gate": Micro(expand_gate, [16]),
     "reduce_over_channels": Micro(reduce_over_channels, [16], frozenset({"PC105"})),
     "resize": Micro(resize, [16]),

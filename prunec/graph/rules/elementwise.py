@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from prunec.graph.flow import Axes, Flow, Ids
+from prunec.graph.flow import Axes, Flow, Ids, Part, RawAxes
 from prunec.graph.rules.base import KeepsAttributes, rank
 from prunec.graph.shapes import Dim, dims, is_constant, length
 
@@ -19,7 +20,7 @@ class Unary(KeepsAttributes):
     """y = f(x): the ids pass through. Further inputs (Clip's bounds) are scalars."""
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        flow.set(node.outputs[0], flow.of(node.inputs[0]))
+        flow.set(node.outputs[0], flow.raw(node.inputs[0]))
 
 
 class Elementwise(KeepsAttributes):
@@ -28,9 +29,47 @@ class Elementwise(KeepsAttributes):
             flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
             return
         out_rank = max((rank(value) or 0 for value in node.inputs), default=0)
+        whole = merge_whole(node, flow, out_rank)
+        if whole is not None:
+            flow.set(node.outputs[0], whole)
+            return
         merged = [merge_axis(node, flow, axis - out_rank) for axis in range(out_rank)]
         flow.set(node.outputs[0], merged)
         attach_constants(node, flow, merged)
+
+
+def merge_whole(node: ir.Node, flow: Flow, out_rank: int) -> RawAxes | None:
+    """Unite joint blocks (of a split that is not decided yet) as they are, or None where they have to be resolved.
+
+    They stay whole where every activation has a block of the same layout and constants broadcast over its axes.
+    """
+    layouts = []
+    for value in node.inputs:
+        axes = flow.raw(value)
+        own: RawAxes = [*([None] * (out_rank - len(axes))), *axes]
+        layouts.append([entry if isinstance(entry, Part) else None for entry in own])
+    blocks = [{a: entry for a, entry in enumerate(layout) if entry is not None} for layout in layouts]
+    first = next((block for block in blocks if block), None)
+    if first is None:
+        return None
+    for value, block in zip(node.inputs, blocks, strict=True):
+        if block:
+            same = block.keys() == first.keys() and all(
+                block[a].dim == first[a].dim and block[a].ids.shape == first[a].ids.shape for a in first
+            )
+            if not same or len({id(part.ids) for part in block.values()}) != 1:
+                return None
+            continue
+        meets = any(length(value, a - out_rank) not in (1, None) for a in first)
+        if value is not None and (meets or flow.tracked(value)):
+            return None
+    if any(isinstance(e, np.ndarray) for value in node.inputs for e in flow.raw(value)):
+        return None
+    lead = next(iter(first.values())).ids
+    for block in blocks:
+        if block:
+            flow.unite(lead, next(iter(block.values())).ids)
+    return [first.get(axis) for axis in range(out_rank)]
 
 
 def merge_axis(node: ir.Node, flow: Flow, axis: int) -> Ids:

@@ -17,12 +17,13 @@ class Transpose(KeepsAttributes):
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
         data = node.inputs[0]
-        axes = flow.of(data)
+        axes = flow.raw(data)
         order = [int(p) for p in attribute(node, "perm", list(reversed(range(len(axes)))))]
         if is_constant(data):
-            axes = [flow.fresh(int(n)) for n in dims(data) or ()]  # type: ignore[arg-type]
-            roles: list[Role] = ["producer" if axis == order[-1] else "carrier" for axis in range(len(axes))]
-            flow.use(node, 0, axes, roles)
+            own: Axes = [flow.fresh(int(n)) for n in dims(data) or ()]  # type: ignore[arg-type]
+            roles: list[Role] = ["producer" if axis == order[-1] else "carrier" for axis in range(len(own))]
+            flow.use(node, 0, own, roles)
+            axes = [*own]
         flow.set(node.outputs[0], [axes[p] for p in order])
 
 
@@ -65,19 +66,19 @@ class Concat(KeepsAttributes):
 
 class Split:
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        axes = flow.of(node.inputs[0])
+        axes = flow.raw(node.inputs[0])
         if not axes:
             return outputs_untracked(node, flow)
         along = int(attribute(node, "axis", 0)) % len(axes)
         sizes = [length(output, along) for output in node.outputs]
-        ids = axes[along]
-        if ids is not None and (None in sizes or sum(s or 0 for s in sizes) != len(ids)):
-            flow.pin(ids, "PC104", node, "the sizes of the parts are computed at run time")
-            ids = None
+        total = length(node.inputs[0], along)
+        if axes[along] is not None and (None in sizes or sum(s or 0 for s in sizes) != total):
+            axes = [*flow.of(node.inputs[0])]
+            flow.pin(flow.of(node.inputs[0])[along], "PC104", node, "the sizes of the parts are computed at run time")
+            axes[along] = None
         start = 0
         for output, size in zip(node.outputs, sizes, strict=True):
-            part = None if ids is None else ids[start : start + (size or 0)]
-            flow.set(output, [part if axis == along else other for axis, other in enumerate(axes)])
+            flow.set(output, flow.take(axes, along, slice(start, start + (size or 0))))
             start += size or 0
         return None
 
@@ -103,15 +104,13 @@ class Slice:
     """Constant bounds: ids[start:end:step]. Bounds computed at run time pin the sliced axes."""
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        axes = flow.of(node.inputs[0])
-        parts = self._parts(node, len(axes))
-        result = list(axes)
+        result = flow.raw(node.inputs[0])
+        parts = self._parts(node, len(result))
         if parts is None:
             flow.pin_inputs(node, "PC104", "the bounds of the slice are computed at run time")
-            result = [None] * len(axes)
+            result = [None] * len(result)
         for axis, part in (parts or {}).items():
-            ids = axes[axis]
-            result[axis] = None if ids is None else ids[part]
+            result = flow.take(result, axis, part)
         flow.set(node.outputs[0], result)
 
     def _parts(self, node: ir.Node, n: int) -> dict[int, slice] | None:
@@ -207,16 +206,22 @@ class Gather:
         if is_constant(data):
             self._table(node, flow, along, shape, len(picked))
             return
-        axes = flow.of(data)
         index = constant(indices)
-        ids = axes[along]
-        if ids is not None and (index is None or index.ndim != 1):
-            reason = "its positions are picked at run time" if index is None else "this very position is picked"
-            flow.pin(ids if index is None else ids[index.ravel()], "PC109", node, reason)
-        moved: Axes = [None] * len(picked)
-        if ids is not None and index is not None and index.ndim == 1:
-            moved = [ids[index]]
-        flow.set(node.outputs[0], [*axes[:along], *moved, *axes[along + 1 :]])
+        if index is not None and index.ndim <= 1:
+            self._pick(node, flow, along, index)
+            return
+        axes = flow.of(data)
+        reason = "its positions are picked at run time" if index is None else "its positions are picked into a table"
+        flow.pin(axes[along], "PC109", node, reason)
+        flow.set(node.outputs[0], [*axes[:along], *([None] * len(picked)), *axes[along + 1 :]])
+
+    def _pick(self, node: ir.Node, flow: Flow, along: int, index: np.ndarray) -> None:
+        """A scalar index removes the axis: inside a joint block that is only movement, else the channel must stay."""
+        axes = flow.raw(node.inputs[0])
+        entry = axes[along]
+        if index.ndim == 0 and isinstance(entry, np.ndarray):
+            flow.pin(entry[[int(index)]], "PC109", node, "this very position is picked")
+        flow.set(node.outputs[0], flow.take(axes, along, int(index) if index.ndim == 0 else index))
 
     def _table(self, node: ir.Node, flow: Flow, along: int, shape: tuple[object, ...], picked: int) -> None:
         axes: Axes = [None] * len(shape)

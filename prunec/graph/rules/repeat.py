@@ -37,7 +37,7 @@ class Expand:
             inner = axis - len(output)
             was = length(node.inputs[0], inner) if -inner <= len(shape) else 1
             if result[axis] is None and was == 1 and isinstance(dim, int) and dim > 1:
-                result[axis] = flow.fresh(dim)
+                result[axis] = flow.free(dim)
         flow.set(node.outputs[0], result)
 
     def cut(self, node: ir.Node, cut: Cut) -> None:

@@ -110,6 +110,25 @@ class ScoreContext:
             raise PrunecError("PC210", "no statistics were collected for this layer", where=consumer.node, hint=hint)
         return found
 
+    def inverse(self, consumer: Consumer) -> np.ndarray:
+        """C⁻¹ of a consumer's data, float64 [positions, positions], damped as its `inverse_diag` is.
+
+        Remembered for as long as the same consumer is asked about.
+        """
+        from scipy.linalg import cho_factor, cho_solve
+
+        if consumer.node not in self._inverse:
+            covariance = self.layer(consumer).covariance
+            assert covariance is not None
+            self._inverse.clear()
+            factor = cho_factor(covariance + np.diag(ridge(covariance)), lower=True)
+            self._inverse[consumer.node] = cho_solve(factor, np.eye(len(covariance)))
+        return self._inverse[consumer.node]
+
+    @cached_property
+    def _inverse(self) -> dict[str, np.ndarray]:
+        return {}
+
     @cached_property
     def _weighted(self) -> tuple[Consumer, ...]:
         return tuple(c for c in self.analysis.consumers if c.weight_index is not None)
@@ -128,10 +147,19 @@ def consumed_rows(context: ScoreContext, consumer: Consumer) -> np.ndarray:
     groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
     if groups > 1:
         split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-        return split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1)
+        return np.asarray(split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1))
     rows = np.moveaxis(weight, consumer.weight_axis, 0)
     alpha = float(attribute(node, "alpha", 1.0)) if node.op_type == "Gemm" else 1.0
-    return rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha)
+    return np.asarray(rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha))
+
+
+def ridge(covariance: np.ndarray) -> np.ndarray:
+    """The damping of `statistics.collect.inverse_diagonal`, float64 [positions]."""
+    from prunec.statistics.collect import INVERSE_DAMPING
+
+    variance = np.diagonal(covariance)
+    floor = float(variance.mean()) or 1.0
+    return np.asarray(INVERSE_DAMPING * np.where(variance > 1e-12 * floor, variance, floor))
 
 
 def per_channel(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:

@@ -25,12 +25,11 @@ class Fluctuation:
         columns = context.columns(group)
         if not columns:
             return no_consumer(self.name, group, context)
-        return np.sum([per_channel(fluctuation(c, context), c.index, group.size) for c in columns], axis=0)
+        return np.asarray(np.sum([per_channel(fluctuation(c, context), c.index, group.size) for c in columns], axis=0))
 
 
 def fluctuation(columns: Columns, context: ScoreContext) -> np.ndarray:
     """Var(x_j)·‖W_:j‖², float64 [positions]."""
     seen = context.layer(columns.consumer)
     variance = np.maximum(seen.second_moment_diag - np.square(seen.mean), 0)
-    result: np.ndarray = variance * row_norms(columns.weight, 2)
-    return result
+    return np.asarray(variance * row_norms(columns.weight, 2))

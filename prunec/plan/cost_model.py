@@ -147,7 +147,7 @@ def _total(table: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> int:
 
 
 def _same(a: tuple[Ids, ...], b: tuple[Ids, ...]) -> bool:
-    return all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in zip(a, b, strict=True))
+    return all(x is y if x is None or y is None else np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _shared_size(untouched: bool, size: int, uses: list[tuple[Ids, ...]], alive: np.ndarray) -> int:

@@ -1,0 +1,65 @@
+"""How much is to go, in the four ways a user can say it.
+
+sparsity  at least this share of the weights of the prunable layers is gone
+params    at most this share of the dense model's parameters remains
+flops     at most this share of the dense model's multiply-accumulates remains
+channels  this share of every group's channels is gone (rounded to what the target likes)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from prunec.diagnostics import PrunecError
+from prunec.plan.cost_model import Cost
+
+BudgetKind = Literal["sparsity", "params", "flops", "channels"]
+WORDS: dict[BudgetKind, str] = {
+    "sparsity": "weights of the prunable layers",
+    "params": "parameters",
+    "flops": "FLOPs",
+    "channels": "channels",
+}
+
+
+class Budget(BaseModel):
+    """A kind and a share: sparsity and channels in [0, 1), params and flops in (0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: BudgetKind
+    value: float
+
+    @classmethod
+    def of(cls, kind: BudgetKind, value: float) -> Budget:
+        """A checked budget.
+
+        Raises:
+            PrunecError PC208: the share is out of range.
+        """
+        goes = kind in ("sparsity", "channels")
+        if not (0 <= value < 1 if goes else 0 < value <= 1):
+            meaning = f"the share of the {WORDS[kind]} that {'goes' if goes else 'remains'}"
+            span = "from 0 up to but not including 1" if goes else "above 0 and up to 1"
+            hint = f"--{kind} 0.5 {'removes' if goes else 'keeps at most'} half of them"
+            raise PrunecError("PC208", f"{kind} {value:g}: {meaning} lies {span}", where=f"--{kind}", hint=hint)
+        return cls(kind=kind, value=float(value))
+
+    def remaining(self, cost: Cost, dense: Cost) -> float:
+        """Share that remains of what this budget counts (not for "channels")."""
+        pair = {
+            "sparsity": (cost.weights, dense.weights),
+            "params": (cost.params, dense.params),
+            "flops": (cost.macs, dense.macs),
+        }[self.kind]
+        return pair[0] / pair[1] if pair[1] else 1.0
+
+    def limit(self) -> float:
+        """Largest share that may remain."""
+        return 1 - self.value if self.kind in ("sparsity", "channels") else self.value
+
+    def is_met(self, cost: Cost, dense: Cost) -> bool:
+        """Exact up to the rounding of the share itself (1e-12)."""
+        return self.remaining(cost, dense) <= self.limit() + 1e-12

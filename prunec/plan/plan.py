@@ -1,0 +1,154 @@
+"""The plan: which channels go, why, and for which model. A file that a person can read, edit and replay.
+
+`cut` decides; `kept` and `realised` are derived from it and are worked out again when an edited plan is replayed
+(`replay.check_plan`). The bytes are a function of the content: sorted keys, no times, no paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from prunec.diagnostics import PrunecError
+from prunec.plan.budget import Budget
+from prunec.plan.normalise import Normalise
+
+Scope = Literal["layer", "global"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Why = Literal["ratio", "threshold", "floor", "rounding", "excluded"]
+"""ratio, threshold: what the scope asked for, rounded; floor: the least that may stay; rounding: too narrow for the
+channel step; excluded: the user's --include or --exclude keeps it whole."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupPlan(_Strict):
+    """One group: `cut` are sorted group-local channels, `requested` the share before rounding and floors."""
+
+    id: str
+    size: Annotated[int, Field(ge=1)]
+    kept: int
+    cut: tuple[int, ...]
+    requested: Share
+    why: Why
+    producers: tuple[str, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_kept(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("size"), int) and isinstance(data.get("cut"), list | tuple):
+            return {**data, "kept": data["size"] - len(data["cut"])}
+        return data
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> GroupPlan:
+        if len(set(self.cut)) < len(self.cut):
+            raise ValueError(f"{self.id}: a channel is cut twice")
+        bad = [i for i in self.cut if not 0 <= i < self.size]
+        if bad:
+            raise ValueError(f"{self.id}: there is no channel {bad[0]}, the group has 0 to {self.size - 1}")
+        if len(self.cut) == self.size:
+            raise ValueError(f"{self.id}: all {self.size} channels are cut, at least one has to stay")
+        return self
+
+    @field_validator("cut")
+    @classmethod
+    def _sort_cut(cls, cut: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(cut))
+
+    def keep(self) -> np.ndarray:
+        """bool [size]."""
+        mask = np.ones(self.size, bool)
+        mask[list(self.cut)] = False
+        return mask
+
+
+class Realised(_Strict):
+    """params, flops: share of the dense model's that remains; sparsity: share of the prunable weights that is gone."""
+
+    params: Share
+    flops: Share
+    sparsity: Share
+
+
+class Plan(_Strict):
+    """See the module. `rounding` is the channel step, `floor` the least share of a group that stays."""
+
+    schema_version: Literal[1] = 1
+    source_sha256: str
+    fingerprint: str
+    target: str
+    pattern: Literal["channel"] = "channel"
+    criterion: str
+    normalise: Normalise
+    scope: Scope
+    seed: int
+    budget: Budget
+    rounding: Annotated[int, Field(ge=1)]
+    floor: Share
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    groups: tuple[GroupPlan, ...]
+    realised: Realised
+    notes: tuple[str, ...]
+
+    @field_validator("groups")
+    @classmethod
+    def _check_ids(cls, groups: tuple[GroupPlan, ...]) -> tuple[GroupPlan, ...]:
+        seen: set[str] = set()
+        for group in groups:
+            if group.id in seen:
+                raise ValueError(f"{group.id} is listed twice")
+            seen.add(group.id)
+        return groups
+
+    def keeps(self) -> dict[str, np.ndarray]:
+        """Group id → bool mask of the channels that stay, for `Analysis.alive`."""
+        return {group.id: group.keep() for group in self.groups}
+
+    def to_bytes(self) -> bytes:
+        """JSON with one line per field and per list of channels."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
+        flat = re.sub(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
+        return (flat + "\n").encode()
+
+    def hash(self) -> str:
+        """sha256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            PrunecError PC204: the file cannot be read, is not a plan, or contradicts itself.
+        """
+        hint = "undo the edit, or write the plan again with prunec plan"
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except OSError as error:
+            raise PrunecError("PC204", f"the plan cannot be read: {error.strerror}", where=str(path)) from error
+        except ValidationError as error:
+            raise PrunecError(
+                "PC204", f"this is not a valid plan: {_first(error)}", where=str(path), hint=hint
+            ) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint in words: where in the file, and what."""
+    found = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in found["loc"])
+    message = found["msg"].removeprefix("Value error, ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {message}{more}" if place else message + more

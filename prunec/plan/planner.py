@@ -1,0 +1,156 @@
+"""From scores and a budget to a plan."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.criteria.base import Criterion, ScoreContext, score_groups
+from prunec.diagnostics import PrunecError
+from prunec.graph import Analysis, Group
+from prunec.plan.allocate import Ladder, Path, Planned
+from prunec.plan.budget import Budget
+from prunec.plan.cells import split_cells
+from prunec.plan.cost_model import CostModel
+from prunec.plan.fingerprint import fingerprint
+from prunec.plan.global_ import score_keys
+from prunec.plan.impossible import impossible
+from prunec.plan.shares import DIGITS, prunable_weights, realised
+from prunec.plan.normalise import Normalise
+from prunec.plan.normalise import normalise as normalised
+from prunec.plan.plan import GroupPlan, Plan, Scope, Why
+from prunec.plan.rounding import grouped_convolutions, step_for, unit
+from prunec.plan.select import Selection, select_groups
+from prunec.plan.uniform import share_keys
+
+FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25}
+"""Least share of each group that stays: a global threshold needs the higher one, or it empties whole layers."""
+
+
+def make_plan(
+    model: ir.Model,
+    analysis: Analysis,
+    criterion: Criterion,
+    context: ScoreContext,
+    budget: Budget,
+    *,
+    target: str = "onnx",
+    scope: Scope = "layer",
+    round_to: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    floor: float | None = None,
+    normalise: Normalise = "mean",
+    seed: int = 0,
+    source_sha256: str = "",
+) -> Plan:
+    """The least cut along the scope's path that meets `budget`. `model` is canonical, `context` is about it.
+
+    Raises:
+        PrunecError PC206: a pattern names nothing; PC207: the budget cannot be met; PC208: a value is out of range;
+        PC209 to PC211: the criterion cannot score a group.
+    """
+    step = step_for(target, round_to)
+    least = FLOORS[scope] if floor is None else _check_floor(floor)
+    selection = select_groups(model, analysis, include, exclude)
+    scores = score_groups(criterion, selection.groups, context)
+    common = {group: normalised(values, normalise) for group, values in scores.items()}
+    path = _path(model, analysis, selection, common, step, least, scope)
+    costs = CostModel(model, analysis, prunable_weights(model, selection.groups))
+    length = _length(path, budget, costs, scope)
+    if length is None:
+        raise impossible(budget, path, selection, costs, floor=least, step=step)
+    return Plan(
+        source_sha256=source_sha256,
+        fingerprint=fingerprint(model, analysis),
+        target=target,
+        criterion=criterion.name,
+        normalise=normalise,
+        scope=scope,
+        seed=seed,
+        budget=budget,
+        rounding=step,
+        floor=least,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        groups=tuple(_describe(path, length, budget, scope, selection)),
+        realised=realised(costs, analysis, path.alive(length)),
+        notes=tuple(str(note) for note in context.notes),
+    )
+
+
+def _path(
+    model: ir.Model,
+    analysis: Analysis,
+    selection: Selection,
+    scores: Mapping[str, np.ndarray],
+    step: int,
+    floor: float,
+    scope: Scope,
+) -> Path:
+    groups = {group.id: group for group in selection.groups}
+    cells = split_cells(analysis, selection.groups)
+    grouped = grouped_convolutions(model)
+    units = [unit(cell, groups[cell.group], step, grouped) for cell in cells]
+    planned = Planned(analysis, groups, cells, scores, units, floor)
+    return planned.path(share_keys if scope == "layer" else score_keys)
+
+
+def _length(path: Path, budget: Budget, costs: CostModel, scope: Scope) -> int | None:
+    """Steps to take: the fewest that meet the budget; for channels per group, all up to the wanted share."""
+    if budget.kind == "channels" and scope == "layer":
+        return bisect_right(path.keys.tolist(), budget.value + 1e-9)
+    dense = costs.evaluate(path.alive(0))
+    if budget.kind == "channels":
+        return path.shortest(lambda n: path.share_kept(n) <= budget.limit() + 1e-12)
+    return path.shortest(lambda n: budget.is_met(costs.evaluate(path.alive(n)), dense))
+
+
+def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: Selection) -> Iterator[GroupPlan]:
+    """One entry per free group, in the order of the analysis."""
+    last = float(path.keys[length - 1]) if length else -np.inf
+    ratio = budget.value if budget.kind == "channels" else max(last, 0.0)
+    ladders: dict[str, list[tuple[Ladder, int]]] = defaultdict(list)
+    for ladder, kept in zip(path.ladders, path.kept(length), strict=True):
+        ladders[ladder.group.id].append((ladder, kept))
+    excluded = {group.id for group in selection.excluded}
+    for group in path.analysis.groups:
+        if group.id in excluded:
+            yield _entry(group, [], 0.0, "excluded")
+        elif group.id in ladders:
+            own = ladders[group.id]
+            cut = [int(i) for ladder, kept in own for i in ladder.order[kept:]]
+            under = sum(int((ladder.scores <= last).sum()) for ladder, _ in own) / group.size
+            requested = ratio if scope == "layer" else under
+            yield _entry(group, cut, requested, _why(own, requested, scope))
+
+
+def _entry(group: Group, cut: list[int], requested: float, why: Why) -> GroupPlan:
+    return GroupPlan(
+        id=group.id,
+        size=group.size,
+        kept=group.size - len(cut),
+        cut=tuple(cut),
+        requested=round(requested, DIGITS),
+        why=why,
+        producers=tuple(dict.fromkeys(m.tensor for m in group.producers())),
+    )
+
+
+def _why(ladders: list[tuple[Ladder, int]], requested: float, scope: Scope) -> Why:
+    if all(len(ladder.rungs) == 1 for ladder, _ in ladders):
+        return "rounding"
+    kept, size = sum(k for _, k in ladders), sum(ladder.size for ladder, _ in ladders)
+    if all(k == ladder.rungs[-1] for ladder, k in ladders) and requested > 1 - kept / size:
+        return "floor"
+    return "ratio" if scope == "layer" else "threshold"
+
+
+def _check_floor(floor: float) -> float:
+    if not 0 <= floor < 1:
+        raise PrunecError("PC208", f"floor {floor:g}: the share of each group that stays is at least 0 and below 1")
+    return float(floor)

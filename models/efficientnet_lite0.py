@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from prunec.models.dense_labels import dense_labels
+from prunec.models.dense import cached_dense_answer
 from prunec.models.fetch import Progress, fetch
 from prunec.models.natural_images import (
     SIZE,
@@ -96,10 +97,14 @@ def test_inputs(samples: int, seed: int) -> Iterator[Batch]:
 def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:
     """`agreement`: share of crops with the dense model's first class. `top1_20`: accuracy on 20 labelled pictures."""
     count = samples or DEFAULT_SAMPLES
-    dense = dense_labels("efficientnet-lite0", test_inputs(count, 0), key=f"test-{count}")
-    same = sum(int(_top1(run, batch) == label) for batch, label in zip(test_inputs(count, 0), dense, strict=True))
+    dense = cached_dense_answer("efficientnet-lite0", f"top1-{count}", lambda dense: _first_classes(dense, count))
+    agreement = float(np.mean(_first_classes(run, count) == dense))
     hits = [_top1(run, preprocess(picture)) == label for picture, label in labelled_pictures()]
-    return {"agreement": same / count, "top1_20": sum(hits) / len(hits)}
+    return {"agreement": agreement, "top1_20": sum(hits) / len(hits)}
+
+
+def _first_classes(run: Runner, count: int) -> npt.NDArray[np.int64]:
+    return np.array([_top1(run, batch) for batch in test_inputs(count, 0)], np.int64)
 
 
 def _top1(run: Runner, batch: Batch) -> int:

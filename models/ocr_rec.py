@@ -16,6 +16,7 @@ import numpy as np
 from prunec.models.fetch import Progress, fetch
 from prunec.models.packages import RAPIDOCR
 from prunec.models.runner import Array, Batch, Runner, only_output
+from prunec.models.shipped import copy_model
 from prunec.models.text_lines import TextLine, text_lines
 from prunec.models.words import NOUNS, VERBS
 
@@ -25,10 +26,7 @@ DEFAULT_SAMPLES = 200
 
 
 def build(folder: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """The package's own file, unchanged."""
-    target = folder / "ocr-rec.onnx"
-    target.write_bytes((fetch(RAPIDOCR, cache=cache, progress=progress) / MEMBER).read_bytes())
-    return target
+    return copy_model("ocr-rec", RAPIDOCR, MEMBER, folder, cache=cache, progress=progress)
 
 
 def calibration(samples: int = 64, seed: int = 0) -> Iterator[Batch]:

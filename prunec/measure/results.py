@@ -52,10 +52,11 @@ class MeasurementProtocol(Record):
     inputs: dict[str, Input]
     order: str
     warmup_s: float
+    processes: int
     blocks: int
     blocks_requested: int | None = None
     runs_per_block: dict[str, int]
-    untimed_runs_per_block: int
+    untimed_runs_per_block: dict[str, int]
     statistic: str
     interval: str
     seed: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prunec.measure.doubts import measurement_warnings
 from prunec.measure.gate import gate_speedup
 from prunec.measure.machine import allowed_cpus, describe_machine
 from prunec.measure.results import Input, MeasurementProtocol, Measurements, Speedup, Times
@@ -18,9 +19,10 @@ def measured(median: float, low: float, high: float) -> Measurements:
             inputs={"x": Input(shape=(1,), dtype="float32")},
             order="A B B A",
             warmup_s=0.5,
+            processes=5,
             blocks=30,
             runs_per_block={},
-            untimed_runs_per_block=1,
+            untimed_runs_per_block={},
             statistic="median",
             interval="bootstrap",
             seed=0,
@@ -66,3 +68,16 @@ def test_pinning_prefers_whole_cores() -> None:
     cpus = allowed_cpus()
     assert len(set(cpus)) == len(cpus)
     assert cpus
+
+
+def test_doubts_are_said() -> None:
+    quiet = measured(2.0, 1.9, 2.1)
+    protocol = quiet.protocol.model_copy(update={"pinned_cpus": (0,), "load_average_1min": 0.1})
+    quiet = quiet.model_copy(update={"protocol": protocol})
+    assert measurement_warnings(quiet) == []
+    busy = protocol.model_copy(
+        update={"pinned_cpus": None, "load_average_1min": 64.0 * quiet.machine.logical_cpus, "blocks_requested": 60}
+    )
+    warnings = measurement_warnings(quiet.model_copy(update={"protocol": busy}))
+    assert [warning.code for warning in warnings] == ["PC520", "PC521", "PC522"]
+    assert all(warning.hint for warning in warnings)

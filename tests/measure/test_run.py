@@ -18,11 +18,12 @@ import pytest
 from prunec.diagnostics import GateError, PrunecError
 from prunec.measure.contender import DENSE, PRUNED, Contender
 from prunec.measure.results import Measurements
-from prunec.measure.run import measure, plan_blocks
+from prunec.measure.run import measure
+from prunec.measure.schedule import plan_blocks
 
 ROOT = Path(__file__).parents[2]
 FEEDS = {"x": np.ones((2, 3), np.float32)}
-QUICK = {"blocks": 6, "warmup_s": 0.02, "block_ms": 3.0}
+QUICK = {"blocks": 6, "warmup_s": 0.02, "block_ms": 3.0, "processes": 1}
 
 
 def fake(tmp_path: Path, name: str, kind: str = "Sleeper", ms: float = 1.0) -> Contender:
@@ -47,6 +48,7 @@ def test_planted_ratio_is_recovered(tmp_path: Path) -> None:
         blocks=10,
         warmup_s=0.02,
         block_ms=12.0,
+        processes=2,
         progress=lambda *step: steps.append(step),
     )
     speedup = result.speedup[f"vs_{DENSE}"]
@@ -58,7 +60,7 @@ def test_planted_ratio_is_recovered(tmp_path: Path) -> None:
     assert result.protocol.runs_per_block[DENSE] == 1
     assert result.protocol.runs_per_block[PRUNED] in (2, 3)
     assert [len(blocks) for blocks in result.distributions.values()] == [10, 10]
-    assert steps[0] == (f"warming up {DENSE}", 0, 2)
+    assert steps[0] == ("warming up", 0, 2)
     assert steps[-1] == ("measuring", 10, 10)
 
 
@@ -132,6 +134,7 @@ def test_a_failing_contender_means_nothing_measured(tmp_path: Path, kind: str, c
         ({"threads": 10_000}, "10000 threads"),
         ({"blocks": 5}, "no 95 % interval"),
         ({"warmup_s": float("nan")}, "warm up"),
+        ({"processes": 0}, "0 processes"),
         ({"subject": "nobody"}, "nobody"),
     ],
 )
@@ -157,16 +160,30 @@ def test_bad_contenders_and_feeds_are_usage_errors(tmp_path: Path) -> None:
 
 def test_blocks_shrink_only_for_an_explicit_budget_and_never_below_an_interval() -> None:
     slow = {"dense": 1e9, "pruned": 0.5e9}  # a round takes (1 + 1) * 1.5 s
-    assert plan_blocks(slow, blocks=30, block_ms=10).blocks == 30
-    assert plan_blocks(slow, blocks=30, block_ms=10, budget_s=31).blocks == 10
-    assert plan_blocks(slow, blocks=30, block_ms=10, budget_s=1000).blocks == 30
-    with pytest.raises(GateError, match="budget") as raised:
-        plan_blocks(slow, blocks=30, block_ms=10, budget_s=10)
-    assert raised.value.diagnostic.code == "PC519"
+
+    def blocks(budget_s: float | None, processes: int = 1) -> int:
+        return plan_blocks(slow, blocks=30, processes=processes, block_ms=10, budget_s=budget_s).blocks
+
+    assert blocks(None) == 30
+    assert blocks(1000) == 30
+    assert blocks(31) == 10
+    assert blocks(31, processes=5) == 2
+    assert blocks(None, processes=4) == 8  # 32 in all: rounded up, not down
+    for processes in (1, 5):
+        with pytest.raises(GateError, match="budget") as raised:
+            blocks(10, processes)
+        assert raised.value.diagnostic.code == "PC519"
+
+
+def test_a_block_lasts_as_long_as_asked_after_some_untimed_runs() -> None:
+    schedule = plan_blocks({"tiny": 10e3, "large": 1e9, "absurd": 1.0}, blocks=30, processes=5, block_ms=10)
+    assert schedule.runs == {"tiny": 1000, "large": 1, "absurd": 10_000}
+    assert schedule.untimed == {"tiny": 100, "large": 1, "absurd": 1000}
 
 
 def test_a_shrunk_measurement_says_so(tmp_path: Path) -> None:
-    result = measure([fake(tmp_path, DENSE, ms=5.0)], FEEDS, blocks=50, warmup_s=0.0, block_ms=5.0, budget_s=0.15)
+    options = {**QUICK, "blocks": 50, "block_ms": 5.0, "budget_s": 0.15}
+    result = measure([fake(tmp_path, DENSE, ms=5.0)], FEEDS, **options)
     assert result.protocol.blocks_requested == 50
     assert 6 <= result.protocol.blocks < 20
 
@@ -183,7 +200,7 @@ def test_ctrl_c_kills_the_workers(tmp_path: Path) -> None:
         def progress(stage, done, of):
             if stage == "measuring":
                 print("go", flush=True)
-        measure(contenders, {{"x": np.ones(1)}}, warmup_s=0, blocks=100000, progress=progress)
+        measure(contenders, {{"x": np.ones(1)}}, warmup_s=0, blocks=100000, processes=1, progress=progress)
     """)
     for sent in (signal.SIGINT, signal.SIGKILL):  # the second one leaves the parent no chance to clean up
         parent = subprocess.Popen(
@@ -218,6 +235,7 @@ def test_onnxruntime_measures_a_micro_model(tmp_path: Path) -> None:
         {"x": np.ones((1, 16, 24, 24), np.float32)},
         warmup_s=0.1,
         blocks=12,
+        processes=2,
         block_ms=5.0,
     )
     assert result.machine.versions["onnxruntime"]

@@ -111,9 +111,10 @@ def sample(
                 "inputs": {"input": {"shape": [1, 3, 224, 224], "dtype": "float32"}},
                 "order": "separate processes, interleaved A B B A, the others stopped",
                 "warmup_s": 0.5,
+                "processes": 5,
                 "blocks": 30,
                 "runs_per_block": dict.fromkeys(names, 1),
-                "untimed_runs_per_block": 1,
+                "untimed_runs_per_block": dict.fromkeys(names, 1),
                 "statistic": "median over the paired ratios of block medians",
                 "interval": "95 % percentile bootstrap over the pairs, 10000 resamples",
                 "seed": 0,
@@ -130,7 +131,7 @@ def sample(
                 for name, values in blocks.items()
             },
             "speedup": {
-                f"vs_{name}": ratio(blocks[name], blocks[subject], seed=0).to_json()
+                f"vs_{name}": ratio([blocks[name]], [blocks[subject]], seed=0).to_json()
                 for name in names
                 if name != subject
             },

@@ -1,4 +1,4 @@
-"""Batch-norm scale: I(c) = mean over the group's batch norms of |γ_c| / mean_c |γ_c|.
+"""Batch-norm scale: I(c) = mean of |γ_c| over the group's batch norms.
 
 Canonicalisation folds most batch norms into the layer before them and leaves |γ| behind on the folded weight
 (`value.meta["prunec.bn_scale"]`, one entry per output channel); the others are still nodes. Liu et al., Network
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prunec.criteria.base import Needs, ScoreContext, where
-from prunec.criteria.magnitude import mean_of_normalised
+from prunec.criteria.base import Needs, ScoreContext, per_channel, where
 from prunec.diagnostics import PrunecError
 from prunec.graph import Group
 
@@ -44,7 +43,8 @@ class BatchNormScale:
                 where=where(group),
                 hint=f"leave the layer alone with --exclude {name}, or take another criterion: l1, lamp, obs",
             )
-        return mean_of_normalised(iter(found), group.size)
+        total = np.sum([per_channel(values, index, group.size) for index, values in found], axis=0)
+        return np.asarray(total / np.sum([per_channel(np.ones(len(i)), i, group.size) for i, _ in found], axis=0))
 
 
 def scales(group: Group, context: ScoreContext) -> Iterator[tuple[np.ndarray, np.ndarray]]:

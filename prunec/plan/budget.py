@@ -8,12 +8,14 @@ channels  this share of every group's channels is gone (rounded to what the targ
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from prunec.diagnostics import PrunecError
-from prunec.plan.cost_model import Cost
+
+if TYPE_CHECKING:
+    from prunec.plan.cost_model import Cost
 
 BudgetKind = Literal["sparsity", "params", "flops", "channels"]
 WORDS: dict[BudgetKind, str] = {

@@ -19,12 +19,12 @@ from prunec.plan.cost_model import CostModel
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.global_ import score_keys
 from prunec.plan.impossible import impossible
-from prunec.plan.shares import DIGITS, prunable_weights, realised
 from prunec.plan.normalise import Normalise
 from prunec.plan.normalise import normalise as normalised
 from prunec.plan.plan import GroupPlan, Plan, Scope, Why
 from prunec.plan.rounding import grouped_convolutions, step_for, unit
 from prunec.plan.select import Selection, select_groups
+from prunec.plan.shares import DIGITS, prunable_weights, realised
 from prunec.plan.uniform import share_keys
 
 FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25}

@@ -13,8 +13,8 @@ from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.plan.cost_model import CostModel
 from prunec.plan.fingerprint import fingerprint
-from prunec.plan.shares import prunable_weights, realised
 from prunec.plan.plan import Plan
+from prunec.plan.shares import prunable_weights, realised
 
 EDITED = "cut by hand: the budget was not checked again"
 

@@ -20,7 +20,7 @@ from prunec.plan.plan import Scope
 
 DEFAULT = "obs"
 Compensation = Literal["none", "bias", "lsq", "auto"]
-"""none: cut only; bias: the mean of what went moves into biases; lsq: least squares; auto: the best on held-out data."""
+"""none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
 
 
 class Recipe(BaseModel):

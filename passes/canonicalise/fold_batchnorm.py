@@ -61,8 +61,8 @@ def _fold(norm: ir.Node) -> bool:
         return False
     old_bias = np.zeros(channels) if bias is None else np.broadcast_to(bias.astype(np.float64).reshape(-1), (channels,))
     _set_weight(linear, _scaled(linear, weight.astype(np.float64), scale, axis), weight.dtype, gamma)
-    _set_bias(linear, add, (old_bias - mean) * scale + beta, weight.dtype)
-    rename_output(norm.outputs[0], (add or linear).outputs[0])
+    output = _set_bias(linear, add, (old_bias - mean) * scale + beta, weight.dtype)
+    rename_output(norm.outputs[0], output)
     assert norm.graph is not None
     norm.graph.remove(norm, safe=True)
     return True
@@ -138,13 +138,15 @@ def _set_weight(linear: ir.Node, weight: np.ndarray, dtype: np.dtype, gamma: np.
     linear.replace_input_with(1, new)
 
 
-def _set_bias(linear: ir.Node, add: ir.Node | None, bias: np.ndarray, dtype: np.dtype) -> None:
+def _set_bias(linear: ir.Node, add: ir.Node | None, bias: np.ndarray, dtype: np.dtype) -> ir.Value:
+    """Give the linear operator its bias; return the value that now is the result."""
     graph = linear.graph
     assert isinstance(graph, ir.Graph)
     value = add_constant(graph, f"{linear.name}_bias", bias.astype(dtype))
     if add is not None:
         add.replace_input_with(next(i for i, v in enumerate(add.inputs) if v is not linear.outputs[0]), value)
-    elif is_op(linear, "MatMul"):
+        return add.outputs[0]
+    if is_op(linear, "MatMul"):
         output = linear.outputs[0]
         node = ir.Node("", "Add", [output, value], name=f"{linear.name}_add_bias")
         node.outputs[0].name, node.outputs[0].type = f"{output.name}_biased", output.type
@@ -152,10 +154,11 @@ def _set_bias(linear: ir.Node, add: ir.Node | None, bias: np.ndarray, dtype: np.
         output.replace_all_uses_with(node.outputs[0])
         node.replace_input_with(0, output)
         graph.insert_after(linear, node)
-    else:
-        if len(linear.inputs) < 3:
-            linear.resize_inputs(3)
-        linear.replace_input_with(2, value)
+        return node.outputs[0]
+    if len(linear.inputs) < 3:
+        linear.resize_inputs(3)
+    linear.replace_input_with(2, value)
+    return linear.outputs[0]
 
 
 def _replacement(graph: ir.Graph, old: ir.Value, array: np.ndarray, *, is_shared: bool) -> ir.Value:

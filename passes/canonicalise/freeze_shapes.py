@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.passes.canonicalise.facts import Facts
-from prunec.passes.canonicalise.partial import Partial
+from prunec.passes.canonicalise.split_vectors import split_vectors
 from prunec.passes.canonicalise.symbols import Dim
 from prunec.passes.canonicalise.tools import (
     add_constant,
@@ -29,7 +29,7 @@ def freeze_shapes(model: ir.Model, facts: Facts) -> int:
        at the same position → 0 (only with allowzero=0).
     2. Expand(x, t): every dynamic dim of the output comes from x at the same position → t has 1 there.
     3. Resize(x, sizes=s): every dynamic output dim equals the input's → scales instead, if they give the same sizes.
-    4. A partly known vector read by anything else → Concat of constants and single reads of Shape.
+    4. A partly known vector read by anything else → Concat of constants and single reads of Shape (split_vectors.py).
     """
     count = 0
     for node in nodes_of(model):
@@ -39,9 +39,7 @@ def freeze_shapes(model: ir.Model, facts: Facts) -> int:
             count += _set_input(node, 1, _expand_target(node, facts))
         elif is_op(node, "Resize"):
             count += _resize(node, facts)
-    for node in nodes_of(model):
-        count += _split_vector(node, facts)
-    return count
+    return count + split_vectors(model, facts)
 
 
 def _set_input(node: ir.Node, index: int, dims: list[int] | None) -> bool:
@@ -120,65 +118,3 @@ def _scale(before: Dim, after: Dim) -> float | None:
         scale = np.float32(after) / np.float32(before)
         return float(scale) if int(np.floor(np.float32(before) * scale)) == after else None
     return None
-
-
-_READS = frozenset({"Gather", "Slice", "Shape"})
-
-
-def _split_vector(node: ir.Node, facts: Facts) -> bool:
-    """Rule 4, for one vector: [sym, 64, sym'] with whole-vector users → Concat(read, [64], read')."""
-    output = node.outputs[0] if len(node.outputs) == 1 else None
-    value = None if output is None else facts.partials.get(output)
-    if output is None or value is None or value.is_scalar or value.is_known or not _is_mixed(value):
-        return False
-    if is_op(node, "Concat") and all(_is_piece(entry, facts) for entry in node.inputs):
-        return False
-    users = [use for use in output.uses() if not is_op(use.node, *_READS)]
-    if not users or output.is_graph_output():
-        return False
-    pieces = _pieces(node, output, value)
-    for use in users:
-        use.node.replace_input_with(use.idx, pieces)
-    return True
-
-
-def _is_mixed(value: Partial) -> bool:
-    return len(value.entries) > 1 and any(not isinstance(entry, str) for entry in value.entries)
-
-
-def _is_piece(value: ir.Value | None, facts: Facts) -> bool:
-    part = facts.partial(value)
-    return part is not None and (part.is_known or not _is_mixed(part))
-
-
-def _pieces(node: ir.Node, output: ir.Value, value: Partial) -> ir.Value:
-    """The Concat that stands for `output`, with the nodes it needs inserted behind `node`."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    dtype = output.dtype or ir.DataType.INT64
-    axis = ir.AttrInt64("axis", 0)
-    parts: list[ir.Value] = []
-    nodes: list[ir.Node] = []
-    position = 0
-    while position < len(value.entries):
-        end = position + 1
-        if isinstance(value.entries[position], str):
-            index = add_constant(graph, f"{output.name}_index{position}", np.array([position], np.int64))
-            read = ir.Node("", "Gather", [output, index], [axis], name=f"{node.name}_read{position}")
-            _describe(read.outputs[0], f"{output.name}_read{position}", dtype, 1)
-            nodes.append(read)
-            parts.append(read.outputs[0])
-        else:
-            while end < len(value.entries) and not isinstance(value.entries[end], str):
-                end += 1
-            array = np.array(value.entries[position:end], dtype.numpy())
-            parts.append(add_constant(graph, f"{output.name}_static{position}", array))
-        position = end
-    concat = ir.Node("", "Concat", parts, [axis], name=f"{node.name}_split")
-    _describe(concat.outputs[0], f"{output.name}_split", dtype, len(value.entries))
-    graph.insert_after(node, [*nodes, concat])
-    return concat.outputs[0]
-
-
-def _describe(value: ir.Value, name: str, dtype: ir.DataType, size: int) -> None:
-    value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape([size])

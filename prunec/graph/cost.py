@@ -1,7 +1,7 @@
 """What a model costs: multiply-accumulates per layer and parameters per initializer.
 
-MACs count Conv, ConvTranspose, Gemm and MatMul (constant and run-time operands alike); dimensions without a static
-length count as 1, so a dynamic batch gives the cost of one sample.
+MACs count Conv, ConvTranspose, Gemm, MatMul and Einsum (constant and run-time operands alike) and recurrent layers;
+dimensions without a static length count as 1, so a dynamic batch gives the cost of one sample.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from prunec.graph.rules.base import attribute
+from prunec.graph.rules.einsum import terms
 from prunec.graph.shapes import Dim, dims
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
@@ -38,11 +38,16 @@ def node_macs(node: ir.Node) -> int:
     if node.op_type == "MatMul":
         left, out = dims(node.inputs[0]), dims(node.outputs[0])
         return _size(out) * _size(left[-1:]) if left and out is not None else 0
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        steps, weight, recurrence = dims(node.inputs[0]), dims(node.inputs[1]), dims(node.inputs[2])
+        return _size((steps or ())[:2]) * (_size(weight) + _size(recurrence))
+    if node.op_type == "Einsum":
+        inputs, _ = terms(node)
+        lengths = {
+            c: d for term, value in zip(inputs, node.inputs, strict=True) for c, d in zip(term, dims(value) or ())
+        }
+        return _size(tuple(lengths.values()))
     return 0
-
-
-def kernel_groups(node: ir.Node) -> int:
-    return int(attribute(node, "group", 1))
 
 
 def model_macs(model: ir.Model) -> int:

@@ -68,7 +68,9 @@ class Builder:
     def model(self) -> ir.Model:
         infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, self.shapes.get(n)) for n in self.outputs]
         graph = helper.make_graph(self.nodes, "g", self.inputs, infos, self.initializers)
-        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        proto = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9 if self.opset < 21 else 10
+        )
         onnx.checker.check_model(proto, full_check=True)
         return ir.from_proto(proto)
 

@@ -221,7 +221,7 @@ class Grower:
     # -- ends ---------------------------------------------------------------------------------------------------
     def finish(self) -> None:
         """Every unused tensor ends in a layer of its own, so that nothing is free to be wrong."""
-        ends = [t for t in self.pool[1:] if t not in self.used]
+        ends = [t for t in self.pool[1:] if t not in self.used] or self.pool[-1:]
         for end in ends[-4:]:
             n, c, h, w = self.b.shapes[end]
             if self.rng.integers(2):

@@ -2,251 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from prunec.graph.cost import parameter_count
+from prunec.passes.slice_channels import slice_channels
 from tests.graph.builder import Builder
 from tests.graph.checks import assert_exact, free_sizes, prepare
-
-C = 16
-IMAGE = [1, 3, 8, 8]
-
-
-@dataclass(frozen=True)
-class Micro:
-    """`free`: sizes of the groups that may be cut. `pinned`: codes of the pins that must be given as reasons."""
-
-    build: Callable[[Builder], None]
-    free: list[int]
-    pinned: frozenset[str] = frozenset({"PC102"})
-
-
-def conv_relu_conv(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv(b.input("x", IMAGE), C)), 8))
-
-
-def conv_bn_relu_conv(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.batch_norm(b.conv(b.input("x", IMAGE), C))), 8))
-
-
-def bn_relu_conv(b: Builder) -> None:
-    """Pre-activation: the norm cannot be folded and has to be cut along."""
-    stem = b.conv(b.input("x", IMAGE), C)
-    b.output(b.conv(b.relu(b.batch_norm(b.relu(stem))), 8))
-
-
-def residual(b: Builder) -> None:
-    x = b.conv(b.input("x", IMAGE), C)
-    y = b.conv(b.relu(b.conv(b.relu(x), C)), C)
-    b.output(b.conv(b.op("Add", [x, y]), 8))
-
-
-def concat(b: Builder) -> None:
-    x = b.input("x", IMAGE)
-    b.output(b.conv(b.op("Concat", [b.relu(b.conv(x, C)), b.conv(x, 8)], axis=1), 8))
-
-
-def squeeze_excite(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    gate = b.conv(b.relu(b.conv(b.op("GlobalAveragePool", [x]), 4, 1)), C, 1)
-    b.output(b.conv(b.op("Mul", [x, b.op("Sigmoid", [gate])]), 8))
-
-
-def conv_transpose(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv_transpose(b.conv(b.input("x", IMAGE), C), 12)), 8))
-
-
-def conv_transpose_grouped(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv_transpose(b.conv(b.input("x", IMAGE), C), 12, group=2)), 8))
-
-
-def grouped(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv(b.relu(b.conv(b.input("x", IMAGE), C)), 32, group=4)), 8))
-
-
-def depthwise(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv(b.relu(b.conv(b.input("x", IMAGE), C)), C, group=C)), 8))
-
-
-def depthwise_multiplier(b: Builder) -> None:
-    b.output(b.conv(b.relu(b.conv(b.relu(b.conv(b.input("x", IMAGE), C)), 2 * C, group=C)), 8))
-
-
-def flatten_gemm(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", [2, 3, 4, 4]), C))
-    b.output(b.gemm(b.relu(b.gemm(b.op("Flatten", [x]), 12)), 5, trans_b=False))
-
-
-def reshape_gemm(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", [2, 3, 4, 4]), C))
-    b.output(b.gemm(b.reshape(x, [2, -1]), 5))
-
-
-def split_multiply(b: Builder) -> None:
-    left, right = b.op("Split", [b.conv(b.input("x", IMAGE), C)], outputs=2, axis=1, num_outputs=2)
-    b.output(b.conv(b.op("Mul", [left, b.op("Sigmoid", [right])]), 8))
-
-
-def channel_shuffle(b: Builder) -> None:
-    x = b.reshape(b.relu(b.conv(b.input("x", IMAGE), C)), [1, 2, C // 2, 8, 8])
-    x = b.reshape(b.op("Transpose", [x], perm=[0, 2, 1, 3, 4]), [1, C, 8, 8])
-    b.output(b.conv(x, 8))
-
-
-def static_slice(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    bounds = [b.const(np.array([v], np.int64)) for v in (0, C // 2, 1)]
-    b.output(b.conv(b.op("Slice", [x, *bounds]), 8), b.conv(x, 4))
-
-
-def strided_slice(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    bounds = [b.const(np.array([v], np.int64)) for v in (-1, -100, 1, -3)]
-    b.output(b.conv(b.op("Slice", [x, *bounds]), 8), b.conv(x, 4))
-
-
-def gather(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    index = b.const(np.array([3, 0, -1, 8, 3], np.int64))
-    b.output(b.conv(b.op("Gather", [x, index], axis=1), 8), b.conv(x, 4))
-
-
-def parameter_multiply(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    b.output(b.conv(b.op("Mul", [b.op("PRelu", [x, b.weight(C, 1, 1)]), b.weight(1, C, 1, 1)]), 8))
-
-
-def nhwc_layer_norm(b: Builder) -> None:
-    """The norm's statistic runs over the channels: class C, pinned; the hidden layer behind it is free."""
-    x = b.op("Transpose", [b.conv(b.input("x", IMAGE), C)], perm=[0, 2, 3, 1])
-    x = b.op("LayerNormalization", [x, b.weight(C), b.weight(C)])
-    b.output(b.linear(b.op("Sigmoid", [b.linear(x, 24)]), 8))
-
-
-def pixel_shuffle(b: Builder) -> None:
-    x = b.op("DepthToSpace", [b.conv(b.input("x", IMAGE), C)], blocksize=2, mode="CRD")
-    b.output(b.conv(b.relu(x), 8))
-
-
-def depth_to_space_dcr(b: Builder) -> None:
-    x = b.op("DepthToSpace", [b.conv(b.input("x", IMAGE), C)], blocksize=2, mode="DCR")
-    b.output(b.conv(b.op("SpaceToDepth", [b.relu(x)], blocksize=2), 8))
-
-
-def swiglu(b: Builder) -> None:
-    x = b.input("x", [2, 5, 12])
-    gate = b.linear(x, C, bias=False)
-    hidden = b.op("Mul", [b.op("Mul", [gate, b.op("Sigmoid", [gate])]), b.linear(x, C, bias=False)])
-    b.output(b.linear(hidden, 12))
-
-
-def tied_embedding(b: Builder) -> None:
-    """Table [V, D] looked up and multiplied with its transpose: the tie holds, and the width D may be cut."""
-    table = b.weight(100, C, name="table")
-    ids = b.input("x", [2, 5], dtype=7)
-    hidden = b.op("Gather", [table, ids])
-    b.output(b.linear(hidden, 6), b.op("MatMul", [hidden, b.op("Transpose", [table], perm=[1, 0])]))
-
-
-def tied_linear(b: Builder) -> None:
-    """One large weight used by two layers stays one tensor."""
-    shared = b.weight(64, 64, name="shared")
-    x = b.linear(b.input("x", [2, 5, 12]), 64)
-    x = b.op("MatMul", [b.relu(x), shared])
-    x = b.op("MatMul", [b.relu(x), shared])
-    b.output(b.linear(x, 3))
-
-
-def equal_constants(b: Builder) -> None:
-    """A bias deduplicated by an exporter: the two layers are cut differently, so each needs its own copy."""
-    bias = b.weight(C, name="bias")
-    x = b.input("x", IMAGE)
-    x = b.op("Conv", [x, b.weight(C, 3, 3, 3), bias])
-    x = b.op("Conv", [b.relu(x), b.weight(C, C, 3, 3), bias])
-    b.output(b.conv(b.relu(x), 8))
-
-
-def channel_pad(b: Builder) -> None:
-    """Zero channels appended to a shortcut cannot be cut; the eight real ones can, with what they are added to."""
-    x = b.relu(b.conv(b.input("x", IMAGE), 8))
-    padded = b.op("Pad", [x, b.const(np.array([0, 4, 0, 0, 0, 4, 0, 0], np.int64))])
-    b.output(b.conv(b.op("Add", [padded, b.conv(x, C)]), 8))
-
-
-def expand_gate(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    gate = b.op("Expand", [b.op("Sigmoid", [b.conv(x, 1, 1)]), b.const(np.array([1, C, 8, 8], np.int64))])
-    b.output(b.conv(b.op("Mul", [x, gate]), 8))
-
-
-def reduce_over_channels(b: Builder) -> None:
-    """A sum over channels is exact, a mean is not (class C)."""
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    axes = b.const(np.array([1], np.int64))
-    y = b.relu(b.conv(b.input("y", IMAGE), C))
-    b.output(b.op("ReduceSum", [x, axes]), b.op("ReduceMean", [y, axes]))
-
-
-def resize(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    sizes = b.const(np.array([1, C, 16, 16], np.int64))
-    b.output(b.conv(b.op("Resize", [x, "", "", sizes], mode="nearest"), 8))
-
-
-def tile(b: Builder) -> None:
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    b.output(b.conv(b.op("Tile", [x, b.const(np.array([1, 2, 1, 1], np.int64))]), 8))
-
-
-def unknown_operator(b: Builder) -> None:
-    """No rule: pinned, never guessed."""
-    x = b.relu(b.conv(b.input("x", IMAGE), C))
-    b.output(b.conv(b.op("GridSample", [x, b.input("grid", [1, 8, 8, 2])]), 8))
-
-
-MICROS: dict[str, Micro] = {
-    "conv_relu_conv": Micro(conv_relu_conv, [16]),
-    "conv_bn_relu_conv": Micro(conv_bn_relu_conv, [16]),
-    "bn_relu_conv": Micro(bn_relu_conv, [16]),
-    "residual": Micro(residual, [16, 16]),
-    "concat": Micro(concat, [16, 8]),
-    "squeeze_excite": Micro(squeeze_excite, [16, 4]),
-    "conv_transpose": Micro(conv_transpose, [16, 12]),
-    "conv_transpose_grouped": Micro(conv_transpose_grouped, [8, 6]),
-    "grouped": Micro(grouped, [4, 8]),
-    "depthwise": Micro(depthwise, [16]),
-    "depthwise_multiplier": Micro(depthwise_multiplier, [16]),
-    "flatten_gemm": Micro(flatten_gemm, [16, 12]),
-    "reshape_gemm": Micro(reshape_gemm, [16]),
-    "split_multiply": Micro(split_multiply, [8]),
-    "channel_shuffle": Micro(channel_shuffle, [16]),
-    "static_slice": Micro(static_slice, [16]),
-    "strided_slice": Micro(strided_slice, [16]),
-    "gather": Micro(gather, [16]),
-    "parameter_multiply": Micro(parameter_multiply, [16]),
-    "nhwc_layer_norm": Micro(nhwc_layer_norm, [24], frozenset({"PC102", "PC105"})),
-    "pixel_shuffle": Micro(pixel_shuffle, [4]),
-    "depth_to_space_dcr": Micro(depth_to_space_dcr, [4]),
-    "swiglu": Micro(swiglu, [16]),
-    "tied_embedding": Micro(tied_embedding, [16]),
-    "tied_linear": Micro(tied_linear, [64]),
-    "equal_constants": Micro(equal_constants, [16, 16]),
-    "channel_pad": Micro(channel_pad, [8], frozenset({"PC102", "PC103"})),
-    "expand_gate": Micro(expand_gate, [16]),
-    "reduce_over_channels": Micro(reduce_over_channels, [16], frozenset({"PC105"})),
-    "resize": Micro(resize, [16]),
-    "tile": Micro(tile, [16]),
-    "unknown_operator": Micro(unknown_operator, [], frozenset({"PC101", "PC102"})),
-}
+from tests.graph.micros import C
+from tests.graph.micros_image import IMAGES
+from tests.graph.micros_sequence import SEQUENCES
+
+MICROS = IMAGES | SEQUENCES
 
 
 def build(name: str) -> ir.Model:
-    builder = Builder(seed=sorted(MICROS).index(name))
+    builder = Builder(seed=sorted(MICROS).index(name), opset=MICROS[name].opset)
     MICROS[name].build(builder)
     return builder.model()
 
@@ -279,8 +51,6 @@ def test_shared_bias_is_copied_when_its_users_part() -> None:
     canonical, analysis = prepare(build("equal_constants"))
     first, second = (g for g in analysis.groups if g.pinned is None)
     alive = analysis.alive({first.id: np.arange(C) < 4, second.id: np.arange(C) >= 2})
-    from prunec.passes.slice_channels import slice_channels
-
     cut = slice_channels(canonical, analysis, alive)
     biases = sorted(
         int(v.shape[0]) for v in cut.graph.initializers.values() if v.shape is not None and len(v.shape) == 1

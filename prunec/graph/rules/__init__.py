@@ -33,17 +33,20 @@ _ELEMENTWISE = """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max 
 Where Xor"""
 _REDUCE = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
 ReduceSumSquare ArgMax ArgMin"""
+_CONTRIB_UNARY = "com.microsoft::Gelu com.microsoft::QuickGelu"
+_CONTRIB_ELEMENTWISE = "com.microsoft::BiasGelu com.microsoft::FastGelu"
 
 _FAMILIES: dict[str, str] = {
-    "elementwise:Unary": _UNARY,
-    "elementwise:Elementwise": _ELEMENTWISE,
+    "elementwise:Unary": f"{_UNARY} {_CONTRIB_UNARY}",
+    "elementwise:Elementwise": f"{_ELEMENTWISE} {_CONTRIB_ELEMENTWISE}",
     "conv:Conv": "Conv",
     "conv:ConvTranspose": "ConvTranspose",
     "gemm:Gemm": "Gemm",
     "gemm:MatMul": "MatMul",
     "norm:BatchNorm": "BatchNormalization",
     "norm:InstanceNorm": "InstanceNormalization",
-    "norm:OverAxes": "LayerNormalization RMSNormalization Softmax LogSoftmax Hardmax LpNormalization CumSum",
+    "norm:OverAxes": """LayerNormalization RMSNormalization SimplifiedLayerNormalization Softmax LogSoftmax Hardmax
+        LpNormalization CumSum""",
     "norm:AcrossChannels": "LRN GroupNormalization MeanVarianceNormalization",
     "pool:Pool": "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool",
     "reduce:Reduce": _REDUCE,
@@ -60,6 +63,9 @@ _FAMILIES: dict[str, str] = {
     "resize:DepthToSpace": "DepthToSpace",
     "resize:SpaceToDepth": "SpaceToDepth",
     "shape:Shape": "Shape Size",
+    "recurrent:Recurrent": "LSTM GRU RNN",
+    "einsum:Einsum": "Einsum",
+    "attention:FusedAttention": "Attention com.microsoft::MultiHeadAttention com.microsoft::GroupQueryAttention",
 }
 RULES: dict[str, str] = {op: target for target, ops in _FAMILIES.items() for op in ops.split()}
 

@@ -43,9 +43,9 @@ def node_macs(node: ir.Node) -> int:
         return _size((steps or ())[:2]) * (_size(weight) + _size(recurrence))
     if node.op_type == "Einsum":
         inputs, _ = terms(node)
-        lengths = {
-            c: d for term, value in zip(inputs, node.inputs, strict=True) for c, d in zip(term, dims(value) or ())
-        }
+        shapes = [dims(value) or () for value in node.inputs]
+        pairs = (pair for term, shape in zip(inputs, shapes, strict=True) for pair in zip(term, shape, strict=True))
+        lengths = dict(pairs)
         return _size(tuple(lengths.values()))
     return 0
 

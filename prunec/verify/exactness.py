@@ -94,6 +94,11 @@ def check_exactness(
         canonical, analysis, alive, cut_model=cut_model, seed=seed, random_keeps=random_keeps, threads=threads,
         float64_macs=float64_macs,
     )  # fmt: skip
+    return exactness_record(outcomes, analysis, alive)
+
+
+def exactness_record(outcomes: Sequence[Outcome], analysis: Analysis, alive: np.ndarray) -> ExactnessRecord:
+    """The record of a proof that passed."""
     return ExactnessRecord(
         class_a_max_rel=max(outcome.float32 for outcome in outcomes),
         groups_checked=len(cut_groups(analysis, alive)),

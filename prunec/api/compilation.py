@@ -1,0 +1,116 @@
+"""`compile`: from a model and a budget to a package.
+
+    read → canonicalise → groups → statistics → plan → cut → prove → compensate → judge → save → measure → gates
+
+Nothing is written to `output` before every check and every gate has passed: a package on disk is a package that holds
+what was demanded. A gate that says no raises `Refused`, which carries all that was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunec.api.dump import Dump
+from prunec.api.gates import check_gate_options, refusals
+from prunec.api.opening import InputShapes, PathLike, open_model
+from prunec.api.options import PlanOptions
+from prunec.api.planning import make, open_data, replay
+from prunec.api.progress import Progress, silent
+from prunec.api.pruning import Pruned, judge, prune
+from prunec.api.results import Compiled, Refused, WarningInfo
+from prunec.api.saving import Save, save
+from prunec.package.destination import check_destination
+
+
+def compile(
+    model: PathLike,
+    *,
+    output: PathLike | None = None,
+    target: str = "onnx",
+    pattern: str = "auto",
+    recipe: str | Path | None = None,
+    criterion: str | None = None,
+    scope: str | None = None,
+    sparsity: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    calib: str | None = None,
+    metric: str | None = None,
+    samples: int | None = None,
+    min_speedup: float | None = None,
+    max_drop: float | None = None,
+    seed: int | None = None,
+    threads: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    round_to: int | None = None,
+    plan: PathLike | None = None,
+    compensate: bool = True,
+    measure: bool = True,
+    dry_run: bool = False,
+    force: bool = False,
+    dump: PathLike | None = None,
+    input_shapes: InputShapes | None = None,
+    progress: Progress = silent,
+) -> Compiled:
+    """Prune the ONNX file `model` and write the package `output` (default: the model's name with `.pruned`).
+
+    `plan` replays a plan file instead of a budget: with the same data, recipe and seed it gives the same bytes.
+    `seed` is the plan's own by default, else 0. `dry_run` plans and writes nothing.
+
+    >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
+
+    Raises:
+        PrunecError PC0xx to PC4xx, PC6xx: the model, the options, the data, the target, the place to write to.
+        GateError PC5xx: a proof, a check or a measurement failed; `Refused`: a gate said no. Nothing is written.
+    """
+    options = PlanOptions(
+        target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
+        flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
+        exclude=exclude, round_to=round_to, input_shapes=input_shapes,
+    )  # fmt: skip
+    options.check()
+    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
+    budget = options.replays() if plan is not None else options.required_budget(max_drop=max_drop)
+    options.chosen_recipe()
+    out = Path(output if output is not None else f"{Path(model).stem}.pruned").absolute()
+    if not dry_run:
+        check_destination(out, force=force)
+
+    progress("reading the model", 0, 0)
+    opened = open_model(model, input_shapes)
+    if plan is not None:
+        made, options = replay(opened, plan, options, seed)
+        calibration, notes = open_data(opened, options), ()
+    else:
+        assert budget is not None
+        calibration = open_data(opened, options)
+        made, notes = make(opened, calibration, options, budget, progress)
+    warnings = [*opened.warnings, *calibration.warnings, *notes]
+    if dry_run:
+        return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
+
+    with Dump(None if dump is None else Path(dump), force=force) as stages:
+        pruned: Pruned = prune(
+            opened, made, calibration, options, compensates=compensate, stages=stages, progress=progress
+        )
+        progress("judging quality", 0, 0)
+        quality = judge(opened, pruned, calibration, options, metric)
+        job = Save(
+            out=out, force=force, measures=measure, threads=threads, seed=options.seed,
+            command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
+                     "no-compensate": not compensate, "samples": samples},
+        )  # fmt: skip
+
+        def gate(compiled: Compiled) -> None:
+            said_no = refusals(
+                compiled.verification.quality if compiled.verification else None,
+                compiled.measurements,
+                min_speedup=min_speedup,
+                max_drop=max_drop,
+            )
+            if said_no:
+                raise Refused(said_no, compiled)
+
+        return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)

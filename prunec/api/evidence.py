@@ -1,0 +1,75 @@
+"""What a compile knows in the end, as the records of the package."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_count
+from prunec.graph.shapes import dims, is_constant
+from prunec.passes.compensate import CompensationRecord as Compensation
+from prunec.plan.plan import Plan
+from prunec.verify.records import CompensationRecord, SparsityRecord
+
+
+def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRecord:
+    """Shares that are gone, counted on the models themselves; `requested` in the budget's own unit."""
+    return SparsityRecord(
+        requested=1 - plan.budget.limit(),
+        realised_params=1 - parameter_count(pruned) / max(parameter_count(dense), 1),
+        realised_flops=1 - model_macs(pruned) / max(model_macs(dense), 1),
+    )
+
+
+def compensation_records(records: Sequence[Compensation]) -> tuple[CompensationRecord, ...] | None:
+    """One record per layer that was refitted or left as it was; None if there is none."""
+    found = tuple(
+        CompensationRecord(layer=r.layer, method=r.method, error_before=r.error_none, error_after=r.error_chosen)
+        for r in records
+        if math.isfinite(r.error_none) and math.isfinite(r.error_chosen)
+    )
+    return found or None
+
+
+def layer_table(dense: ir.Model, pruned: ir.Model) -> list[dict[str, Any]]:
+    """Cost of every layer with weights, before and after, in execution order; nodes are paired by name."""
+    after = {node.name: node for node in pruned.graph}
+    rows = []
+    for node in dense.graph:
+        same = after.get(node.name)
+        if same is None or not _parameters(node):
+            continue
+        rows.append(
+            {
+                "name": node.name or "",
+                "op": node.op_type,
+                "macs_before": node_macs(node),
+                "macs_after": node_macs(same),
+                "params_before": _parameters(node),
+                "params_after": _parameters(same),
+            }
+        )
+    return rows
+
+
+def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
+    """The command that makes the package again, with file names as they were given."""
+    words = ["prunec", "compile", source, "--target", plan.target, f"--{plan.budget.kind}", f"{plan.budget.value:g}"]
+    for name, value in extra.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words += [f"--{name}", str(value)]
+    for name, patterns in (("include", plan.include), ("exclude", plan.exclude)):
+        for pattern in patterns:
+            words += [f"--{name}", pattern]
+    return shlex.join([*words, "--seed", str(plan.seed)])
+
+
+def _parameters(node: ir.Node) -> int:
+    values = (value for value in node.inputs if value is not None and is_constant(value) and value.dtype in FLOAT_TYPES)
+    return sum(math.prod(d for d in dims(value) or () if isinstance(d, int)) for value in values)

@@ -1,0 +1,108 @@
+"""The options that `plan` and `compile` share, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prunec.api.opening import InputShapes
+from prunec.api.targets import check_target
+from prunec.diagnostics import PrunecError
+from prunec.plan.budget import Budget, BudgetKind
+from prunec.recipes.loader import DEFAULT, Recipe, load
+
+PATTERNS = ("auto", "channel")
+DEFAULT_SAMPLES = 64
+_BUDGET_HINT = (
+    "say how much with one of --sparsity 0.5 (half of the prunable weights go), "
+    "--flops 0.5 or --params 0.5 (at most half remain)"
+)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What decides a plan. None means the recipe's value, or the default where there is no recipe."""
+
+    target: str = "onnx"
+    pattern: str = "auto"
+    recipe: str | Path | None = None
+    criterion: str | None = None
+    scope: str | None = None
+    sparsity: float | None = None
+    flops: float | None = None
+    params: float | None = None
+    calib: str | None = None
+    samples: int | None = None
+    seed: int = 0
+    threads: int = 1
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    round_to: int | None = None
+    input_shapes: InputShapes | None = field(default=None)
+
+    def check(self) -> None:
+        """Refuse what is wrong whatever the model is.
+
+        Raises:
+            PrunecError PC401: no such target; PC215: no such pattern; PC208: a number is out of range.
+        """
+        check_target(self.target)
+        if self.pattern not in PATTERNS:
+            raise PrunecError(
+                "PC215",
+                f"there is no pattern {self.pattern!r} in this version",
+                where="--pattern",
+                hint=f"there is {' and '.join(PATTERNS)}; auto takes what is fastest on the target",
+            )
+        if self.scope not in (None, "layer", "global"):
+            raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint="layer or global")
+        for name, value in (("samples", self.samples), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")
+        if self.seed < 0:
+            raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
+
+    def chosen_recipe(self) -> Recipe:
+        """The recipe with the options that were given on top. Raises PrunecError PC203 and PC214."""
+        recipe = load(self.recipe if self.recipe is not None else DEFAULT)
+        own = {"criterion": self.criterion, "scope": self.scope}
+        return recipe.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def budget(self, *, max_drop: float | None = None) -> Budget | None:
+        """The budget, checked, or None.
+
+        Raises:
+            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range.
+        """
+        budgets: tuple[tuple[BudgetKind, float | None], ...] = (
+            ("sparsity", self.sparsity), ("flops", self.flops), ("params", self.params),
+        )  # fmt: skip
+        given = [(kind, value) for kind, value in budgets if value is not None]
+        if len(given) > 1:
+            names = " and ".join(f"--{kind}" for kind, _ in given)
+            raise PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")
+        if not given and max_drop is not None:
+            message = "--max-drop cannot be the only budget in this version; it is a gate beside another one"
+            raise PrunecError("PC220", message, where="--max-drop", hint=_BUDGET_HINT)
+        return Budget.of(*given[0]) if given else None
+
+    def replays(self) -> None:
+        """Refuse options that a plan file has decided already. PrunecError PC221."""
+        decided = {
+            "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,
+            "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
+            "round-to": self.round_to,
+        }  # fmt: skip
+        given = [f"--{name}" for name, value in decided.items() if value is not None]
+        if given:
+            message = f"the plan has decided what goes: {', '.join(given)} cannot be given beside --plan"
+            hint = "edit the plan file, or leave --plan out"
+            raise PrunecError("PC221", message, where="--plan", hint=hint)
+
+    def required_budget(self, *, max_drop: float | None = None) -> Budget:
+        """The budget. PC220 where there is none."""
+        budget = self.budget(max_drop=max_drop)
+        if budget is None:
+            raise PrunecError("PC220", "nothing says how much to prune", hint=_BUDGET_HINT)
+        return budget

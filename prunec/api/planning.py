@@ -1,0 +1,136 @@
+"""`plan`: decide which channels go, and write that down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.options import DEFAULT_SAMPLES, PlanOptions
+from prunec.api.progress import Progress, counted, silent
+from prunec.criteria import ScoreContext, create
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.frontend.calibration import Calibration, open_calibration
+from prunec.plan.budget import Budget
+from prunec.plan.plan import Plan
+from prunec.plan.planner import make_plan
+from prunec.plan.replay import check_plan
+from prunec.statistics import collect
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what was found on the way."""
+
+    plan: Plan
+    warnings: tuple[Diagnostic, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan file's own content."""
+        return self.plan.model_dump(mode="json")
+
+
+def plan(
+    model: PathLike,
+    *,
+    output: PathLike | None = None,
+    target: str = "onnx",
+    pattern: str = "auto",
+    recipe: str | Path | None = None,
+    criterion: str | None = None,
+    scope: str | None = None,
+    sparsity: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    calib: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    round_to: int | None = None,
+    input_shapes: InputShapes | None = None,
+    progress: Progress = silent,
+) -> Planned:
+    """Decide which channels of the ONNX file `model` go, for `target` and one budget; `output` is where to write it.
+
+    Raises:
+        PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC402: target.
+    """
+    options = PlanOptions(
+        target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
+        flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
+        exclude=exclude, round_to=round_to, input_shapes=input_shapes,
+    )  # fmt: skip
+    options.check()
+    budget = options.required_budget()
+    progress("reading the model", 0, 0)
+    opened = open_model(model, input_shapes)
+    calibration = open_data(opened, options)
+    made, warnings = make(opened, calibration, options, budget, progress)
+    if output is not None:
+        from prunec.package.errors import os_errors
+
+        with os_errors(Path(output)):
+            made.save(Path(output))
+    return Planned(made, (*opened.warnings, *calibration.warnings, *warnings))
+
+
+def open_data(opened: Opened, options: PlanOptions) -> Calibration:
+    """The calibration data, checked against the model's inputs."""
+    samples = options.samples or DEFAULT_SAMPLES
+    return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed)
+
+
+def make(
+    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
+    recipe = options.chosen_recipe()
+    criterion = create(recipe.criterion)
+    if criterion.needs:
+        progress("statistics", 0, 0)
+    statistics = collect(
+        opened.canonical,
+        opened.analysis,
+        calibration,
+        criterion.needs,
+        threads=options.threads,
+        seed=options.seed,
+        progress=counted(progress, "statistics"),
+    )
+    context = ScoreContext(opened.canonical, opened.analysis, statistics, options.seed)
+    progress("planning", 0, 0)
+    made = make_plan(
+        opened.canonical,
+        opened.analysis,
+        criterion,
+        context,
+        budget,
+        target=options.target,
+        scope=recipe.scope,
+        round_to=options.round_to,
+        include=options.include,
+        exclude=options.exclude,
+        floor=recipe.floor,
+        normalise=recipe.normalise,
+        seed=options.seed,
+        source_sha256=opened.source.sha256,
+    )
+    return made, tuple(context.notes)
+
+
+def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | None) -> tuple[Plan, PlanOptions]:
+    """The plan in the file, checked against the model, and the options with the plan's own seed and target.
+
+    Raises:
+        PrunecError PC204: not a plan, or one that does not fit; PC205: made for another model; PC221: another target.
+    """
+    found = Plan.load(path)
+    if found.target != options.target:
+        message = f"the plan is for target {found.target}, not {options.target}"
+        raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")
+    checked = check_plan(found, opened.canonical, opened.analysis, source_sha256=opened.source.sha256)
+    return checked, replace(options, seed=found.seed if seed is None else seed)

@@ -1,0 +1,193 @@
+"""What the public functions return: frozen records whose `to_json()` is what the command prints with --json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from prunec.diagnostics import Diagnostic, GateError
+from prunec.measure.results import Measurements
+from prunec.package.manifest import Manifest
+from prunec.plan.plan import Plan
+from prunec.verify.records import VerificationRecord
+
+if TYPE_CHECKING:
+    from prunec.verify.exactness import Outcome
+
+
+class Result(BaseModel):
+    """Frozen; unknown fields and NaN are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict. A field that does not apply is absent, unless its type says that null means something."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class WarningInfo(Result):
+    """A finding that stopped nothing."""
+
+    code: str
+    message: str
+    where: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, found: Diagnostic) -> WarningInfo:
+        return cls(code=found.code, message=found.message, where=found.where, hint=found.hint)
+
+
+class MemberInfo(Result):
+    """One axis of one weight, as one node uses it."""
+
+    tensor: str
+    axis: int
+    node: str
+    role: Literal["producer", "consumer", "carrier"]
+
+
+class PinInfo(Result):
+    """Why a group may not be cut."""
+
+    code: str
+    node: str
+    reason: str
+
+
+class GroupInfo(Result):
+    """`kind` is "class" in JSON: A exact, B constant channels, C a statistic runs over the channels."""
+
+    id: str
+    size: int
+    kind: Literal["A", "B", "C"]
+    members: tuple[MemberInfo, ...]
+    cost_share: float
+    pinned: PinInfo | None
+
+    def to_json(self) -> dict[str, Any]:
+        document = self.model_dump(mode="json")  # "pinned": null says that the group is free
+        return {("class" if key == "kind" else key): value for key, value in document.items()}
+
+
+class ValueInfo(Result):
+    """A graph input or output; a dimension is a number, a symbol, or None where nothing is known."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+class Inspection(Result):
+    """A model and its channel groups. Nodes are those of the canonical model, which the groups are about."""
+
+    model: str
+    sha256: str
+    nodes: int
+    operators: dict[str, int]
+    parameters: int
+    macs: int
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    groups: tuple[GroupInfo, ...]
+    warnings: tuple[WarningInfo, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {
+            name: [record.to_json() for record in getattr(self, name)]
+            for name in ("inputs", "outputs", "groups", "warnings")
+        }
+        return {**self.model_dump(mode="json", exclude=set(parts)), **parts}
+
+
+class LayerPart(Result):
+    """What a layer has to do with one group: it makes, uses or carries its channels."""
+
+    group: str
+    size: int
+    does: Literal["makes", "uses", "carries", "passes"]
+    tensors: tuple[str, ...]
+    coupled_with: tuple[str, ...]
+    used_by: tuple[str, ...]
+    cost_share: float
+    pinned: PinInfo | None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+class Explanation(Result):
+    """Everything about one layer: what it costs, which channels pass through it, and what of them can be cut."""
+
+    model: str
+    layer: str
+    op_type: str
+    macs: int
+    macs_share: float
+    parameters: int
+    input_shapes: tuple[str, ...]
+    output_shapes: tuple[str, ...]
+    parts: tuple[LayerPart, ...]
+    verdict: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        document = self.model_dump(mode="json", exclude={"parts"})
+        return {**document, "parts": [part.to_json() for part in self.parts]}
+
+
+class TrialInfo(Result):
+    """One keep set of the proof: the largest relative error in each precision, and the seed of the inputs."""
+
+    trial: str
+    seed: int
+    float32: float
+    float64: float | None = None
+    float64_skipped: str | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> TrialInfo:
+        return cls(
+            trial=outcome.trial,
+            seed=outcome.seed,
+            float32=outcome.float32,
+            float64=outcome.float64,
+            float64_skipped=outcome.float64_skipped,
+        )
+
+
+class Compiled(Result):
+    """What a compile found. Without `out` it was a dry run: there is a plan and nothing else."""
+
+    target: str
+    plan: Plan
+    out: str | None = None
+    manifest: Manifest | None = None
+    verification: VerificationRecord | None = None
+    measurements: Measurements | None = None
+    proof: tuple[TrialInfo, ...] = ()
+    layers: tuple[dict[str, Any], ...] = ()
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    command: str = ""
+    warnings: tuple[WarningInfo, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        document = self.model_dump(mode="json", exclude_none=True)
+        if self.manifest is not None:
+            document["manifest"] = self.manifest.to_json()
+        return document
+
+
+class Refused(GateError):
+    """A gate said no: nothing was written. `compiled` is what was found, `refusals` every gate that said no."""
+
+    def __init__(self, refusals: Sequence[GateError], compiled: Compiled) -> None:
+        first = refusals[0].diagnostic
+        super().__init__(first.code, first.message, where=first.where, hint=first.hint)
+        self.refusals = tuple(refusals)
+        self.compiled = compiled.model_copy(update={"out": None})

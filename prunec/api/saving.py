@@ -1,0 +1,136 @@
+"""The end of a compile: write the package beside its place, measure what was written, ask the gates, move it there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.api.evidence import command_line, layer_table, sparsity_record
+from prunec.api.opening import Opened
+from prunec.api.progress import Progress
+from prunec.api.pruning import Pruned
+from prunec.api.results import Compiled, TrialInfo, WarningInfo
+from prunec.diagnostics import Diagnostic
+from prunec.frontend.calibration import Calibration
+from prunec.graph.shapes import dims
+from prunec.measure.contender import DENSE, PRUNED, Contender
+from prunec.measure.run import measure
+from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
+from prunec.package.writer import PackageWriter
+from prunec.plan.plan import Plan
+from prunec.report.data import ReportData
+from prunec.report.html import render_report
+from prunec.verify.records import QualityRecord, VerificationRecord
+
+BUDGET_S = 180.0
+"""Most time for the timed blocks of one compile; a large model gets fewer blocks, and the protocol says so."""
+
+
+@dataclass(frozen=True)
+class Save:
+    """Where to, and how. `command` are the options that the report's command line shows."""
+
+    out: Path
+    force: bool
+    measures: bool
+    threads: int
+    seed: int
+    command: Mapping[str, object]
+
+
+def save(
+    opened: Opened,
+    plan: Plan,
+    pruned: Pruned,
+    quality: QualityRecord,
+    calibration: Calibration,
+    job: Save,
+    gate: Callable[[Compiled], None],
+    warnings: Sequence[Diagnostic],
+    progress: Progress,
+) -> Compiled:
+    """Write the package; `gate` raises where what was found is not good enough, and then nothing is left.
+
+    Raises:
+        PrunecError PC60x: it cannot be written; GateError PC51x: it cannot be measured; what `gate` raises.
+    """
+    found = [*warnings, *pruned.warnings]
+    verification = VerificationRecord(
+        exactness=pruned.exactness,
+        quality=quality,
+        sparsity=sparsity_record(opened.canonical, pruned.model, plan),
+        compensation=pruned.compensation,
+    )
+    with PackageWriter(job.out, force=job.force) as writer:
+        progress("writing the package", 0, 0)
+        path = writer.write_model(pruned.model)
+        writer.write_text(PLAN, plan.to_bytes().decode())
+        source = source_record(opened.source.path, opened.source.sha256)
+        manifest = writer.write_manifest(source=source, target=plan.target, model=pruned.model)
+        measurements = None
+        if job.measures:
+            feeds = one_sample(calibration, opened.canonical)
+            measurements = measure(
+                [Contender(DENSE, opened.source.path.absolute()), Contender(PRUNED, path)],
+                feeds,
+                threads=job.threads,
+                seed=job.seed,
+                progress=progress,
+                budget_s=BUDGET_S,
+            )
+            writer.write_json(MEASUREMENTS, measurements.to_json())
+        writer.write_json(VERIFICATION, verification.to_json())
+        compiled = Compiled(
+            out=str(job.out),
+            target=plan.target,
+            plan=plan,
+            manifest=manifest,
+            verification=verification,
+            measurements=measurements,
+            proof=tuple(TrialInfo.of(outcome) for outcome in pruned.outcomes),
+            layers=tuple(layer_table(opened.canonical, pruned.model)),
+            bytes_before=_file_bytes(opened),
+            bytes_after=sum(file.bytes for name, file in manifest.files.items() if name.startswith(MODEL)),
+            command=command_line(opened.source.path.name, plan, job.command),
+            warnings=tuple(map(WarningInfo.of, found)),
+        )
+        gate(compiled)
+        writer.write_text(REPORT, render_report(report_data(compiled, found)))
+    return compiled
+
+
+def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportData:
+    """What the report and the tables in the terminal show."""
+    assert compiled.manifest is not None and compiled.verification is not None
+    return ReportData(
+        manifest=compiled.manifest.to_json(),
+        plan=compiled.plan.model_dump(mode="json"),
+        verification=compiled.verification.to_json(),
+        measurements=compiled.measurements.to_json() if compiled.measurements else None,
+        layers=compiled.layers,
+        warnings=warnings,
+        command=compiled.command,
+        bytes_before=compiled.bytes_before,
+        bytes_after=compiled.bytes_after,
+    )
+
+
+def one_sample(calibration: Calibration, model: ir.Model) -> dict[str, np.ndarray]:
+    """The inputs to time: the first held-out batch, cut down to one sample where the batch axis is dynamic."""
+    feeds = next(iter(calibration.held_out()))
+    free = {str(v.name) for v in model.graph.inputs if (shape := dims(v)) and not isinstance(shape[0], int)}
+    return {name: array[:1] if name in free else array for name, array in feeds.items()}
+
+
+def _file_bytes(opened: Opened) -> int | None:
+    """Size of the source, or None where its weights are in other files."""
+    graphs = opened.source.model.graphs()
+    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        return sum(math.prod(t.shape.numpy()) * t.dtype.itemsize for t in tensors if t is not None)
+    return opened.source.path.stat().st_size

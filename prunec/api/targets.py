@@ -1,0 +1,67 @@
+"""`targets`: what prunec can compile for, and what is missing for the rest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prunec.api.results import Result
+from prunec.diagnostics import PrunecError
+
+ONNX = "onnx"
+
+
+class Target(Result):
+    """One target. `status` "available" means that `compile --target` takes it on this machine."""
+
+    name: str
+    summary: str
+    patterns: tuple[str, ...]
+    status: Literal["available", "not in this version"]
+    how: str
+
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        name=ONNX,
+        summary="a smaller ONNX model for ONNX Runtime, or anything else that runs ONNX",
+        patterns=("channel",),
+        status="available",
+        how="nothing else is needed",
+    ),
+    *(
+        Target(name=name, summary=summary, patterns=(), status="not in this version", how="use --target onnx")
+        for name, summary in (
+            ("cpu", "this machine, with generated kernels"),
+            ("x86-avx2", "x86 with AVX2, with generated kernels"),
+            ("x86-avx512", "x86 with AVX-512, with generated kernels"),
+            ("arm64", "64-bit ARM, with generated kernels"),
+            ("wasm", "WebAssembly with SIMD, with generated kernels"),
+            ("tensorrt-2:4", "NVIDIA TensorRT with 2:4 sparse tensor cores"),
+            ("torch-tensorrt-2:4", "Torch-TensorRT with 2:4 sparse tensor cores"),
+        )
+    ),
+)
+
+
+class Targets(Result):
+    """All targets, the available ones first."""
+
+    targets: tuple[Target, ...]
+
+
+def targets() -> Targets:
+    """What `--target` can be, and what is missing for the targets that cannot be used."""
+    return Targets(targets=TARGETS)
+
+
+def check_target(name: str) -> None:
+    """Raise PrunecError PC401 for a target that is unknown, PC402 for one that this version does not have."""
+    known = {target.name: target for target in TARGETS}
+    available = [target.name for target in TARGETS if target.status == "available"]
+    hint = f"available: {', '.join(available)}; `prunec targets` lists all"
+    if name not in known:
+        raise PrunecError("PC401", f"there is no target {name!r}", where="--target", hint=hint)
+    if name not in available:
+        others = ", ".join(n for n in known if n not in available and n != name)
+        message = f"{name} is not available in this version; no more are {others}"
+        raise PrunecError("PC402", message, where="--target", hint=hint)

@@ -1,0 +1,146 @@
+"""`verify`: check a package again, on its own or against the model it was made from.
+
+On its own: every file has the bytes that the manifest says, the model loads, takes and gives what the manifest says,
+and answers finite numbers. With the source: the plan fits the source, its cut is proved again, and the package's model
+has the shapes of that cut; quality is judged anew, with the user's data or metric where they are given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.api.benchmarking import check_source
+from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.options import DEFAULT_SAMPLES, PlanOptions
+from prunec.api.progress import Progress, silent
+from prunec.api.pruning import Pruned, judge
+from prunec.api.results import Result, TrialInfo
+from prunec.backends.onnx.session import make_session, run
+from prunec.diagnostics import GateError, PrunecError
+from prunec.frontend.calibration import open_calibration
+from prunec.package.load import Package, load_package
+from prunec.package.manifest import PLAN
+from prunec.passes.slice_channels import slice_channels
+from prunec.plan.plan import Plan
+from prunec.plan.replay import check_plan
+from prunec.verify.exactness import exactness_record, prove
+from prunec.verify.inputs import first_that_runs
+from prunec.verify.metrics import is_inexact
+from prunec.verify.ort_errors import ORT_ERRORS
+from prunec.verify.records import ExactnessRecord, QualityRecord, VerificationRecord
+
+_CHANGED = frozenset({"PC611", "PC612"})
+
+
+class Verified(Result):
+    """What was checked now; `recorded` is what the compile had found."""
+
+    package: str
+    files: int
+    runs: Literal[True] = True
+    proof: tuple[TrialInfo, ...] | None = None
+    exactness: ExactnessRecord | None = None
+    quality: QualityRecord | None = None
+    recorded: VerificationRecord | None = None
+    passed: Literal[True] = True
+
+
+def verify(
+    package: PathLike,
+    *,
+    source: PathLike | None = None,
+    calib: str | None = None,
+    metric: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    input_shapes: InputShapes | None = None,
+    progress: Progress = silent,
+) -> Verified:
+    """Check the package again; with `source`, prove its cut and judge its quality again.
+
+    Raises:
+        PrunecError PC610, PC613: there is no package that this version can read; PC615: another source; PC223: data or
+        a metric without a source. GateError PC611, PC612: a file is missing or changed; PC501, PC502, PC508, PC509.
+    """
+    if source is None and (calib is not None or metric is not None):
+        raise PrunecError("PC223", "quality is judged against the dense model", hint="give it with --source MODEL")
+    progress("checking the files", 0, 0)
+    opened = _load(Path(package))
+    progress("running the model", 0, 0)
+    _check_runs(opened, seed, threads)
+    found = Verified(package=str(package), files=len(opened.manifest.files), recorded=opened.verification)
+    if source is None:
+        return found
+    check_source(opened, source)
+    dense = open_model(source, input_shapes)
+    plan = check_plan(Plan.load(opened.path / PLAN), dense.canonical, dense.analysis, source_sha256=dense.source.sha256)
+    progress("proving the cut", 0, 0)
+    alive = dense.analysis.alive(plan.keeps())
+    cut = slice_channels(dense.canonical, dense.analysis, alive)
+    outcomes = prove(dense.canonical, dense.analysis, alive, cut_model=cut, seed=seed, threads=threads)
+    exactness = exactness_record(outcomes, dense.analysis, alive)
+    model = ir.load(opened.model_path)
+    _check_shapes(cut, model)
+    progress("judging quality", 0, 0)
+    options = PlanOptions(calib=calib, samples=samples, seed=seed, threads=threads)
+    quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, metric)
+    proof = tuple(TrialInfo.of(outcome) for outcome in outcomes)
+    return found.model_copy(update={"proof": proof, "exactness": exactness, "quality": quality})
+
+
+def _load(path: Path) -> Package:
+    """A file that is missing or changed is a verification that says no, not a mistake in the call."""
+    try:
+        return load_package(path)
+    except PrunecError as error:
+        found = error.diagnostic
+        if found.code not in _CHANGED:
+            raise
+        raise GateError(found.code, found.message, where=found.where, hint=found.hint) from None
+
+
+def _check_runs(package: Package, seed: int, threads: int) -> None:
+    """The model gives the outputs of the manifest, as finite numbers. GateError PC509."""
+    try:
+        session = make_session(package.model_path, threads=threads)
+    except ORT_ERRORS as reason:
+        raise GateError("PC509", f"the model does not load: {reason}", where=str(package.model_path)) from None
+    model = ir.load(package.model_path)
+    outputs = run(session, first_that_runs(model, lambda feeds: run(session, feeds), seed, ORT_ERRORS))
+    wanted = {record.name: record.dtype for record in package.manifest.outputs}
+    got = {name: array.dtype.name for name, array in outputs.items()}
+    if got != wanted:
+        raise GateError("PC509", f"the model gives {got}, the manifest says {wanted}", where=str(package.model_path))
+    for name, array in outputs.items():
+        if is_inexact(array) and np.isnan(array).all() and array.size:
+            raise GateError("PC509", "the model answers nothing but NaN", where=name)
+
+
+def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
+    """Every layer of the package has the weight shape that the plan's cut gives it. GateError PC508."""
+    have = {node.name: node for node in model.graph}
+    for node in cut.graph:
+        same = have.get(node.name)
+        for index, value in enumerate(node.inputs):
+            if value is None or not value.is_initializer() or value.shape is None or index == 0:
+                continue
+            other = same.inputs[index] if same is not None and index < len(same.inputs) else None
+            if other is None or other.shape != value.shape:
+                raise GateError(
+                    "PC508",
+                    f"the package's model is not what its plan cuts: input {index} is "
+                    f"{other.shape if other is not None else 'missing'}, not {value.shape}",
+                    where=node.name,
+                    hint="compile the model again",
+                )
+
+
+def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: str | None) -> QualityRecord:
+    samples = options.samples or DEFAULT_SAMPLES
+    calibration = open_calibration(options.calib, dense.canonical, samples=samples, seed=options.seed)
+    return judge(dense, pruned, calibration, options, metric)

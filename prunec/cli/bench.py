@@ -1,0 +1,60 @@
+"""`prunec bench`: time a package again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunec.cli import options as o
+from prunec.cli.answer import Answer
+from prunec.cli.verify import Package, Source
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prunec.measure.results import Measurements
+
+
+def bench(
+    package: Package,
+    source: Source = None,
+    threads: o.Threads = 1,
+    blocks: Annotated[int, typer.Option("--blocks", min=6, help="Timed blocks per contender.")] = 30,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+) -> Answer:
+    """Time the model in OUT on this machine; with --source, against the dense model.
+
+    prunec bench model.pruned --source model.onnx --threads 4
+    """
+    import prunec.api
+    from prunec.cli.progress import shown
+
+    with shown() as progress:
+        found = prunec.api.bench(
+            package, source=source, threads=threads, blocks=blocks, seed=seed, progress=progress
+        )  # fmt: skip
+    return Answer(found.to_json(), lambda out: show(out, found))
+
+
+def show(out: Console, found: Measurements) -> None:
+    """Latencies and speed-ups, with the machine and the protocol in one line each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prunec.report import units
+
+    table = Table("contender")
+    for heading in ("median", "90 %", "peak memory"):
+        table.add_column(heading, justify="right")
+    for name, times in found.contenders.items():
+        memory = "" if times.peak_rss_mib is None else f"{times.peak_rss_mib:.0f} MiB"
+        table.add_row(name, units.ms(times.p50_ms), units.ms(times.p90_ms), memory)
+    out.print(table)
+    for name, speedup in found.speedup.items():
+        out.print(Text(f"{found.protocol.subject} {name.replace('_', ' ', 1)}: {units.interval(speedup)}"))
+    if not found.speedup:
+        out.print(Text("No speed-up: give the dense model with --source."))
+    protocol = f"{found.protocol.threads} threads, {found.protocol.blocks} blocks, {found.protocol.order}"
+    out.print(Text(f"{found.machine.cpu}; {protocol}"))

@@ -1,0 +1,119 @@
+"""`prunec compile`: from a model and a budget to a package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunec.cli import options as o
+from prunec.cli.answer import Answer, console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prunec.api.results import Compiled, Refused
+
+
+def compile(
+    model: o.Model,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="OUT", help="The package; MODEL.pruned without it.")
+    ] = None,
+    target: o.Target = "onnx",
+    pattern: o.Pattern = "auto",
+    recipe: o.RecipeName = None,
+    criterion: o.CriterionName = None,
+    scope: o.ScopeName = None,
+    sparsity: o.Sparsity = None,
+    flops: o.Flops = None,
+    params: o.Params = None,
+    calib: o.Calib = None,
+    metric: o.Metric = None,
+    samples: o.Samples = None,
+    min_speedup: Annotated[
+        float | None, typer.Option("--min-speedup", help="Fail unless it is shown to be this much faster.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", help="Fail if quality drops by more than this (in its own unit).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of everything random; the plan's own, else 0.")
+    ] = None,
+    threads: o.Threads = 1,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    round_to: o.RoundTo = None,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Replay a plan, no budget.")] = None,
+    no_compensate: Annotated[bool, typer.Option("--no-compensate", help="Cut only, refit nothing.")] = False,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="Time nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, print, write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the package that is there.")] = False,
+    dump: Annotated[
+        str | None, typer.Option("--dump", metavar="DIR", help="Keep canonical, masked, cut and final model.")
+    ] = None,
+    input_shape: o.InputShape = None,
+    json: o.Json = False,
+) -> Answer:
+    """Prune MODEL and write a package: the smaller model, the plan, the proof and the measurements.
+
+    prunec compile model.onnx --flops 0.5 --calib images.npz -o model.pruned
+    """
+    import prunec.api
+    from prunec.api.results import Refused
+    from prunec.cli.progress import shown
+
+    try:
+        with shown() as progress:
+            found = prunec.api.compile(
+                model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
+                sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
+                min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
+                exclude=exclude or (), round_to=round_to, plan=plan, compensate=not no_compensate,
+                measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
+                input_shapes=o.input_shapes(input_shape), progress=progress,
+            )  # fmt: skip
+    except Refused as no:
+        return _refused(no)
+    return Answer(found.to_json(), lambda out: show(out, found))
+
+
+def _refused(no: Refused) -> Answer:
+    """Everything that was found, and every gate that said no."""
+    from prunec.cli.run import error_document, show_diagnostic
+
+    def explain(out: Console) -> None:
+        show(out, no.compiled)
+        out.file.flush()
+
+    for refusal in no.refusals:
+        show_diagnostic("error", refusal.diagnostic)
+    console(stderr=True).print("nothing was written")
+    return Answer({**error_document(no.diagnostic, 1), **no.compiled.to_json()}, explain, exit_code=1)
+
+
+def show(out: Console, found: Compiled) -> None:
+    """Before and after, the proof in one line, and where the package is."""
+    from rich.text import Text
+
+    from prunec.api.saving import report_data
+    from prunec.cli.plan import show_plan
+    from prunec.cli.run import show_warnings
+    from prunec.report import units
+    from prunec.report.console import print_compensation, print_summary
+
+    show_warnings(found.warnings)
+    if found.verification is None:
+        show_plan(out, found.plan)
+        return
+    data = report_data(found, ())
+    print_summary(out, data)
+    print_compensation(out, data.verification)
+    exactness = found.verification.exactness
+    if exactness is not None:
+        proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]
+        double = f", {units.error(max(proofs))} in float64" if proofs else ""
+        error = f"{units.error(exactness.class_a_max_rel)} in float32{double}"
+        out.print(Text(f"The cut of {exactness.groups_checked} groups is exact: masked and cut differ by {error}."))
+    if found.out is not None:
+        out.print(Text(f"Package: {found.out}"), soft_wrap=True)

@@ -1,0 +1,56 @@
+"""Options and arguments that several commands share, and what turns them into values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape", metavar="NAME=1,3,224,224", help="Make an input's dynamic axes static. May be repeated."
+    ),
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads for running models.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+
+Target = Annotated[str, typer.Option("--target", help="What to compile for; `prunec targets` lists them.")]
+Pattern = Annotated[str, typer.Option("--pattern", help="auto or channel.")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
+]
+CriterionName = Annotated[str | None, typer.Option("--criterion", help="Score channels by this, not the recipe's.")]
+ScopeName = Annotated[str | None, typer.Option("--scope", help="layer or global, instead of the recipe's.")]
+Sparsity = Annotated[
+    float | None, typer.Option("--sparsity", help="Share of the prunable layers' weights that goes, 0.5 for half.")
+]
+Flops = Annotated[float | None, typer.Option("--flops", help="Share of the multiply-accumulates that may remain.")]
+Params = Annotated[float | None, typer.Option("--params", help="Share of the parameters that may remain.")]
+Calib = Annotated[
+    str | None,
+    typer.Option("--calib", metavar="FILE.npz|DIR|module:function", help="Real inputs; synthetic ones without it."),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="module:function", help="Your own quality number; agreement without it."),
+]
+Samples = Annotated[int | None, typer.Option("--samples", min=1, help="How many samples to use.")]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", metavar="LAYER", help="Cut these layers only (* and ? match).")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="LAYER", help="Leave these layers whole (* and ? match).")
+]
+RoundTo = Annotated[
+    int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
+]
+
+
+def input_shapes(texts: list[str] | None) -> dict[str, list[int]] | None:
+    """The shapes by name. Raises PrunecError PC016."""
+    from prunec.frontend.input_shapes import parse_input_shapes
+
+    return parse_input_shapes(texts) if texts else None

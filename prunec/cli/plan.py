@@ -1,0 +1,71 @@
+"""`prunec plan`: decide which channels go, as a file that can be read, edited and replayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunec.cli import options as o
+from prunec.cli.answer import Answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prunec.plan.plan import Plan
+
+
+def plan(
+    model: o.Model,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here, as JSON.")
+    ] = None,
+    target: o.Target = "onnx",
+    pattern: o.Pattern = "auto",
+    recipe: o.RecipeName = None,
+    criterion: o.CriterionName = None,
+    scope: o.ScopeName = None,
+    sparsity: o.Sparsity = None,
+    flops: o.Flops = None,
+    params: o.Params = None,
+    calib: o.Calib = None,
+    samples: o.Samples = None,
+    seed: o.Seed = 0,
+    threads: o.Threads = 1,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    round_to: o.RoundTo = None,
+    input_shape: o.InputShape = None,
+    json: o.Json = False,
+) -> Answer:
+    """Decide which channels of MODEL go. `prunec compile MODEL --plan FILE` does what the plan says.
+
+    prunec plan model.onnx --flops 0.5 -o plan.json
+    """
+    import prunec.api
+    from prunec.cli.progress import shown
+    from prunec.cli.run import show_warnings
+
+    with shown() as progress:
+        found = prunec.api.plan(
+            model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
+            sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
+            include=include or (), exclude=exclude or (), round_to=round_to, input_shapes=o.input_shapes(input_shape),
+            progress=progress,
+        )  # fmt: skip
+    show_warnings(found.warnings)
+    return Answer(found.to_json(), lambda out: show_plan(out, found.plan))
+
+
+def show_plan(out: Console, plan: Plan) -> None:
+    """A table of the groups, and what remains."""
+    from rich.text import Text
+
+    from prunec.report import units
+    from prunec.report.console import print_groups
+
+    print_groups(out, plan.model_dump(mode="json"))
+    remains = f"{units.share(plan.realised.params)} of the parameters, {units.share(plan.realised.flops)} of the MACs"
+    out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
+    for note in plan.notes:
+        out.print(Text(f"note: {note}"))

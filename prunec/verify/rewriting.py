@@ -1,0 +1,50 @@
+"""Check of canonicalisation: the canonical model answers what the source does, up to rounding.
+
+    ‖y_canonical − y_source‖ ≤ tolerance · ‖y_source‖        for every floating-point output, on seeded random inputs
+
+Folding a batch norm or a shape is exact in real numbers only, so the tolerance is that of a network's rounding and not
+of one operator's. Integer outputs (indices of the largest score, say) may flip on ties and are not judged; neither is a
+model that draws random numbers.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from prunec.backends.onnx.session import make_session, run
+from prunec.diagnostics import GateError
+from prunec.verify.float64 import has_half_precision
+from prunec.verify.inputs import first_that_runs
+from prunec.verify.metrics import Agreement, is_inexact
+from prunec.verify.ort_errors import ORT_ERRORS
+
+TOLERANCE = 1e-3
+HALF_TOLERANCE = 3e-2
+_RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
+
+
+def check_rewriting(source: ir.Model, canonical: ir.Model, *, seed: int, threads: int = 1) -> float:
+    """The relative error of the worst output.
+
+    Raises:
+        GateError PC506: it is above the tolerance. PrunecError PC504, PC505: the source does not run.
+    """
+    if any(node.op_type in _RANDOM or node.op_type == "RandomUniformLike" for node in source.graph):
+        return 0.0
+    dense, rewritten = make_session(source, threads=threads), make_session(canonical, threads=threads)
+    feeds = first_that_runs(source, lambda f: run(dense, f), seed, ORT_ERRORS)
+    found = run(rewritten, feeds)
+    worst = 0.0
+    for name, expected in run(dense, feeds).items():
+        if is_inexact(expected) and expected.shape == found[name].shape:
+            agreement = Agreement()
+            agreement.add(expected[None], found[name][None])
+            worst = max(worst, agreement.numbers()["relative_error"])
+    tolerance = HALF_TOLERANCE if has_half_precision(source) else TOLERANCE
+    if worst > tolerance:
+        raise GateError(
+            "PC506",
+            f"the canonical model differs from the source by {worst:.1e}, more than {tolerance:.0e}",
+            hint="this is a bug in a rewrite: please report the model",
+        )
+    return worst

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +66,17 @@ def measure(
         setting = Setting(feeds_file, tuple(feeds), threads, cpus, warmup_s, timeout_s)
         for index in range(processes):
             report("warming up", index, processes)
-            with Generation(contenders, setting) as generation:
+            in_turn = contenders if index % 2 == 0 else contenders[::-1]  # nobody is always the first
+            with Generation(in_turn, setting) as generation:
                 schedule = schedule or plan_blocks(
                     generation.run_ns, blocks=blocks, processes=processes, block_ms=block_ms, budget_s=budget_s
                 )
-                before, total = index * schedule.blocks, processes * schedule.blocks
-                found = generation.run(schedule, lambda done: report("measuring", before + done, total))  # noqa: B023
+                found = generation.run(schedule, _rounds(report, index, schedule))
                 peaks, loaded = generation.end(), generation.loaded
             for name in names:
                 times[name].append(found[name])
     assert schedule is not None
-    report("measuring", total, total)
+    _rounds(report, processes, schedule)(0)
 
     medians = {
         name: [[float(np.median(block)) / 1e6 for block in generation] for generation in generations]
@@ -109,6 +109,12 @@ def measure(
         speedup={f"vs_{name}": ratio(medians[name], medians[chosen], seed=seed) for name in names if name != chosen},
         distributions={name: tuple(np.concatenate(values).tolist()) for name, values in medians.items()},
     )
+
+
+def _rounds(report: Progress, generation: int, schedule: Schedule) -> Callable[[int], None]:
+    """Tell `report` about rounds over all generations, given the rounds done in this one."""
+    before, total = generation * schedule.blocks, schedule.processes * schedule.blocks
+    return lambda done: report("measuring", before + done, total)
 
 
 def _times(generations: list[Blocks], first_run_ns: int, load_ns: int, peak: int | None) -> Times:

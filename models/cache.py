@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prunec.diagnostics import PrunecError
+
+CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 def zoo_cache(cache: Path | None = None) -> Path:
@@ -39,6 +42,8 @@ def staged(folder: Path) -> Iterator[Path]:
             if not folder.is_dir():
                 raise
     except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)

@@ -24,7 +24,7 @@ TEST_SEED, CALIBRATION_SEED = 40_000, 30_000
 MEMBER = "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
 DEFAULT_SAMPLES = 60
 THRESHOLD = 0.3
-UNCLIP_RATIO = 1.6  # the network marks a shrunken core of each line: grow it by area · ratio / perimeter
+UNCLIP_RATIO = 1.4  # the network marks a shrunken core of each line: grow it by area · ratio / perimeter
 SMALLEST_SIDE = 3
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

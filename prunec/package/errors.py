@@ -25,7 +25,8 @@ def os_errors(path: Path) -> Iterator[None]:
 def explain(reason: OSError, path: Path) -> PrunecError:
     """The PrunecError for one OSError that came up while writing `path`."""
     where = str(path)
-    if reason.errno in _FULL:
+    # numpy's tofile says "262144 requested and 16384 written", without an errno, when the disk fills up
+    if reason.errno in _FULL or (reason.errno is None and "requested and" in str(reason)):
         return PrunecError(
             "PC605", "the disk is full; nothing was written", where=where, hint="free some space or choose another -o"
         )

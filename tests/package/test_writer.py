@@ -178,9 +178,12 @@ def test_what_the_system_refuses_is_explained(
     assert code_of(tmp_path / "out") == code
 
 
-def test_a_full_disk_while_the_model_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("262144 requested and 16384 written")]
+)
+def test_a_full_disk_while_the_model_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(ir, "save", refuse)
     assert code_of(tmp_path / "out") == "PC605"

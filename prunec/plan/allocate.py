@@ -84,7 +84,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a path is made from. `scores` are normalised; `units` and `floor` see `rounding`."""
+    """What a path is made from: normalised scores, a unit per cell (`rounding`), the least share that stays."""
 
     analysis: Analysis
     groups: Mapping[str, Group]
@@ -111,13 +111,20 @@ class Planned:
         stays = np.array([(cell.group, int(i)) in protected for i in cell.local])
         order = np.lexsort((cell.local, -scores, ~stays))
         least = max(math.ceil(self.floor * cell.size - 1e-9), int(stays.sum()), 1)
-        return Ladder(self.groups[cell.group], cell.local[order], scores[order], tuple(levels(cell.size, unit, least)))
+        rungs = levels(cell.size, unit, least, is_loss=cell.group in self._fragmented)
+        return Ladder(self.groups[cell.group], cell.local[order], scores[order], tuple(rungs))
 
     def _best(self, ids: np.ndarray) -> tuple[str, int]:
         """The most important channel of an axis, to be kept for it."""
         group_of, local = self._places
         places = [(self._ids[group_of[c]], int(local[c])) for c in np.unique(ids).tolist() if group_of[c] >= 0]
         return max(places, key=lambda place: (float(self.scores[place[0]][place[1]]), place[0], -place[1]))
+
+    @cached_property
+    def _fragmented(self) -> frozenset[str]:
+        """Groups with a cell that is narrower than its unit: their cells lose multiples instead of keeping them."""
+        pairs = zip(self.cells, self.units, strict=True)
+        return frozenset(cell.group for cell, unit in pairs if cell.size < unit)
 
     @cached_property
     def _ids(self) -> list[str]:

@@ -22,7 +22,7 @@ from prunec.plan.impossible import impossible
 from prunec.plan.normalise import Normalise
 from prunec.plan.normalise import normalise as normalised
 from prunec.plan.plan import GroupPlan, Plan, Scope, Why
-from prunec.plan.rounding import grouped_convolutions, step_for, unit
+from prunec.plan.rounding import blocked_nodes, step_for, unit
 from prunec.plan.select import Selection, select_groups
 from prunec.plan.shares import DIGITS, prunable_weights, realised
 from prunec.plan.uniform import share_keys
@@ -94,8 +94,8 @@ def _path(
 ) -> Path:
     groups = {group.id: group for group in selection.groups}
     cells = split_cells(analysis, selection.groups)
-    grouped = grouped_convolutions(model)
-    units = [unit(cell, groups[cell.group], step, grouped) for cell in cells]
+    blocked = blocked_nodes(model)
+    units = [unit(cell, groups[cell.group], step, blocked) for cell in cells]
     planned = Planned(analysis, groups, cells, scores, units, floor)
     return planned.path(share_keys if scope == "layer" else score_keys)
 

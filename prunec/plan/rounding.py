@@ -3,12 +3,14 @@
 ONNX Runtime's blocked CPU kernels want channel counts that are multiples of 4, and of 8 for full vectors: measured, a
 network cut to odd widths ran 1.3 to 3.6 times slower than dense, the same network at multiples of 4 at 0.3 to 0.55 of
 the time. So a group keeps a multiple of the step, or all of it; the same for every part of a group that other layers
-see apart (a split, a slice), because concatenated widths are then multiples too.
+see apart (a split, a slice), because concatenated widths are then multiples too. Where some part is too narrow for
+that, all parts *lose* multiples instead: wherever they are joined, a width that was a multiple stays one.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -42,36 +44,45 @@ def step_for(target: str, round_to: int | None) -> int:
     return round_to
 
 
-def unit(cell: Cell, group: Group, step: int, grouped: dict[str, int]) -> int:
+class Blocked(NamedTuple):
+    """Names of the nodes whose channel axes are blocks side by side: grouped convolutions, and gates."""
+
+    grouped: frozenset[str]
+    recurrent: frozenset[str]
+
+
+def blocked_nodes(model: ir.Model) -> Blocked:
+    convolutions = [node for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
+    return Blocked(
+        frozenset(node.name or "" for node in convolutions if int(attribute(node, "group", 1)) > 1),
+        frozenset(node.name or "" for node in model.graph if node.op_type in ("LSTM", "GRU", "RNN")),
+    )
+
+
+def unit(cell: Cell, group: Group, step: int, blocked: Blocked) -> int:
     """Kept channels of `cell` must be a multiple of this, so that every producer axis keeps a multiple of the step.
 
-    A channel that covers p positions of an axis (grouped convolution, attention head) counts p times. `grouped` maps
-    the names of grouped convolutions to their number of groups.
+    A channel that covers p positions of an axis (grouped convolution, attention head) counts p times; the gates of a
+    recurrent layer are computed apart, so there it counts once.
     """
     found = 1
-    for member in group.producers():
+    for member in group.members:
+        wide = cell.size >= BLOCKED_WIDTH and cell.size % step == 0
+        if wide and member.role != "carrier" and member.node in blocked.grouped:
+            found = math.lcm(found, step)
         own = np.bincount(member.index[member.index >= 0], minlength=group.size)[cell.local]
-        if not own.any():
+        if member.role != "producer" or not own.any():
             continue
-        positions = math.gcd(*own.tolist())
-        width = int(own.sum())
-        wanted = step if width >= SMALL_WIDTH or step % 2 else step // 2
-        needed = wanted // math.gcd(wanted, positions)
-        groups = grouped.get(member.node, 1)
-        if groups > 1 and cell.size >= BLOCKED_WIDTH and cell.size % step == 0:
-            needed = step
-        found = math.lcm(found, needed)
+        positions = 1 if member.node in blocked.recurrent else math.gcd(*own.tolist())
+        wanted = step if own.sum() >= SMALL_WIDTH or step % 2 else step // 2
+        found = math.lcm(found, wanted // math.gcd(wanted, positions))
     return found
 
 
-def levels(size: int, unit_: int, least: int) -> list[int]:
-    """Numbers of channels that may be kept, from all of them down to the smallest that is at least `least`."""
-    multiples = range((size - 1) // unit_ * unit_, max(least, 1) - 1, -unit_)
-    return [size, *(k for k in multiples if k > 0)]
+def levels(size: int, unit_: int, least: int, *, is_loss: bool = False) -> list[int]:
+    """Numbers of channels that may be kept, from all of them down to the smallest that is at least `least`.
 
-
-def grouped_convolutions(model: ir.Model) -> dict[str, int]:
-    """Node name → groups, of the convolutions that have more than one."""
-    nodes = [node for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
-    groups = {node.name or "": int(attribute(node, "group", 1)) for node in nodes}
-    return {name: number for name, number in groups.items() if number > 1}
+    Multiples of `unit_` stay; with `is_loss` multiples of it go.
+    """
+    start = size - unit_ if is_loss else (size - 1) // unit_ * unit_
+    return [size, *range(start, max(least, 1) - 1, -unit_)]

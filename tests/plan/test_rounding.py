@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from prunec.criteria import create
+from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
-from prunec.plan.rounding import grouped_convolutions, levels, step_for, unit
-from tests.criteria.small import attention, branches, free, grouped, prepare
+from prunec.plan.planner import make_plan
+from prunec.plan.rounding import blocked_nodes, levels, step_for, unit
+from tests.criteria.small import attention, branches, context, free, grouped, prepare
 from tests.graph.builder import Builder
 
 
 def units(model: object, step: int = 8) -> dict[int, int]:
     canonical, analysis = prepare(model)  # type: ignore[arg-type]
     groups = {g.id: g for g in free(analysis)}
-    convolutions = grouped_convolutions(canonical)
+    blocked = blocked_nodes(canonical)
     cells = split_cells(analysis, list(groups.values()))
-    return {cell.size: unit(cell, groups[cell.group], step, convolutions) for cell in cells}
+    return {cell.size: unit(cell, groups[cell.group], step, blocked) for cell in cells}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,29 @@ def test_wide_grouped_convolutions_keep_blocks_inside_each_group() -> None:
     x = b.conv(b.input("x", [1, 4, 4, 4]), 64, group=2)
     b.output(b.conv(b.relu(x), 8))
     assert units(b.model()) == {32: 8}
+
+
+def test_the_input_of_a_wide_grouped_convolution_keeps_blocks_too() -> None:
+    b = Builder()
+    x = b.relu(b.conv(b.input("x", [1, 4, 4, 4]), 64, 1))
+    b.output(b.conv(b.relu(b.conv(x, 128, group=2)), 8))
+    assert units(b.model()) == {32: 8, 64: 8}
+
+
+def test_parts_too_narrow_for_a_unit_lose_multiples_instead() -> None:
+    assert levels(24, 8, 1, is_loss=True) == [24, 16, 8]
+    assert levels(6, 4, 1, is_loss=True) == [6, 2]
+    assert levels(3, 4, 1, is_loss=True) == [3]
+    b = Builder()
+    stem = b.relu(b.conv(b.input("x", [1, 3, 8, 8]), 36))
+    wide, narrow = b.op("Split", [stem, b.const(np.array([30, 6], np.int64))], 2, axis=1)
+    b.output(b.conv(b.op("Concat", [b.conv(wide, 24), wide], axis=1), 8), b.conv(b.op("Add", [wide, wide]), 4))
+    b.output(b.conv(b.op("Concat", [narrow, wide], axis=1), 8), b.conv(narrow, 4))
+    about = context(b.model())
+    for share in (0.2, 0.5, 0.8):
+        made = make_plan(about.model, about.analysis, create("l1"), about, Budget.of("channels", share))
+        kept = next(g for g in made.groups if g.size == 36).keep()
+        assert kept.sum() % 4 == 0 and kept.sum() < 36
 
 
 def test_narrow_groups_take_half_the_step_and_slices_are_rounded_apart() -> None:

@@ -51,7 +51,7 @@ def calibration(samples: int = 64, seed: int = 0) -> Iterator[Batch]:
     nouns = senses("noun")
     order = np.random.default_rng(CALIBRATION_SEED + seed).permutation(len(nouns))
     texts = (tokeniser().encode("; ".join((nouns[i].definition, *nouns[i].examples)), LENGTH) for i in order)
-    return islice((_batch(text) for text in texts if text.tokens >= LENGTH), samples)
+    yield from islice((_batch(text) for text in texts if text.tokens >= LENGTH), samples)
 
 
 def pairs(samples: int, seed: int) -> list[Pair]:
@@ -64,7 +64,8 @@ def pairs(samples: int, seed: int) -> list[Pair]:
 def test_inputs(samples: int, seed: int) -> Iterator[Batch]:
     """Examples and definitions in turn, `samples` texts in all."""
     texts = [text for pair in pairs(-(-samples // 2), seed) for text in (pair.example, pair.definition)]
-    return (_batch(tokeniser().encode(text, LENGTH)) for text in texts[:samples])
+    for text in texts[:samples]:
+        yield _batch(tokeniser().encode(text, LENGTH))
 
 
 def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:

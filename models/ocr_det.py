@@ -34,11 +34,11 @@ def build(folder: Path, *, cache: Path | None = None, progress: Progress | None 
 
 
 def calibration(samples: int = 64, seed: int = 0) -> Iterator[Batch]:
-    return map(preprocess, islice(text_pages(NOUNS, CALIBRATION_SEED + seed), samples))
+    yield from map(preprocess, islice(text_pages(NOUNS, CALIBRATION_SEED + seed), samples))
 
 
 def test_inputs(samples: int, seed: int) -> Iterator[Batch]:
-    return map(preprocess, islice(text_pages(VERBS, TEST_SEED + seed), samples))
+    yield from map(preprocess, islice(text_pages(VERBS, TEST_SEED + seed), samples))
 
 
 def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:

@@ -28,11 +28,11 @@ def build(folder: Path, *, cache: Path | None = None, progress: Progress | None 
 
 
 def calibration(samples: int = 64, seed: int = 0) -> Iterator[Batch]:
-    return _drawn(load(TRAINING), samples, seed)
+    yield from _drawn(load(TRAINING), samples, seed)
 
 
 def test_inputs(samples: int, seed: int) -> Iterator[Batch]:
-    return _drawn(load(TEST), samples, seed)
+    yield from _drawn(load(TEST), samples, seed)
 
 
 def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:

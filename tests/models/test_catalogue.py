@@ -91,3 +91,10 @@ def test_listing_the_zoo_loads_no_builder():
     code = "import sys, prunec.models; prunec.models.entries(); print([m for m in sys.modules if 'onnx' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@entries
+def test_data_is_fetched_at_the_first_sample(entry: ZooEntry):
+    """Calibration functions are generators: calling one costs nothing, and its errors keep their code."""
+    if entry.dense:
+        assert inspect.isgeneratorfunction(importlib.import_module(entry.module).calibration)

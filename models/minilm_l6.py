@@ -76,8 +76,7 @@ def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:
     count = samples or DEFAULT_SAMPLES
     similarity = _similarity(run, count)
     first = similarity.argmax(axis=1)
-    own = np.diagonal(similarity)
-    rank = 1 + (similarity > own[:, None]).sum(axis=1)
+    rank = ranks(similarity)
     dense = cached_dense_answer(
         "minilm-l6", f"first-hit-{count}", lambda dense: _similarity(dense, count).argmax(axis=1)
     )
@@ -86,6 +85,12 @@ def metric(run: Runner, *, samples: int | None = None) -> dict[str, float]:
         "mrr": float(np.mean(1 / rank)),
         "agree": float(np.mean(first == dense)),
     }
+
+
+def ranks(similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """1 where the diagonal is the largest of its row. Ties and NaN count against it: a dead model finds nothing."""
+    own = np.diagonal(similarity)[:, None]
+    return np.asarray((~(similarity < own)).sum(axis=1), np.int64)
 
 
 def _similarity(run: Runner, count: int) -> npt.NDArray[np.float32]:

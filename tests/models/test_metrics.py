@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prunec.models import crepe, ocr_det, ocr_rec
+from prunec.models import crepe, minilm_l6, ocr_det, ocr_rec
 from prunec.models.onnx_builder import GraphBuilder
 from prunec.models.text_pages import TextPage
 from prunec.models.wordnet import _sense
@@ -91,6 +91,12 @@ def test_tones_are_normalised_repeatable_and_differ_by_seed():
     assert not np.isclose(first, other).all(axis=1).any()
     np.testing.assert_allclose(first.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(first.std(1, ddof=1), 1, rtol=1e-5)
+
+
+def test_a_dead_encoder_finds_nothing():
+    assert minilm_l6.ranks(np.array([[3, 1, 2], [5, 4, 0], [1, 2, 0]], np.float32)).tolist() == [1, 2, 3]
+    assert minilm_l6.ranks(np.ones((3, 3), np.float32)).tolist() == [3, 3, 3]
+    assert minilm_l6.ranks(np.full((3, 3), np.nan, np.float32)).tolist() == [3, 3, 3]
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from prunec.api.opening import PathLike
+from prunec.api.opening import PathLike, one_sample
 from prunec.api.progress import Progress, silent
-from prunec.api.saving import one_sample
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import open_calibration
 from prunec.frontend.onnx import load

@@ -13,14 +13,19 @@ from pathlib import Path
 
 from prunec.api.dump import Dump
 from prunec.api.gates import check_gate_options, refusals
-from prunec.api.opening import InputShapes, PathLike, open_model
+from prunec.api.opening import InputShapes, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, replay
 from prunec.api.progress import Progress, silent
-from prunec.api.pruning import Pruned, judge, prune
+from prunec.api.pruning import judge, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
+from prunec.diagnostics import Diagnostic
+from prunec.frontend.calibration import Calibration
 from prunec.package.destination import check_destination
+from prunec.plan.budget import Budget
+from prunec.plan.plan import Plan
+from prunec.verify.user_metric import load_metric
 
 
 def compile(
@@ -72,45 +77,54 @@ def compile(
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
-    budget = options.replays() if plan is not None else options.required_budget(max_drop=max_drop)
-    options.chosen_recipe()
+    budget = None if plan is not None else options.required_budget(max_drop=max_drop)
+    if plan is not None:
+        options.check_replay()
     out = Path(output if output is not None else f"{Path(model).stem}.pruned").absolute()
+    own = None if metric is None else load_metric(metric)
     if not dry_run:
         check_destination(out, force=force)
 
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes)
-    if plan is not None:
-        made, options = replay(opened, plan, options, seed)
-        calibration, notes = open_data(opened, options), ()
-    else:
-        assert budget is not None
-        calibration = open_data(opened, options)
-        made, notes = make(opened, calibration, options, budget, progress)
-    warnings = [*opened.warnings, *calibration.warnings, *notes]
+    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
 
+    def gate(compiled: Compiled) -> None:
+        assert compiled.verification is not None
+        found = compiled.verification.quality
+        said_no = refusals(found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop)
+        if said_no:
+            raise Refused(said_no, compiled)
+
     with Dump(None if dump is None else Path(dump), force=force) as stages:
-        pruned: Pruned = prune(
-            opened, made, calibration, options, compensates=compensate, stages=stages, progress=progress
-        )
+        pruned = prune(opened, made, calibration, options, compensates=compensate, stages=stages, progress=progress)
         progress("judging quality", 0, 0)
-        quality = judge(opened, pruned, calibration, options, metric)
+        quality = judge(opened, pruned, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
             command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
                      "no-compensate": not compensate, "samples": samples},
         )  # fmt: skip
-
-        def gate(compiled: Compiled) -> None:
-            said_no = refusals(
-                compiled.verification.quality if compiled.verification else None,
-                compiled.measurements,
-                min_speedup=min_speedup,
-                max_drop=max_drop,
-            )
-            if said_no:
-                raise Refused(said_no, compiled)
-
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
+
+
+def _decide(
+    opened: Opened,
+    options: PlanOptions,
+    budget: Budget | None,
+    plan: PathLike | None,
+    seed: int | None,
+    progress: Progress,
+) -> tuple[Plan, PlanOptions, Calibration, list[Diagnostic]]:
+    """The plan, made or replayed; the options it leaves; the data; and what is to be said about them."""
+    options.chosen_recipe()
+    if plan is not None:
+        made, options = replay(opened, plan, options, seed)
+        calibration = open_data(opened, options)
+        return made, options, calibration, [*opened.warnings, *calibration.warnings]
+    assert budget is not None
+    calibration = open_data(opened, options)
+    made, notes = make(opened, calibration, options, budget, progress)
+    return made, options, calibration, [*opened.warnings, *calibration.warnings, *notes]

@@ -49,9 +49,8 @@ def find_layer(model: ir.Model, name: str) -> ir.Node:
     nodes = {node.name or "": node for node in model.graph}
     if name in nodes:
         return nodes[name]
-    by_tensor = {
-        value.name or "": node for node in reversed(model.graph) for value in node.inputs if is_constant(value)
-    }
+    weights = [(value, node) for node in reversed(model.graph) for value in node.inputs if value is not None]
+    by_tensor = {value.name or "": node for value, node in weights if is_constant(value)}
     by_tensor |= {value.name or "": node for node in model.graph for value in node.outputs}
     if name in by_tensor:
         return by_tensor[name]

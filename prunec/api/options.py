@@ -87,7 +87,7 @@ class PlanOptions:
             raise PrunecError("PC220", message, where="--max-drop", hint=_BUDGET_HINT)
         return Budget.of(*given[0]) if given else None
 
-    def replays(self) -> None:
+    def check_replay(self) -> None:
         """Refuse options that a plan file has decided already. PrunecError PC221."""
         decided = {
             "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,

@@ -128,7 +128,7 @@ def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | Non
     Raises:
         PrunecError PC204: not a plan, or one that does not fit; PC205: made for another model; PC221: another target.
     """
-    found = Plan.load(path)
+    found = Plan.load(Path(path))
     if found.target != options.target:
         message = f"the plan is for target {found.target}, not {options.target}"
         raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from prunec.api.dump import Dump
 from prunec.api.evidence import compensation_records
-from prunec.api.opening import Opened
+from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted
 from prunec.backends.onnx.session import make_session, run
@@ -23,7 +23,7 @@ from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, QualityRecord
 from prunec.verify.rewriting import check_rewriting
-from prunec.verify.user_metric import load_metric
+from prunec.verify.user_metric import Metric
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,15 @@ def prune(
     dense, analysis, seed, threads = opened.canonical, opened.analysis, options.seed, options.threads
     alive = analysis.alive(plan.keeps())
     progress("checking the canonical model", 0, 0)
-    check_rewriting(opened.source.model, dense, seed=seed, threads=threads)
+    spare = one_sample(calibration, dense)
+    check_rewriting(opened.source.model, dense, seed=seed, threads=threads, spare=spare)
     progress("cutting", 0, 0)
     stages.save("canonical", dense)
     stages.save("masked", mask_channels(dense, analysis, alive))
     cut = slice_channels(dense, analysis, alive)
     stages.save("cut", cut)
     progress("proving the cut", 0, 0)
-    outcomes = prove(dense, analysis, alive, cut_model=cut, seed=seed, threads=threads)
+    outcomes = prove(dense, analysis, alive, cut_model=cut, seed=seed, threads=threads, spare=spare)
     exactness = exactness_record(outcomes, analysis, alive)
     method = options.chosen_recipe().compensation if compensates else "none"
     if method == "none":
@@ -84,13 +85,13 @@ def prune(
 
 
 def judge(
-    opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, metric: str | None
+    opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, metric: Metric | None
 ) -> QualityRecord:
     """Quality of the pruned model against the model as it was read. Raises PC33x for the metric, PC502 for NaN."""
     before = runner(opened.source.model, options.threads)
     after = runner(pruned.model, options.threads)
     if metric is not None:
-        return quality_by_metric(load_metric(metric), before, after, samples=options.samples)
+        return quality_by_metric(metric, before, after, samples=options.samples)
     return quality_by_agreement(before, after, calibration.held_out(), data=calibration.source)
 
 

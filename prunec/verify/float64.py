@@ -87,7 +87,7 @@ def evaluate_float64(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[n
     return [np.asarray(y) for y in outputs]
 
 
-def _tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Tensor:
+def _tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype, name=tensor.name)
 
 

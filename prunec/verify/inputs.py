@@ -31,8 +31,10 @@ def candidate_feeds(model: ir.Model, seed: int) -> Iterator[Feeds]:
         yield {str(value.name): _random(value, size, rng) for value in values}
 
 
-def first_that_runs(model: ir.Model, run: Run, seed: int, errors: tuple[type[Exception], ...]) -> Feeds:
-    """The first candidate that `run` accepts.
+def first_that_runs(
+    model: ir.Model, run: Run, seed: int, errors: tuple[type[Exception], ...], spare: Feeds | None = None
+) -> Feeds:
+    """The first candidate that `run` accepts, or `spare`, which is known to be accepted.
 
     Raises:
         PrunecError PC504: the model runs on none of them.
@@ -45,6 +47,8 @@ def first_that_runs(model: ir.Model, run: Run, seed: int, errors: tuple[type[Exc
             reason = refusal
         else:
             return feeds
+    if spare is not None:
+        return spare
     raise PrunecError(
         "PC504",
         f"the model does not run on random inputs: {first_line(reason)}",

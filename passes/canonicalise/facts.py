@@ -219,7 +219,13 @@ class _Walk:
             return onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, opset_imports=self.opsets
             )
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError):
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ):
             return {}  # an operator that onnx cannot infer alone: the stored shape has to do
 
     def type_proto(self, value: ir.Value) -> onnx.TypeProto | None:

@@ -66,6 +66,7 @@ def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[in
     warnings = operators.check(model)
     structure.check_graph(model)
     weights.check(model)
+    structure.check_valid(proto, model, file)
     if input_shapes:
         apply_input_shapes(model, input_shapes)
     return Source(model, file, external_data.sha256(file, data_files), warnings)

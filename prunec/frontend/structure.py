@@ -16,12 +16,18 @@ _STRIPPED_BYTES = 1024
 
 
 def check_proto(proto: onnx.ModelProto, path: Path) -> None:
-    """What the IR would lose: outputs, sparse initializers. PC009, PC014."""
+    """What the IR would lose or trip over: outputs, sparse initializers, names that are not text. PC005, PC009, PC014."""
     if not proto.graph.output:
         raise PrunecError(
             "PC009", "the graph has no outputs", where=str(path), hint="export the model with named outputs"
         )
-    for graph in [proto.graph, *_subgraphs(proto.graph)]:
+    graphs = [proto.graph, *_subgraphs(proto.graph)]
+    names = [entry.domain for entry in proto.opset_import]
+    for graph in graphs:
+        names += _names(graph)
+    if any(isinstance(name, bytes) for name in names):  # protobuf gives invalid UTF-8 back as bytes
+        raise PrunecError("PC005", "a name in the graph is not UTF-8 text", where=str(path), hint=_AGAIN)
+    for graph in graphs:
         for sparse in graph.sparse_initializer:
             raise PrunecError(
                 "PC014",
@@ -41,21 +47,43 @@ def _subgraphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     return found
 
 
+def _names(graph: onnx.GraphProto) -> list[str]:
+    found = [graph.name]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        found.append(value.name)
+        found += [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+    for tensor in graph.initializer:
+        found.append(tensor.name)
+    for node in graph.node:
+        found += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        found += [attribute.name for attribute in node.attribute]
+    return found
+
+
 def to_ir(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """Deserialise, sort, bind external data to the model's folder, and run the ONNX checker. PC005."""
+    """Deserialise, sort, and bind external data to the model's folder. PC005."""
     try:
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, path.absolute().parent)
         TopologicalSortPass()(model)
-        onnx.checker.check_model(_without_weights(proto))
-    except Exception as error:  # whatever a damaged file provokes in onnx or onnx_ir is the file's fault
-        raise PrunecError(
-            "PC005", f"not a valid ONNX graph: {_first_line(error)}", where=str(path), hint=_AGAIN
-        ) from error
+    except Exception as error:  # whatever a damaged file provokes in onnx_ir is the file's fault
+        raise _invalid(error, path) from error
     return model
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def check_valid(proto: onnx.ModelProto, model: ir.Model, path: Path) -> None:
+    """Run the ONNX checker on everything but the weights, nodes in the sorted order of `model`. PC005."""
+    try:
+        onnx.checker.check_model(_without_weights(proto, model))
+    except Exception as error:  # likewise for the checker
+        raise _invalid(error, path) from error
+
+
+def _invalid(error: Exception, path: Path) -> PrunecError:
+    return PrunecError("PC005", f"not a valid ONNX graph: {_first_line(error)}", where=str(path), hint=_AGAIN)
+
+
+def _without_weights(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
     """A copy for the checker, with every large or external initializer turned into a graph input."""
     copy = onnx.ModelProto()
     for field, value in proto.ListFields():
@@ -76,12 +104,13 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
             copy.graph.initializer.append(tensor)
         elif tensor.name not in given:
             copy.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    copy.graph.node.extend(_sorted_nodes(graph))
+    copy.graph.node.extend(_sorted_nodes(graph, model))
     return copy
 
 
-def _sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    return list(graph.node)
+def _sorted_nodes(graph: onnx.GraphProto, model: ir.Model) -> list[onnx.NodeProto]:
+    order = {value.name: index for index, node in enumerate(model.graph) for value in node.outputs if value.name}
+    return sorted(graph.node, key=lambda node: min((order.get(name, 0) for name in node.output if name), default=0))
 
 
 def _first_line(error: BaseException) -> str:

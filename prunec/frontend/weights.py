@@ -37,6 +37,7 @@ def check(model: ir.Model) -> None:
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol, set[str]]]:
+    """(name, tensor, operators that read it) of every initializer and every tensor attribute."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None:
@@ -44,31 +45,33 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol, set[str]
     containers: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for container in containers:
         for node in ir.traversal.RecursiveGraphIterator(container):
+            name = next((value.name for value in node.outputs if value.name), node.name) or node.op_type
+            readers = {reader.op_type for value in node.outputs for reader in value.consumers()}
             for attribute in node.attributes.values():
-                if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
-                    continue
-                output = node.outputs[0]
-                yield str(output.name or node.name), attribute.as_tensor(), {n.op_type for n in output.consumers()}
+                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+                    yield name, attribute.value, readers
 
 
 def _array(name: str, tensor: ir.TensorProtocol) -> np.ndarray | None:
     """The values of a float tensor; None for other types, whose data is still read once."""
-    if tensor.dtype == ir.DataType.STRING:
-        return None
     try:
+        dtype = tensor.dtype
+        if dtype == ir.DataType.STRING:
+            return None
         array = tensor.numpy()
         agrees = array.shape == tuple(tensor.shape.numpy())
+        is_float = dtype.is_floating_point()
     except Exception as error:  # the tensor is whatever the file says it is
-        raise _mismatch(name, tensor) from error
+        raise _mismatch(name) from error
     if not agrees:
-        raise _mismatch(name, tensor)
-    return array if tensor.dtype.is_floating_point() else None
+        raise _mismatch(name)
+    return array if is_float else None
 
 
-def _mismatch(name: str, tensor: ir.TensorProtocol) -> PrunecError:
+def _mismatch(name: str) -> PrunecError:
     return PrunecError(
         "PC018",
-        f"the data does not fill the shape {tensor.shape} of type {tensor.dtype}",
+        "the data, the type and the shape of the tensor disagree",
         where=name,
         hint="the file is damaged: export or download it again",
     )

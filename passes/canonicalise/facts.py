@@ -26,6 +26,13 @@ from prunec.passes.canonicalise.symbols import Dim, Symbols
 from prunec.passes.canonicalise.tools import STANDARD, attribute_int
 
 Shape = tuple[Dim, ...]
+_NOT_INFERRED = (  # an operator that onnx cannot infer alone, or a damaged one: the stored shape has to do
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
 _DATA_ELEMENTS = 1024  # inputs larger than this are never shape data
 
 
@@ -219,14 +226,8 @@ class _Walk:
             return onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, opset_imports=self.opsets
             )
-        except (
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            RuntimeError,
-            ValueError,
-            IndexError,
-        ):
-            return {}  # an operator that onnx cannot infer alone: the stored shape has to do
+        except _NOT_INFERRED:
+            return {}
 
     def type_proto(self, value: ir.Value) -> onnx.TypeProto | None:
         """The type with the shape found here, for onnx."""

@@ -16,13 +16,13 @@ _STRIPPED_BYTES = 1024
 
 
 def check_proto(proto: onnx.ModelProto, path: Path) -> None:
-    """What the IR would lose or trip over: outputs, sparse initializers, names that are not text. PC005, PC009, PC014."""
+    """What the IR would lose or trip over: no outputs, sparse initializers, broken names. PC005, PC009, PC014."""
     if not proto.graph.output:
         raise PrunecError(
             "PC009", "the graph has no outputs", where=str(path), hint="export the model with named outputs"
         )
     graphs = [proto.graph, *_subgraphs(proto.graph)]
-    names = [entry.domain for entry in proto.opset_import]
+    names: list[str | bytes] = [entry.domain for entry in proto.opset_import]
     for graph in graphs:
         names += _names(graph)
     if any(isinstance(name, bytes) for name in names):  # protobuf gives invalid UTF-8 back as bytes
@@ -47,8 +47,9 @@ def _subgraphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     return found
 
 
-def _names(graph: onnx.GraphProto) -> list[str]:
-    found = [graph.name]
+def _names(graph: onnx.GraphProto) -> list[str | bytes]:
+    """Everything that has to be text."""
+    found: list[str | bytes] = [graph.name]
     for value in [*graph.input, *graph.output, *graph.value_info]:
         found.append(value.name)
         found += [dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -121,7 +122,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_graph(model: ir.Model) -> None:
-    """Inputs and outputs are tensors (PC021) and no input is empty (PC013)."""
+    """Inputs and outputs are tensors (PC021), outputs are computed (PC009), no input is empty (PC013)."""
+    for value in model.graph.outputs:
+        if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
+            raise PrunecError(
+                "PC009", "no node computes this output of the graph", where=value.name or "(unnamed)", hint=_AGAIN
+            )
     for value in [*model.graph.inputs, *model.graph.outputs]:
         if value.type is not None and not isinstance(value.type, ir.TensorType):
             raise PrunecError(

@@ -74,9 +74,8 @@ def test_external_data_in_a_subfolder_is_fine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [9, 13, onnx.defs.onnx_opset_version()])
 def test_opsets_from_9_to_the_newest(tmp_path: Path, opset: int) -> None:
-    model = text_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[2] x) => (float[2] y) {{ y = Relu (x) }}'
-    )
+    head = f'<ir_version: 8, opset_import: ["" : {opset}]>'
+    model = text_model(head + "g (float[2] x) => (float[2] y) { y = Relu (x) }")
     assert load(save(model, tmp_path / "m.onnx")).model.opset_imports[""] == opset
 
 
@@ -264,6 +263,13 @@ def test_an_opset_that_is_not_supported(tmp_path: Path, opset: int) -> None:
         model.opset_import[0].version = opset
 
     assert str(opset) in str(refused(save(conv_model(), tmp_path / "m.onnx", change), "PC010"))
+
+
+def test_an_output_that_nothing_computes(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.output[0].name = "elsewhere"
+
+    assert refused(save(conv_model(), tmp_path / "m.onnx", change), "PC009").diagnostic.where == "elsewhere"
 
 
 def test_an_opset_that_is_not_imported(tmp_path: Path) -> None:

@@ -105,7 +105,11 @@ class _Walk:
             self.facts.shapes[value] = None if shape is None else tuple(self.dim(dim) for dim in shape)
 
     def dim(self, dim: int | ir.SymbolicDim) -> Dim:
-        return dim if isinstance(dim, int) else (dim.value or self.facts.symbols.fresh())
+        """A name such as "?" is no name."""
+        if isinstance(dim, int):
+            return dim
+        is_name = dim.value is not None and any(letter.isalnum() for letter in dim.value)
+        return dim.value if dim.value is not None and is_name else self.facts.symbols.fresh()
 
     def node(self, node: ir.Node) -> None:
         for attribute in node.attributes.values():

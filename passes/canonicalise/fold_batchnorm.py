@@ -18,7 +18,7 @@ from prunec.passes.canonicalise.tools import (
     constant,
     is_op,
     nodes_of,
-    only_user,
+    only_reader,
     rename_output,
 )
 
@@ -71,7 +71,7 @@ def _fold(norm: ir.Node) -> bool:
 def _linear(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
     """(the linear operator that alone feeds `value`, the Add of a bias in between)."""
     node = value.producer()
-    if node is None or only_user(value) is None:
+    if node is None or only_reader(value) is None:
         return None, None
     if is_op(node, "Conv", "ConvTranspose"):
         return node, None
@@ -82,7 +82,7 @@ def _linear(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
     if is_op(node, "Add"):
         for value_in in node.inputs:
             product = None if value_in is None else value_in.producer()
-            if value_in is not None and is_op(product, "MatMul") and only_user(value_in) is not None:
+            if value_in is not None and is_op(product, "MatMul") and only_reader(value_in) is not None:
                 assert product is not None
                 fits = _rank(value_in) == 2 and _rank(product.inputs[1]) == 2 and _rank(node.outputs[0]) == 2
                 return (product, node) if fits else (None, None)

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
 from prunec.passes.canonicalise.channel_shuffle import ChannelShuffle
 from prunec.passes.canonicalise.evaluate import Evaluate
 from prunec.passes.canonicalise.fold_batchnorm import FoldBatchNorm
+from prunec.passes.canonicalise.fold_bias import FoldBias
 from prunec.passes.canonicalise.lift_constants import LiftConstants
 from prunec.passes.canonicalise.matmul_to_gemm import MatMulToGemm
 from prunec.passes.canonicalise.names import UniqueNames
@@ -46,6 +47,7 @@ def _steps(gemm: bool) -> list[ir.passes.PassBase]:
         RemoveUnusedNodesPass(),
         Evaluate(),
         RemoveNoops(),
+        FoldBias(),
         FoldBatchNorm(),
         ChannelShuffle(),
         *([MatMulToGemm()] if gemm else []),

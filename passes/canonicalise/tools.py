@@ -42,6 +42,12 @@ def only_user(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the contents of `value`, when nothing else does; `Shape` only reads its shape."""
+    readers = [use.node for use in value.uses() if not is_op(use.node, "Shape")]
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
+
+
 def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """A new initializer of `graph`; `name` gets a suffix if the graph already has it."""
     unique, count = name, 1

@@ -115,6 +115,35 @@ def test_batchnorm_goes_into_a_matmul(has_bias: bool) -> None:
     assert operators(checked(model)) == {"MatMul": 1, "Add": 1}
 
 
+@pytest.mark.parametrize(("shape", "has_bias"), [("1,8,1,1", False), ("8,1,1", True), ("1", False)])
+def test_a_bias_added_afterwards_becomes_the_convolutions_own(shape: str, has_bias: bool) -> None:
+    bias = ", float[8] b" if has_bias else ""
+    model = with_weights(
+        f"agraph (float[N,3,6,6] x, float[8,3,3,3] w{bias}, float[{shape}] c, {BN_INPUTS}) => (float[N,8,4,4] y) {{"
+        f"d = Conv (x, w{', b' if has_bias else ''}) e = Add (c, d) y = BatchNormalization (e, {BN}) }}",
+        {"w": (8, 3, 3, 3), "b": (8,), "c": tuple(int(d) for d in shape.split(",")), **BN_SHAPES},
+    )
+    assert operators(checked(model)) == {"Conv": 1}
+
+
+def test_a_constant_that_varies_over_the_image_stays() -> None:
+    model = with_weights(
+        "agraph (float[1,3,6,6] x, float[8,3,3,3] w, float[1,8,4,1] c) => (float[1,8,4,4] y) {"
+        "d = Conv (x, w) y = Add (d, c) }",
+        {"w": (8, 3, 3, 3), "c": (1, 8, 4, 1)},
+    )
+    assert operators(checked(model)) == {"Conv": 1, "Add": 1}
+
+
+def test_a_reader_of_the_shape_does_not_keep_a_batchnorm() -> None:
+    model = with_weights(
+        f"agraph (float[N,3,h,w] x, float[8,3,3,3] k, {BN_INPUTS}) => (float[N,8,a,b] y, int64[4] s) {{"
+        f"d = Conv (x, k) s = Shape (d) y = BatchNormalization (d, {BN}) }}",
+        {"k": (8, 3, 3, 3), **BN_SHAPES},
+    )
+    assert operators(checked(model, h=5, w=6)) == {"Conv": 1, "Shape": 1}
+
+
 def test_a_shared_weight_is_copied_before_it_is_scaled() -> None:
     model = with_weights(
         f"agraph (float[1,8,6,6] x, float[8,8,1,1] w, {BN_INPUTS}) => (float[1,8,6,6] y) {{"

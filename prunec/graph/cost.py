@@ -1,53 +1,95 @@
 """What a model costs: multiply-accumulates per layer and parameters per initializer.
 
-MACs count Conv, ConvTranspose, Gemm, MatMul and Einsum (constant and run-time operands alike) and recurrent layers;
-dimensions without a static length count as 1, so a dynamic batch gives the cost of one sample.
+The MACs of a node are a sum of products of lengths, `mac_products`; one table of formulas serves the count of a model
+as it is and the planner's count of a model as it would be after a cut. Conv, ConvTranspose, Gemm, MatMul and Einsum
+(constant and run-time operands alike) and recurrent layers are counted; a dimension without a static length counts
+as 1, so a dynamic batch gives the cost of one sample.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from prunec.graph.rules.einsum import terms
-from prunec.graph.shapes import Dim, dims
+from prunec.graph.shapes import dims
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
+OUTPUT = -1
+Factor = tuple[int, int]
+"""(input index or OUTPUT, axis): the length of one axis of one operand."""
 
-def _size(shape: Sequence[Dim] | None) -> int:
-    return math.prod(d if isinstance(d, int) else 1 for d in shape or ())
+
+def mac_products(node: ir.Node) -> list[list[Factor]]:
+    """The MACs of one run of `node` as Σ Π of lengths; empty for operators that are not products.
+
+    Conv: pixels of the output × weight. Gemm: rows × weight. MatMul: output × contracted axis. LSTM, GRU, RNN:
+    steps × batch × (W + R). Einsum: one factor per letter.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        return []
+    formula = {
+        "Conv": _conv,
+        "ConvTranspose": _conv,
+        "Gemm": _gemm,
+        "MatMul": _matmul,
+        "LSTM": _recurrent,
+        "GRU": _recurrent,
+        "RNN": _recurrent,
+        "Einsum": _einsum,
+    }.get(node.op_type)
+    if formula is None:
+        return []
+    products = formula(node)
+    known = all(dims(operand(node, index)) is not None for product in products for index, _ in product)
+    return products if known else []
+
+
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    return node.outputs[0] if index == OUTPUT else node.inputs[index]
+
+
+def _axes(node: ir.Node, index: int) -> list[Factor]:
+    return [(index, axis) for axis in range(len(dims(operand(node, index)) or ()))]
+
+
+def _conv(node: ir.Node) -> list[list[Factor]]:
+    pixels = _axes(node, OUTPUT if node.op_type == "Conv" else 0)
+    return [[*pixels[:1], *pixels[2:], *_axes(node, 1)]]
+
+
+def _gemm(node: ir.Node) -> list[list[Factor]]:
+    return [[(OUTPUT, 0), *_axes(node, 1)]]
+
+
+def _matmul(node: ir.Node) -> list[list[Factor]]:
+    return [[*_axes(node, OUTPUT), *_axes(node, 0)[-1:]]]
+
+
+def _recurrent(node: ir.Node) -> list[list[Factor]]:
+    return [[(0, 0), (0, 1), *_axes(node, weight)] for weight in (1, 2)]
+
+
+def _einsum(node: ir.Node) -> list[list[Factor]]:
+    inputs, _ = terms(node)
+    letters: dict[str, Factor] = {}
+    for index, term in enumerate(inputs):
+        for axis, letter in enumerate(term):
+            letters.setdefault(letter, (index, axis))
+    return [[*letters.values()]] if "." not in "".join(inputs) else []
 
 
 def node_macs(node: ir.Node) -> int:
     """Multiply-accumulates of one run of `node` (0 for operators that are not products)."""
-    if node.domain not in ("", "ai.onnx"):
-        return 0
-    if node.op_type in ("Conv", "ConvTranspose"):
-        weight = dims(node.inputs[1])
-        pixels = dims(node.outputs[0] if node.op_type == "Conv" else node.inputs[0])
-        if weight is None or pixels is None:
-            return 0
-        positions = _size(pixels[:1]) * _size(pixels[2:])
-        return positions * _size(weight)
-    if node.op_type == "Gemm":
-        weight = dims(node.inputs[1])
-        return _size((dims(node.outputs[0]) or (1,))[:1]) * _size(weight)
-    if node.op_type == "MatMul":
-        left, out = dims(node.inputs[0]), dims(node.outputs[0])
-        return _size(out) * _size(left[-1:]) if left and out is not None else 0
-    if node.op_type in ("LSTM", "GRU", "RNN"):
-        steps, weight, recurrence = dims(node.inputs[0]), dims(node.inputs[1]), dims(node.inputs[2])
-        return _size((steps or ())[:2]) * (_size(weight) + _size(recurrence))
-    if node.op_type == "Einsum":
-        inputs, _ = terms(node)
-        shapes = [dims(value) or () for value in node.inputs]
-        pairs = (pair for term, shape in zip(inputs, shapes, strict=True) for pair in zip(term, shape, strict=True))
-        lengths = dict(pairs)
-        return _size(tuple(lengths.values()))
-    return 0
+    return sum(math.prod(_length(node, factor) for factor in product) for product in mac_products(node))
+
+
+def _length(node: ir.Node, factor: Factor) -> int:
+    index, axis = factor
+    dim = (dims(operand(node, index)) or ())[axis]
+    return dim if isinstance(dim, int) else 1
 
 
 def model_macs(model: ir.Model) -> int:

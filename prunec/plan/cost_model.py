@@ -15,8 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
-from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_count
-from prunec.graph.rules.einsum import terms
+from prunec.graph.cost import FLOAT_TYPES, OUTPUT, mac_products, operand
 from prunec.graph.shapes import dims, is_constant
 
 Ids = np.ndarray | None
@@ -39,7 +38,7 @@ class CostModel:
     def __init__(self, model: ir.Model, analysis: Analysis, prunable: Collection[str] = ()) -> None:
         self._analysis = analysis
         self._axes = _Axes()
-        self._macs = self._table([term for node in model.graph if node_macs(node) for term in self._node_terms(node)])
+        self._macs = self._table([term for node in model.graph for term in self._node_terms(node)])
         single: dict[bool, list[Term]] = {False: [], True: []}
         self._fixed = {False: 0, True: 0}
         self._shared: list[tuple[bool, bool, int, list[tuple[Ids, ...]]]] = []
@@ -48,8 +47,6 @@ class CostModel:
                 self._initializer(value, name in prunable, single)
         self._params = {flag: self._table(terms) for flag, terms in single.items()}
         self._axes.freeze()
-        dense = self.evaluate(np.ones(analysis.channel_count, bool))
-        assert (dense.params, dense.macs) == (parameter_count(model), model_macs(model)), "graph.cost counts otherwise"
 
     def evaluate(self, alive: np.ndarray) -> Cost:
         """Cost of the model with only the classes `alive` (bool per class id) left."""
@@ -75,32 +72,18 @@ class CostModel:
             self._shared.append((prunable, untouched, math.prod(shape), tracked))
 
     def _node_terms(self, node: ir.Node) -> Iterator[Term]:
-        """The products that `graph.cost.node_macs` takes, over lengths that may still be cut."""
-        if node.domain not in ("", "ai.onnx"):
-            return
-        inputs = [self._of(value, (node.name or "", index)) for index, value in enumerate(node.inputs)]
-        output = self._of(node.outputs[0])
-        if node.op_type in ("Conv", "ConvTranspose"):
-            pixels = output if node.op_type == "Conv" else inputs[0]
-            yield self._join([*pixels[:1], *pixels[2:], *inputs[1]])
-        elif node.op_type == "Gemm":
-            yield self._join([*output[:1], *inputs[1]])
-        elif node.op_type == "MatMul":
-            yield self._join([*output, *inputs[0][-1:]])
-        elif node.op_type in ("LSTM", "GRU", "RNN"):
-            yield self._join([*inputs[0][:2], *inputs[1]])
-            yield self._join([*inputs[0][:2], *inputs[2]])
-        elif node.op_type == "Einsum":
-            letters = zip("".join(terms(node)[0]), (axis for axes in inputs for axis in axes), strict=True)
-            yield self._join(list(dict(letters).values()))
+        """The products of `graph.cost.mac_products`, over lengths that may still be cut."""
+        for product in mac_products(node):
+            yield self._join([self._of(node, index)[axis] for index, axis in product])
 
-    def _of(self, value: ir.Value | None, use: tuple[str, int] | None = None) -> list[tuple[int, Ids]]:
-        """(length, ids) per axis; a length that is not static counts as 1, an unknown rank as no axes."""
-        shape = dims(value)
-        if value is None or shape is None:
-            return []
-        known = self._analysis.use_axes if use is not None and is_constant(value) else None
-        axes = self._analysis.value_axes.get(value.name or "") if known is None else known.get(use or ("", 0))
+    def _of(self, node: ir.Node, index: int) -> list[tuple[int, Ids]]:
+        """(length, ids) per axis of an operand; a length that is not static counts as 1."""
+        value = operand(node, index)
+        shape = dims(value) or ()
+        assert value is not None
+        place = (node.name or "", index)
+        of_use = self._analysis.use_axes.get(place) if index != OUTPUT and is_constant(value) else None
+        axes = self._analysis.value_axes.get(value.name or "") if of_use is None else of_use
         lengths = [d if isinstance(d, int) else 1 for d in shape]
         return list(zip(lengths, axes or (None,) * len(shape), strict=True))
 

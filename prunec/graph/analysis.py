@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
+from prunec.graph.constant import constant_channels
 from prunec.graph.cost import node_macs
 from prunec.graph.flow import Flow, Pin, SplitPolicy, solve_axes
 from prunec.graph.groups import Group, build_groups
@@ -86,6 +87,7 @@ def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
             flow.pin(ids, "PC102", output.name or "", f"is an axis of the graph output {output.name}")
     _tie_shared(model, flow)
     groups, labels = build_groups(flow, macs)
+    groups = tuple(_with_constants(model, group) for group in groups)
     consumers = tuple(
         Consumer(r.node, r.data_index, r.axis, labels[r.ids], r.weight_index, r.weight_axis) for r in flow.reductions
     )
@@ -97,6 +99,11 @@ def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
         consumers=consumers,
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
     )
+
+
+def _with_constants(model: ir.Model, group: Group) -> Group:
+    is_constant = group.kind == "A" and constant_channels(model, group).any()
+    return replace(group, kind="B") if is_constant else group
 
 
 def _tie_shared(model: ir.Model, flow: Flow) -> None:

@@ -33,7 +33,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """`channels` are the class ids; kind A: the cut is exact, C: a statistic runs over the channels (pinned)."""
+    """`channels` are the class ids; kind A: the cut is exact; B: so it is, and some channels are
+    constants that fold into biases (`graph.constant`); C: a statistic runs over the channels (pinned)."""
 
     id: str
     size: int

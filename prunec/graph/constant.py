@@ -1,0 +1,28 @@
+"""Channels that carry a constant: every weight that makes them is zero, so only biases and norms are left (class B).
+
+Cutting such a channel is exact once its constant is folded into the biases of its consumers, which is what bias
+compensation does with the channel's mean; at zero-padded borders of a convolution the constant was missing, so there
+it is not. A constant that something varying multiplies on its way (a gate) is not constant any more: measured
+statistics decide, this only says where to look.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.graph.groups import Group
+
+
+def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
+    """bool [group.size]: True where every producing weight of the channel is zero."""
+    constant = np.ones(group.size, bool)
+    for member in group.producers():
+        value = model.graph.initializers[member.tensor].const_value
+        assert value is not None
+        array = value.numpy()
+        others = tuple(axis for axis in range(array.ndim) if axis != member.axis)
+        used = member.index >= 0
+        makes = np.asarray(array != 0).any(axis=others)
+        np.logical_and.at(constant, member.index[used], ~makes[used])
+    return constant

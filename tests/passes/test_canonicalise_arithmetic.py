@@ -9,7 +9,8 @@ from tests.passes.canonical_support import checked, operators, parse
 
 CONSTANTS = """int64[4] a = {7, -7, 7, -7}, int64[4] b = {2, 2, -2, -2}, int64[2,3] m = {1, 2, 3, 4, 5, 6},
 float[4] f = {1.5, -2.5, 0.5, 9.0}, float[4] g = {2.0, 0.3, -1.0, 4.0},
-bool[4] p = {1, 0, 1, 0}, bool[4] q = {1, 1, 0, 0}, int32[3] k = {1, 2, 3}, int64[1] one = {1}, int64[1] zero = {0}, int64[1] minus = {-1}, int64[1] two = {2},
+bool[4] p = {1, 0, 1, 0}, bool[4] q = {1, 1, 0, 0}, int32[3] k = {1, 2, 3},
+int64[1] one = {1}, int64[1] zero = {0}, int64[1] minus = {-1}, int64[1] two = {2},
 int64 s0 = {0}, int64 s1 = {1}, int64 s7 = {7}, int64 s3 = {3}, float h0 = {0.5}, float h1 = {3.1}, float h2 = {0.7},
 int64[2] i = {1, -1}, int64[2] sh = {3, 2}, int64[2] sh0 = {0, -1}, int64[2] ax = {0, 1},
 int64[1] far = {-9223372036854775807}, int64[3] e = {2, 2, 3}, int64[2] t = {2, 1}"""

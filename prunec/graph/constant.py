@@ -23,6 +23,6 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
         array = value.numpy()
         others = tuple(axis for axis in range(array.ndim) if axis != member.axis)
         used = member.index >= 0
-        makes = np.asarray(array != 0).any(axis=others)
+        makes = np.asarray(np.any(array != 0, axis=others))
         np.logical_and.at(constant, member.index[used], ~makes[used])
     return constant

@@ -33,8 +33,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """`channels` are the class ids; kind A: the cut is exact; B: so it is, and some channels are
-    constants that fold into biases (`graph.constant`); C: a statistic runs over the channels (pinned)."""
+    """One coupled group; `channels` are its class ids.
+
+    Kind A: the cut is exact. B: so it is, and some channels are constants that fold into biases (`graph.constant`).
+    C: a statistic runs over the channels, so they are pinned.
+    """
 
     id: str
     size: int

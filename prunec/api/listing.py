@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunec.api.opening import PathLike
-from prunec.api.results import Result
+from prunec.api.record import Result
 from prunec.diagnostics import PrunecError
 from prunec.package.errors import os_errors
 from prunec.recipes.loader import DEFAULT, Recipe, load, names

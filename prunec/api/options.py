@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunec.api.opening import InputShapes
-from prunec.api.targets import check_target
+from prunec.api.target_list import check_target
 from prunec.diagnostics import PrunecError
 from prunec.plan.budget import Budget, BudgetKind
 from prunec.recipes.loader import DEFAULT, Recipe, load

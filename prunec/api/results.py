@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from prunec.api.record import Result
 from prunec.diagnostics import Diagnostic, GateError
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
@@ -15,16 +14,6 @@ from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
     from prunec.verify.exactness import Outcome
-
-
-class Result(BaseModel):
-    """Frozen; unknown fields and NaN are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict. A field that does not apply is absent, unless its type says that null means something."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class WarningInfo(Result):

@@ -18,7 +18,8 @@ from prunec.api.opening import InputShapes, Opened, PathLike, open_model
 from prunec.api.options import DEFAULT_SAMPLES, PlanOptions
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, judge
-from prunec.api.results import Result, TrialInfo
+from prunec.api.record import Result
+from prunec.api.results import TrialInfo
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
 from prunec.frontend.calibration import open_calibration

@@ -28,11 +28,11 @@ def bench(
 
     prunec bench model.pruned --source model.onnx --threads 4
     """
-    import prunec.api
+    from prunec.api import benchmarking
     from prunec.cli.progress import shown
 
     with shown() as progress:
-        found = prunec.api.bench(
+        found = benchmarking.bench(
             package, source=source, threads=threads, blocks=blocks, seed=seed, progress=progress
         )  # fmt: skip
     return Answer(found.to_json(), lambda out: show(out, found))

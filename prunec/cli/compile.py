@@ -59,13 +59,13 @@ def compile(
 
     prunec compile model.onnx --flops 0.5 --calib images.npz -o model.pruned
     """
-    import prunec.api
+    from prunec.api import compilation
     from prunec.api.results import Refused
     from prunec.cli.progress import shown
 
     try:
         with shown() as progress:
-            found = prunec.api.compile(
+            found = compilation.compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),

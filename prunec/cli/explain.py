@@ -22,9 +22,9 @@ def explain(
     json: Json = False,
 ) -> Answer:
     """Say which channels pass through LAYER of MODEL, with what they are coupled, and why they can or cannot be cut."""
-    import prunec.api
+    from prunec.api import explanation
 
-    found = prunec.api.explain(model, layer, input_shapes=input_shapes(input_shape))
+    found = explanation.explain(model, layer, input_shapes=input_shapes(input_shape))
     return Answer(found.to_json(), lambda out: show(out, found))
 
 

@@ -42,12 +42,12 @@ def plan(
 
     prunec plan model.onnx --flops 0.5 -o plan.json
     """
-    import prunec.api
+    from prunec.api import planning
     from prunec.cli.progress import shown
     from prunec.cli.run import show_warnings
 
     with shown() as progress:
-        found = prunec.api.plan(
+        found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
             sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, input_shapes=o.input_shapes(input_shape),

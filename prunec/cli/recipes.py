@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def recipes(json: Json = False) -> Answer:
     """List the packaged recipes; --recipe takes one of them, or a YAML file with the same keys."""
-    import prunec.api
+    from prunec.api import listing
 
-    found = prunec.api.recipes()
+    found = listing.recipes()
     return Answer(found.to_json(), lambda out: show(out, found))
 
 

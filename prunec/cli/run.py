@@ -59,6 +59,7 @@ def _call(arguments: list[str]) -> Any:
     from prunec.cli.app import app
 
     warnings.simplefilter("ignore")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would leave a session file in TMPDIR
     try:
         return app(arguments, prog_name="prunec", standalone_mode=False)
     except typer.TyperException as usage:

@@ -10,14 +10,14 @@ from prunec.cli.options import Json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.api.targets import Targets
+    from prunec.api.target_list import Targets
 
 
 def targets(json: Json = False) -> Answer:
     """List the targets, and what is missing for those that cannot be used."""
-    import prunec.api
+    from prunec.api import target_list
 
-    found = prunec.api.targets()
+    found = target_list.targets()
     return Answer(found.to_json(), lambda out: show(out, found))
 
 

@@ -35,11 +35,11 @@ def verify(
 
     prunec verify model.pruned --source model.onnx --calib images.npz
     """
-    import prunec.api
+    from prunec.api import verification
     from prunec.cli.progress import shown
 
     with shown() as progress:
-        found = prunec.api.verify(
+        found = verification.verify(
             package, source=source, calib=calib, metric=metric, samples=samples, seed=seed, threads=threads,
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip

@@ -21,9 +21,9 @@ app = typer.Typer(name="zoo", help="List and get real pretrained models to try p
 @app.command("list")
 def list_(json: Json = False) -> Answer:
     """List the models of the zoo."""
-    import prunec.api
+    from prunec.api import listing
 
-    found = prunec.api.zoo()
+    found = listing.zoo()
     return Answer(found.to_json(), lambda out: show(out, found))
 
 
@@ -37,9 +37,9 @@ def get(
     json: Json = False,
 ) -> Answer:
     """Fetch NAME from its package, build the ONNX file, and say what calibration and metric belong to it."""
-    import prunec.api
+    from prunec.api import listing
 
-    found = prunec.api.zoo(name, output=output, force=force, progress=_say)
+    found = listing.zoo(name, output=output, force=force, progress=_say)
     return Answer(found.models[0].to_json(), lambda out: show_one(out, found))
 
 

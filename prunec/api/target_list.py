@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prunec.api.results import Result
+from prunec.api.record import Result
 from prunec.diagnostics import PrunecError
 
 ONNX = "onnx"

@@ -19,7 +19,7 @@ from prunec.verify.records import CompensationRecord, SparsityRecord
 def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRecord:
     """Shares that are gone, counted on the models themselves; `requested` in the budget's own unit."""
     return SparsityRecord(
-        requested=1 - plan.budget.limit(),
+        requested=round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
         realised_params=1 - parameter_count(pruned) / max(parameter_count(dense), 1),
         realised_flops=1 - model_macs(pruned) / max(model_macs(dense), 1),
     )

@@ -87,7 +87,7 @@ def prune(
 def judge(
     opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, metric: Metric | None
 ) -> QualityRecord:
-    """Quality of the pruned model against the model as it was read. Raises PC33x for the metric, PC502 for NaN."""
+    """Quality of the pruned model against the model as it was read. Raises PC35x for the metric, PC502 for NaN."""
     before = runner(opened.source.model, options.threads)
     after = runner(pruned.model, options.threads)
     if metric is not None:

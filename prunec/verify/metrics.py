@@ -5,6 +5,7 @@ For one output of a reference `y` and a candidate `z`:
     max_relative(y, z) = max |z − y| / max |y|            (0 for equal integers; inf for other shapes or integers)
     relative error     = sqrt(Σ ‖z − y‖² / Σ ‖y‖²)        sums over all batches
     cosine             = mean over samples of ⟨y, z⟩ / (‖y‖ ‖z‖)
+    fidelity           = 1 − relative error, for outputs of one number per sample, whose cosine is a sign
     top1_agreement     = share of positions where argmax over the last axis is the same
 
 NaN beside NaN and an infinity beside the same infinity count as equal. All sums are float64.
@@ -127,9 +128,12 @@ class Agreement:
         found: dict[str, float] = {}
         if self.is_classification:
             found["top1_agreement"] = self.same_top1 / self.positions
-        found["cosine"] = self.cosines / max(self.samples, 1)
-        error = np.sqrt(self.difference / self.energy) if self.energy > 0 else float(self.difference > 0)
-        found["relative_error"] = float(error)
+        error = float(np.sqrt(self.difference / self.energy) if self.energy > 0 else self.difference > 0)
+        if self.elements > self.samples:
+            found["cosine"] = self.cosines / max(self.samples, 1)
+        else:
+            found["fidelity"] = 1 - error
+        found["relative_error"] = error
         if self.positions and not self.is_classification:
             found["top1_agreement"] = self.same_top1 / self.positions
         return found

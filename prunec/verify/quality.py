@@ -5,6 +5,7 @@ out inputs, one `Agreement` per output; the reported number is that of the worst
 
     top1_agreement   where an output is rows of class scores and the dense model's answers differ between inputs
     equal            where an output is integers
+    fidelity         where an output is one number per sample: 1 − relative error
     cosine           otherwise
 
 All numbers are higher-is-better, so `drop = dense − pruned`; the dense model agrees with itself, hence its 1.
@@ -30,12 +31,12 @@ def quality_by_metric(metric: Metric, dense: Run, pruned: Run, *, samples: int |
     """The user's number for both models; `others` holds the rest of what the metric returned.
 
     Raises:
-        PrunecError PC331: the metric fails, or does not return the same numbers for both models.
+        PrunecError PC351: the metric fails, or does not return the same numbers for both models.
     """
     before = evaluate(metric, dense, samples=samples)
     after = evaluate(metric, pruned, samples=samples)
     if list(before) != list(after):
-        raise PrunecError("PC331", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
+        raise PrunecError("PC351", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
     name = next(iter(before))
     others = {f"{which}_{key}": numbers[key]
               for key in list(before)[1:] for which, numbers in (("dense", before), ("pruned", after))}  # fmt: skip
@@ -57,7 +58,7 @@ def quality_by_agreement(
 
     Raises:
         GateError PC502: the pruned model answers NaN or infinity where the dense model does not.
-        PrunecError PC332: there is nothing to compare.
+        PrunecError PC352: there is nothing to compare.
     """
     outputs: dict[str, Agreement] = {}
     for feeds in batches:
@@ -70,7 +71,7 @@ def quality_by_agreement(
             outputs.setdefault(name, Agreement()).add(y, z)
     numbers = {name: agreement.numbers() for name, agreement in outputs.items() if agreement.elements}
     if not numbers:
-        raise PrunecError("PC332", "there is no held-out data to compare on", hint="give more samples")
+        raise PrunecError("PC352", "there is no held-out data to compare on", hint="give more samples")
     worst = min(numbers, key=lambda name: next(iter(numbers[name].values())))
     primary, value = next(iter(numbers[worst].items()))
     named = {

@@ -28,25 +28,25 @@ def load_metric(spec: str) -> Metric:
     """The function that `module:function` names.
 
     Raises:
-        PrunecError PC330: not of that form, no such module, no such function, or the module fails to import.
+        PrunecError PC350: not of that form, no such module, no such function, or the module fails to import.
     """
     module_name, colon, name = spec.partition(":")
     if not colon or not module_name or not name:
-        raise _error("PC330", f"{spec!r} is not module:function", "for example --metric my_metrics:accuracy")
+        raise _error("PC350", f"{spec!r} is not module:function", "for example --metric my_metrics:accuracy")
     sys.path.insert(0, os.getcwd())
     try:
         found: object = getattr(importlib.import_module(module_name), name)
     except ModuleNotFoundError as reason:
-        raise _error("PC330", f"no module {reason.name!r}", "is it in this folder, or installed?") from reason
+        raise _error("PC350", f"no module {reason.name!r}", "is it in this folder, or installed?") from reason
     except AttributeError as reason:
-        raise _error("PC330", first_line(reason), f"does {module_name} define {name}?") from reason
+        raise _error("PC350", first_line(reason), f"does {module_name} define {name}?") from reason
     except Exception as reason:  # user code: any mistake is theirs
         cause = f"{type(reason).__name__}: {first_line(reason)}"
-        raise _error("PC330", f"{module_name} does not import: {cause}") from reason
+        raise _error("PC350", f"{module_name} does not import: {cause}") from reason
     finally:
         sys.path.remove(os.getcwd())
     if not callable(found):
-        raise _error("PC330", f"{spec} is not a function", _HINT)
+        raise _error("PC350", f"{spec} is not a function", _HINT)
     return found
 
 
@@ -54,7 +54,7 @@ def evaluate(metric: Metric, run: Run, *, samples: int | None) -> dict[str, floa
     """Numbers by name, the primary one first; a bare number is called after the function.
 
     Raises:
-        PrunecError PC331: the function fails, or returns something else than finite numbers.
+        PrunecError PC351: the function fails, or returns something else than finite numbers.
     """
     keywords = {"samples": samples} if samples is not None and _takes(metric, "samples") else {}
     try:
@@ -62,11 +62,11 @@ def evaluate(metric: Metric, run: Run, *, samples: int | None) -> dict[str, floa
     except PrunecError:
         raise
     except Exception as reason:  # user code: any mistake is theirs
-        raise _error("PC331", f"it fails: {type(reason).__name__}: {first_line(reason)}", _HINT) from reason
+        raise _error("PC351", f"it fails: {type(reason).__name__}: {first_line(reason)}", _HINT) from reason
     values = result if isinstance(result, Mapping) else {getattr(metric, "__name__", "metric"): result}
     numbers = {str(name): _number(value) for name, value in values.items()}
     if not numbers:
-        raise _error("PC331", "it returns no numbers", _HINT)
+        raise _error("PC351", "it returns no numbers", _HINT)
     return numbers
 
 
@@ -74,9 +74,9 @@ def _number(value: object) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as reason:
-        raise _error("PC331", f"it returns {type(value).__name__}, not a number", _HINT) from reason
+        raise _error("PC351", f"it returns {type(value).__name__}, not a number", _HINT) from reason
     if not math.isfinite(number):
-        raise _error("PC331", f"it returns {number}", "a metric has to be a finite number")
+        raise _error("PC351", f"it returns {number}", "a metric has to be a finite number")
     return number
 
 

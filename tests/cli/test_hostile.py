@@ -103,8 +103,8 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
         (["--sparsity", "0.5", "--criterion", "nope"], "PC203"),
         (["--sparsity", "0.5", "--scope", "nope"], "PC208"),
         (["--sparsity", "0.5", "--exclude", "nope"], "PC206"),
-        (["--sparsity", "0.5", "--metric", "nope"], "PC330"),
-        (["--sparsity", "0.5", "--metric", "nope_module:f"], "PC330"),
+        (["--sparsity", "0.5", "--metric", "nope"], "PC350"),
+        (["--sparsity", "0.5", "--metric", "nope_module:f"], "PC350"),
         (["--sparsity", "0.5", "--calib", "nope.npz"], "PC301"),
         (["--plan", "nope.json"], "PC204"),
         (["--plan", "model.onnx"], "PC204"),
@@ -132,7 +132,7 @@ def test_calibration_with_wrong_names_shapes_and_numbers(folder: Path) -> None:
 
 def test_a_metric_that_fails_leaves_nothing(folder: Path) -> None:
     (folder / "my_metric.py").write_text("def f(run):\n    raise KeyError('logits')\n")
-    compile_fails(folder, "PC331", "model.onnx", *BUDGET, "--metric", "my_metric:f", "-o", "out")
+    compile_fails(folder, "PC351", "model.onnx", *BUDGET, "--metric", "my_metric:f", "-o", "out")
 
 
 def test_dump_does_not_overwrite(folder: Path) -> None:

@@ -79,5 +79,13 @@ def test_another_shape_agrees_about_nothing() -> None:
 
 def test_zero_answers_agree() -> None:
     agreement = Agreement()
-    agreement.add(np.zeros((2, 1)), np.zeros((2, 1)))
+    agreement.add(np.zeros((2, 1, 3, 3)), np.zeros((2, 1, 3, 3)))
     assert agreement.numbers() == {"cosine": 1, "relative_error": 0}
+
+
+def test_one_number_per_sample_has_no_angle() -> None:
+    agreement = Agreement()
+    agreement.add(np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]]))
+    numbers = agreement.numbers()
+    assert list(numbers) == ["fidelity", "relative_error"]
+    assert numbers["fidelity"] == pytest.approx(1 - np.sqrt(1 / 5))

@@ -55,7 +55,7 @@ def test_nan_where_there_was_none_is_a_no() -> None:
 
 
 def test_nothing_held_out_is_refused() -> None:
-    with pytest.raises(PrunecError, match="PC332"):
+    with pytest.raises(PrunecError, match="PC352"):
         quality_by_agreement(dense, dense, [], data="synthetic")
 
 
@@ -88,7 +88,7 @@ def broken(run: object) -> float:
 )
 def test_a_metric_that_is_none(metric: object, says: str) -> None:
     assert callable(metric)
-    with pytest.raises(PrunecError, match="PC331") as refusal:
+    with pytest.raises(PrunecError, match="PC351") as refusal:
         quality_by_metric(metric, dense, dense)
     assert says in str(refusal.value) and refusal.value.exit_code == 2
 
@@ -100,7 +100,7 @@ def test_a_metric_that_cannot_be_found(spec: str, tmp_path: Path, monkeypatch: p
     (tmp_path / "my_metric.py").write_text("NUMBER = 3\n")
     (tmp_path / "bad_metric.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PrunecError, match="PC330"):
+    with pytest.raises(PrunecError, match="PC350"):
         load_metric(spec)
 
 

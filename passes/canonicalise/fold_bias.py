@@ -55,4 +55,4 @@ def _per_channel(array: np.ndarray | None, data: ir.Value) -> np.ndarray | None:
         or any(d != 1 for i, d in enumerate(shape) if i != 1)
     ):
         return None
-    return np.broadcast_to(array.reshape(-1), (channels,)).copy()
+    return np.array(np.broadcast_to(array.reshape(-1), (channels,)))

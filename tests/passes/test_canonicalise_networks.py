@@ -24,7 +24,7 @@ SAMPLE = [
     "unet_diffusion",
     "det_fasterrcnn_mobilenet_v3_large_320_fpn",
 ]
-MAX_SECONDS = {"tv_densenet201": 4.0, "tv_swin_v2_s": 40.0}  # twice what is promised: the machine is shared
+MAX_CPU_SECONDS = {"tv_densenet201": 2.0, "tv_swin_v2_s": 20.0}
 RUNTIME_RESHAPES = {"det_fasterrcnn_mobilenet_v3_large_320_fpn"}  # NMS decides shapes
 
 
@@ -40,10 +40,10 @@ def loader(graphs_dir: Path) -> ModuleType:
 
 def _check(name: str, loader: ModuleType, folder: Path) -> None:
     model = ir.from_proto(loader.load(folder / f"{name}.onnx.gz"))
-    start = time.perf_counter()
+    start = time.process_time()
     canonical = canonicalise(model)
-    seconds = time.perf_counter() - start
-    assert seconds < MAX_SECONDS.get(name, 10.0)
+    seconds = time.process_time() - start
+    assert seconds < MAX_CPU_SECONDS.get(name, 10.0)
     assert operators(canonical)["Identity"] == 0
     if name not in RUNTIME_RESHAPES:
         assert_canonical(canonical)

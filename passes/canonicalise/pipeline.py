@@ -24,11 +24,13 @@ from prunec.passes.canonicalise.remove_noops import RemoveNoops
 def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
     """A new model, equal in value to `model`, in the form every other part expects.
 
-    Afterwards: unique non-empty names for all nodes and values; no functions, no Constant or Identity nodes (but
-    where the output of a graph or branch is itself a constant, an input or another output); weights are initializers,
-    shared with `model` and not copied; constants folded; shapes on every value where they can be inferred, and no run-time shape computation that
-    depends on static dimensions. Warnings: `graph.meta[opset.WARNINGS]`; BN scales: `meta[fold_batchnorm.BN_SCALE]` of
-    the weight values; both survive `clone()`, not a file.
+    Afterwards: unique non-empty names for all nodes and values; no functions; no Constant or Identity nodes, but where
+    the output of a graph or branch is itself a constant, an input or another output; weights are initializers, shared
+    with `model` and not copied; constants folded; shapes on every value where they can be inferred, and no run-time
+    shape computation that depends on static dimensions.
+
+    Warnings are in `graph.meta[opset.WARNINGS]`, BN scales in `meta[fold_batchnorm.BN_SCALE]` of the weight values; both
+    survive `clone()`, not a file.
     """
     result = model.clone()
     for step in _steps(gemm):

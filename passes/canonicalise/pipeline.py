@@ -29,7 +29,7 @@ def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
     with `model` and not copied; constants folded; shapes on every value where they can be inferred, and no run-time
     shape computation that depends on static dimensions.
 
-    Warnings are in `graph.meta[opset.WARNINGS]`, BN scales in `meta[fold_batchnorm.BN_SCALE]` of the weight values; both
+    Warnings are in `graph.meta[opset.WARNINGS]`, BN scales in `meta[fold_batchnorm.BN_SCALE]` of weight values; both
     survive `clone()`, not a file.
     """
     result = model.clone()

@@ -86,8 +86,12 @@ def prune(
 
 def judge(
     opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, metric: Metric | None
-) -> QualityRecord:
-    """Quality of the pruned model against the model as it was read. Raises PC35x for the metric, PC502 for NaN."""
+) -> QualityRecord | None:
+    """Quality of the pruned model against the model as it was read; None where the data shows nothing.
+
+    Raises:
+        PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
+    """
     before = runner(opened.source.model, options.threads)
     after = runner(pruned.model, options.threads)
     if metric is not None:

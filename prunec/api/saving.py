@@ -24,6 +24,9 @@ from prunec.report.data import ReportData
 from prunec.report.html import render_report
 from prunec.verify.records import QualityRecord, VerificationRecord
 
+NO_QUALITY = Diagnostic(
+    "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
+)
 BUDGET_S = 180.0
 """Most time for the timed blocks of one compile; a large model gets fewer blocks, and the protocol says so."""
 
@@ -44,7 +47,7 @@ def save(
     opened: Opened,
     plan: Plan,
     pruned: Pruned,
-    quality: QualityRecord,
+    quality: QualityRecord | None,
     calibration: Calibration,
     job: Save,
     gate: Callable[[Compiled], None],
@@ -56,7 +59,7 @@ def save(
     Raises:
         PrunecError PC60x: it cannot be written; GateError PC51x: it cannot be measured; what `gate` raises.
     """
-    found = [*warnings, *pruned.warnings]
+    found = [*warnings, *pruned.warnings, *([] if quality else [NO_QUALITY])]
     verification = VerificationRecord(
         exactness=pruned.exactness,
         quality=quality,

@@ -143,7 +143,7 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
                 )
 
 
-def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord:
+def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
     samples = options.samples or DEFAULT_SAMPLES
     calibration = open_calibration(options.calib, dense.canonical, samples=samples, seed=options.seed)
     return judge(dense, pruned, calibration, options, metric)

@@ -60,6 +60,11 @@ def is_inexact(array: np.ndarray) -> bool:
     return _kind(array) in INEXACT
 
 
+def _is_rows(array: np.ndarray) -> bool:
+    """Whether it may hold rows of class scores."""
+    return array.ndim in (2, 3) and array.shape[-1] > 1 and array.size > 0
+
+
 @dataclass
 class Agreement:
     """Streams one output of a dense and a pruned model, batch by batch, and answers how much they agree."""
@@ -78,9 +83,11 @@ class Agreement:
     def add(self, dense: np.ndarray, pruned: np.ndarray) -> None:
         """One batch; the leading axis counts samples. Results of different shapes do not agree at all."""
         self.inexact = is_inexact(dense)
+        if dense.size == 0 and pruned.size == 0:  # a detector that found nothing, twice
+            return
         count = dense.shape[0] if dense.ndim else 1
-        self.samples += count
-        self.elements += dense.size
+        self.samples += max(count, 1)
+        self.elements += max(dense.size, pruned.size if dense.size == 0 else 0)
         if dense.shape != pruned.shape:
             self._disagree(dense)
             return
@@ -103,9 +110,10 @@ class Agreement:
             energy = float((np.nan_to_num(_float(dense).real, posinf=0, neginf=0) ** 2).sum()) or 1.0
             self.energy += energy
             self.difference += energy
+            self.positions += dense.size // dense.shape[-1] if _is_rows(dense) else 0
 
     def _add_top1(self, dense: np.ndarray, pruned: np.ndarray) -> None:
-        if dense.ndim not in (2, 3) or dense.shape[-1] < 2 or dense.size == 0:
+        if not _is_rows(dense):
             return
         a, b = _float(dense).real.argmax(-1), _float(pruned).real.argmax(-1)
         self.positions += a.size

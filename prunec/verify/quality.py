@@ -53,12 +53,11 @@ def quality_by_metric(metric: Metric, dense: Run, pruned: Run, *, samples: int |
 
 def quality_by_agreement(
     dense: Run, pruned: Run, batches: Iterable[Feeds], *, data: Literal["synthetic", "calibration"]
-) -> QualityRecord:
-    """Agreement on `batches`, streamed: one batch is in memory at a time.
+) -> QualityRecord | None:
+    """Agreement on `batches`, streamed: one batch is in memory at a time. None if every output is empty on all of them.
 
     Raises:
-        GateError PC502: the pruned model answers NaN or infinity where the dense model does not.
-        PrunecError PC352: there is nothing to compare.
+        GateError PC502: the pruned model answers NaN or infinity where the dense model does not, or lost an output.
     """
     outputs: dict[str, Agreement] = {}
     for feeds in batches:
@@ -71,7 +70,7 @@ def quality_by_agreement(
             outputs.setdefault(name, Agreement()).add(y, z)
     numbers = {name: agreement.numbers() for name, agreement in outputs.items() if agreement.elements}
     if not numbers:
-        raise PrunecError("PC352", "there is no held-out data to compare on", hint="give more samples")
+        return None
     worst = min(numbers, key=lambda name: next(iter(numbers[name].values())))
     primary, value = next(iter(numbers[worst].items()))
     named = {

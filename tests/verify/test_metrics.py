@@ -74,7 +74,7 @@ def test_images_are_compared_by_cosine() -> None:
 def test_another_shape_agrees_about_nothing() -> None:
     agreement = Agreement()
     agreement.add(np.ones((2, 3)), np.ones((2, 4)))
-    assert agreement.numbers() == {"cosine": 0, "relative_error": 1}
+    assert agreement.numbers() == {"cosine": 0, "relative_error": 1, "top1_agreement": 0}
 
 
 def test_zero_answers_agree() -> None:

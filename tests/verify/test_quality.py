@@ -54,9 +54,22 @@ def test_nan_where_there_was_none_is_a_no() -> None:
         quality_by_agreement(dense, lambda feeds: {"y": feeds["x"] * np.nan}, BATCHES, data="synthetic")
 
 
-def test_nothing_held_out_is_refused() -> None:
-    with pytest.raises(PrunecError, match="PC352"):
-        quality_by_agreement(dense, dense, [], data="synthetic")
+def test_outputs_that_are_empty_say_nothing() -> None:
+    def nothing(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        return {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}
+
+    assert quality_by_agreement(nothing, nothing, BATCHES, data="synthetic") is None
+
+
+def test_finding_something_where_there_was_nothing_is_disagreement() -> None:
+    def none(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        return {"boxes": np.zeros((0, 4), np.float32), "scores": feeds["x"]}
+
+    def one(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        return {"boxes": np.ones((1, 4), np.float32), "scores": feeds["x"]}
+
+    record = quality_by_agreement(none, one, BATCHES, data="synthetic")
+    assert record is not None and record.metric.startswith("boxes.") and record.pruned == 0
 
 
 def mean_abs(run: object, samples: int = 3) -> dict[str, float]:

@@ -33,15 +33,19 @@ _REFUSALS: tuple[type[Exception], ...] = (
     TypeError,
     ValueError,
 )
+TIED_MIN_ELEMENTS = 1024
 MAX_GROWTH_BYTES = 4 << 20  # a folded node may add this much; a larger result must not exceed its inputs
 
 
 def fold_known(model: ir.Model, facts: Facts) -> int:
     """Values that the facts know become initializers. Returns how many."""
     count = 0
+    known = {node for value in facts.known if (node := value.producer()) is not None}
     for value, array in facts.known.items():
         node = value.producer()
         if node is None or node.graph is None or value.is_graph_output() or not value.uses():
+            continue
+        if _breaks_tie(node, known):
             continue
         _become_constant(value, array)
         count += 1
@@ -81,7 +85,16 @@ def _foldable(model: ir.Model, facts: Facts) -> list[ir.Node]:
         if constants and any(value is not None for value in node.inputs) and _may_fold(node, facts):
             found.append(node)
             computed.update(node.outputs)
-    return found
+    return [node for node in found if not _breaks_tie(node, set(found))]
+
+
+def _breaks_tie(node: ir.Node, folded: set[ir.Node]) -> bool:
+    """Whether folding would leave two copies of a weight: a head that is an embedding, transposed, stays tied to it."""
+    data = node.inputs[0] if node.inputs else None
+    if node.op_type != "Transpose" or data is None or not data.is_initializer() or data.shape is None:
+        return False
+    elements = math.prod(dim for dim in data.shape if isinstance(dim, int))
+    return elements >= TIED_MIN_ELEMENTS and any(use.node not in folded for use in data.uses())
 
 
 def _is_constant(value: ir.Value) -> bool:

@@ -47,6 +47,14 @@ def test_tied_weights_stay_one_tensor() -> None:
     assert len(list(shared[0].uses())) == 2
 
 
+def test_a_head_stays_tied_to_its_embedding() -> None:
+    canonical, analysis = prepare(build("tied_embedding"))
+    assert parameter_count(canonical) == parameter_count(build("tied_embedding"))
+    cut = assert_exact(canonical, analysis, seed=2)
+    table = next(v for v in cut.graph.initializers.values() if v.shape is not None and list(v.shape) == [100, C // 2])
+    assert len(list(table.uses())) == 2
+
+
 def test_shared_bias_is_copied_when_its_users_part() -> None:
     canonical, analysis = prepare(build("equal_constants"))
     first, second = (g for g in analysis.groups if g.pinned is None)

@@ -115,9 +115,9 @@ ENTRIES: tuple[ZooEntry, ...] = (
         licence="Apache-2.0 (weights), MIT (data)",
         inputs={"image": "float32 [b, 1, 28, 28]"},
         static_inputs={"image": (1, 1, 28, 28)},
-        parameters=0,
+        parameters=373_594,
         data=(packages.FASHION_MNIST,),
-        dense={"accuracy": 0.0},
+        dense={"accuracy": 0.9342},
     ),
     ZooEntry(
         name="ocr-det",

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from prunec.diagnostics import PrunecError
 from tests.graph.builder import Builder
 from tests.graph.checks import assert_exact, prepare
+from tests.graph.fuzz_sequence import SequenceGrower
 
 WIDTHS = (4, 6, 8, 12, 16)
 
@@ -230,10 +231,13 @@ class Grower:
                 self.b.output(self.b.gemm(self.b.reshape(end, [n, c * h * w]), 3))
 
 
-def check(seed: int) -> int:
+GROWERS = {"image": Grower, "sequence": SequenceGrower}
+
+
+def check(seed: int, kind: str = "image") -> int:
     """One case; returns how many groups could be cut. Raises AssertionError with the seed."""
     rng = np.random.default_rng([seed, 1])
-    model = Grower(seed).grow(int(rng.integers(3, 12)))
+    model = GROWERS[kind](seed).grow(int(rng.integers(3, 12)))
     canonical, analysis = prepare(model)
     assert_exact(canonical, analysis, seed, share=float(rng.choice([0.25, 0.5, 0.9])))
     return sum(g.pinned is None for g in analysis.groups)
@@ -243,12 +247,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=sorted(GROWERS), default="image")
     arguments = parser.parse_args()
     failed: list[int] = []
     groups = 0
     for seed in range(arguments.seed, arguments.seed + arguments.cases):
         try:
-            groups += check(seed)
+            groups += check(seed, arguments.kind)
         except (AssertionError, PrunecError, RuntimeError, ValueError, IndexError) as error:
             failed.append(seed)
             print(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}")

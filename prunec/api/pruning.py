@@ -18,7 +18,8 @@ from prunec.passes.compensate import Options, compensate
 from prunec.passes.mask_channels import mask_channels
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
-from prunec.verify.exactness import Outcome, exactness_record, prove
+from prunec.verify.checker import Outcome
+from prunec.verify.exactness import exactness_record, prove
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, QualityRecord

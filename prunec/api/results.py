@@ -13,7 +13,7 @@ from prunec.plan.plan import Plan
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
-    from prunec.verify.exactness import Outcome
+    from prunec.verify.checker import Outcome
 
 
 class WarningInfo(Result):
@@ -130,13 +130,17 @@ class Explanation(Result):
 
 
 class TrialInfo(Result):
-    """One keep set of the proof: the largest relative error in each precision, and the seed of the inputs."""
+    """One keep set of the proof: the largest relative error in each precision, and the seed of the inputs.
+
+    `compared` says whether the model's outputs showed the cut, or the outputs of consumers had to be compared.
+    """
 
     trial: str
     seed: int
     float32: float
     float64: float | None = None
     float64_skipped: str | None = None
+    compared: str = "outputs"
 
     @classmethod
     def of(cls, outcome: Outcome) -> TrialInfo:
@@ -146,6 +150,7 @@ class TrialInfo(Result):
             float32=outcome.float32,
             float64=outcome.float64,
             float64_skipped=outcome.float64_skipped,
+            compared=outcome.compared,
         )
 
 

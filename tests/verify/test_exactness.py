@@ -12,7 +12,7 @@ import pytest
 from prunec.diagnostics import GateError
 from prunec.graph import Analysis, analyse
 from prunec.passes.slice_channels import slice_channels
-from prunec.verify import exactness
+from prunec.verify import checker
 from prunec.verify.culprit import find_culprit
 from prunec.verify.exactness import check_exactness, prove, random_trial
 from tests.graph.builder import Builder
@@ -72,7 +72,7 @@ def test_a_planted_error_names_the_group_and_its_nodes(guilty: str, monkeypatch:
             spoil(cut, producer)
         return cut
 
-    monkeypatch.setattr(exactness, "slice_channels", wrong)
+    monkeypatch.setattr(checker, "slice_channels", wrong)
     with pytest.raises(GateError) as refusal:
         check_exactness(model, analysis, half(analysis), seed=0, random_keeps=0)
     diagnostic = refusal.value.diagnostic
@@ -110,7 +110,7 @@ def test_float64_is_skipped_beyond_its_budget_and_says_so() -> None:
 
 def test_float64_decides_where_float32_rounds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     model, analysis = chain()
-    monkeypatch.setattr(exactness, "FLOAT32_TOLERANCE", -1.0)
+    monkeypatch.setattr(checker, "FLOAT32_TOLERANCE", -1.0)
     record = check_exactness(model, analysis, half(analysis), seed=0)
     assert record.passed
     with pytest.raises(GateError, match="not decided in float64"):
@@ -154,6 +154,36 @@ def test_kinds_of_outputs_and_inputs(name: str) -> None:
     assert not trial.alive.all()
     outcomes = prove(model, analysis, trial.alive, seed=0)
     assert len(outcomes) == 2 and all(outcome.float64 is not None for outcome in outcomes)
+
+
+BLIND: dict[str, str] = {
+    "a label that does not change": """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[2, 4] x) => (int64[2, 1] best) <float[8, 4] a, float[8, 8] c, float[1, 8] b> {
+            h = Gemm<transB=1>(x, a)  r = Relu(h)  m = Gemm<transB=1>(r, c)  s = Relu(m)
+            z = Gemm<transB=1>(s, b)  best = ArgMax<axis=1>(z) }""",
+    "nothing found": """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[2, 4] x) => (int64[2, K] found) <float[8, 4] a, float[8, 8] c, float[3, 8] b> {
+            h = Gemm<transB=1>(x, a)  r = Relu(h)  m = Gemm<transB=1>(r, c)  s = Relu(m)
+            z = Gemm<transB=1>(s, b)  w = Tanh(z)  p = Abs(w)  f = Floor(p)  found = NonZero(f) }""",
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_outputs_that_do_not_show_the_cut_are_not_taken_for_a_proof(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, analysis = prepare(parsed(BLIND[name]))
+    free = [group for group in analysis.groups if group.pinned is None]
+    alive = half(analysis)
+    (outcome,) = prove(model, analysis, alive, seed=0, random_keeps=0)
+    assert outcome.compared == f"{len(free)} consumers" and outcome.float64 is not None
+
+    def wrong(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.Model:
+        cut = slice_channels(model, analysis, alive)
+        spoil(cut, free[1].producers()[0].node)
+        return cut
+
+    monkeypatch.setattr(checker, "slice_channels", wrong)
+    with pytest.raises(GateError, match="PC501"):
+        check_exactness(model, analysis, alive, seed=0, random_keeps=0)
 
 
 def test_analysis_holds_for_the_float64_copy() -> None:

@@ -164,7 +164,7 @@ BLIND: dict[str, str] = {
     "nothing found": """<ir_version: 9, opset_import: ["" : 18]>
         g (float[2, 4] x) => (int64[2, K] found) <float[8, 4] a, float[8, 8] c, float[3, 8] b> {
             h = Gemm<transB=1>(x, a)  r = Relu(h)  m = Gemm<transB=1>(r, c)  s = Relu(m)
-            z = Gemm<transB=1>(s, b)  w = Tanh(z)  p = Abs(w)  f = Floor(p)  found = NonZero(f) }""",
+            z = Gemm<transB=1>(s, b)  w = Sin(z)  p = Abs(w)  f = Floor(p)  found = NonZero(f) }""",
 }
 
 

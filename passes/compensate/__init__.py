@@ -1,1 +1,10 @@
-"""Compensation: refit what remains after a cut to the dense model's outputs."""
+"""Compensation: refit what remains after a cut to the dense model's outputs, layer by layer.
+
+`driver.py` is the pass; `runner.py` executes both models side by side; `layers.py` says what can be refitted;
+`rows.py` and `candidates.py` are the least squares; `judge.py` measures what a candidate is worth.
+"""
+
+from prunec.passes.compensate.driver import compensate
+from prunec.passes.compensate.options import Compensated, CompensationRecord, Method, Options, Progress
+
+__all__ = ["Compensated", "CompensationRecord", "Method", "Options", "Progress", "compensate"]

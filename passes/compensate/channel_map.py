@@ -1,0 +1,96 @@
+"""One linear map from the kept channels to all channels, shared by all positions of a kernel.
+
+    x_d ≈ A x_p + c,  A = Cov(x_d, x_p)(Cov(x_p) + λD)⁻¹ [C, K]
+    W'[:, k, :] = W_d[:, k, :]·A,  b' = b + Σ_k W_d[:, k, :]·c
+
+the exact reconstruction of dropped channels from kept ones (OBSPA's step) on drifted inputs. It has C·K numbers to
+estimate instead of M·kh·kw·K, so it is what little data can support, and what the full fit is drawn towards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from prunec.passes.compensate.judge import Candidate
+from prunec.passes.compensate.layers import ConvLayer, Double, Layer
+from prunec.passes.compensate.options import Options
+from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.rows import channel_rows, position_count, sample
+from prunec.passes.compensate.solve import solve
+from prunec.statistics.moments import Moments
+
+MAX_CHANNELS = 4096
+
+
+def has_channel_map(layer: Layer) -> bool:
+    """Kernels of one position gain nothing over the full fit; depthwise ones have no other channel to draw on."""
+    _, _, kernel, channels = layer.matrix().shape
+    return isinstance(layer, ConvLayer) and kernel > 1 and 1 < channels <= MAX_CHANNELS
+
+
+def channel_maps(pairs: Pairs, options: Options, seed: list[int]) -> list[Candidate]:
+    """One candidate per damping; none where the kept channels of the input cannot be told."""
+    layer = pairs.layer
+    assert isinstance(layer, ConvLayer)
+    groups, _, _, channels = layer.matrix().shape
+    dense = _dense_matrix(pairs, layer)
+    start = _selection(pairs, layer, dense.shape[-1], channels)
+    if start is None or dense.shape[0] != groups:
+        return []
+    moments = _moments(pairs, options, [*seed, 1])
+    covariance, cross = moments.covariance(), moments.cross_covariance()
+    found = []
+    for damping in options.dampings:
+        mapped, used = solve(start, covariance, cross, damping)
+        offset = moments.target_mean - np.einsum("gck,gk->gc", mapped, moments.mean)
+        bias = layer.bias() + np.einsum("gmkc,gc->gm", dense, offset).ravel()
+        found.append(Candidate("channel", dense @ mapped[:, None], bias, used))
+    return found
+
+
+def _dense_matrix(pairs: Pairs, layer: ConvLayer) -> Double:
+    """W_d [g, M/g, k, C/g] with the kept outputs and all input channels."""
+    matrix = replace(layer, node=pairs.dense_node).matrix()
+    groups, outputs = matrix.shape[:2]
+    mask = pairs.kept.masks(pairs.output, layer.out_axis + 1)[layer.out_axis]
+    if mask is None:
+        return matrix
+    flat = matrix.reshape(groups * outputs, *matrix.shape[2:])[mask]
+    kept: Double = flat.reshape(groups, -1, *matrix.shape[2:])
+    return kept
+
+
+def _selection(pairs: Pairs, layer: ConvLayer, dense_channels: int, channels: int) -> Double | None:
+    """[g, C/g, K/g]: ones where a kept channel is itself."""
+    groups = layer.groups
+    mask = pairs.kept.masks(pairs.dense_input, layer.data_axis + 1)[layer.data_axis]
+    mask = np.ones(groups * dense_channels, bool) if mask is None else mask
+    by_group = mask.reshape(groups, -1)
+    if by_group.shape[1] != dense_channels or (by_group.sum(axis=1) != channels).any():
+        return None
+    start = np.zeros((groups, dense_channels, channels))
+    for group, own in enumerate(by_group):
+        start[group, np.flatnonzero(own), np.arange(channels)] = 1
+    return start
+
+
+def _moments(pairs: Pairs, options: Options, seed: list[int]) -> Moments:
+    layer, runner = pairs.layer, pairs.runner
+    assert isinstance(layer, ConvLayer)
+    name, axis, groups = layer.data.name or "", layer.data_axis, layer.groups
+    sizes = [position_count(runner.value("pruned", name, batch), axis) for batch in runner.fit]
+    channels = runner.value("pruned", name, 0).shape[axis]
+    wanted = int(np.clip(options.rows_per_unknown * channels, options.min_rows, options.max_rows))
+    share = wanted / max(sum(sizes), 1)
+    moments: Moments | None = None
+    for batch in runner.fit:
+        x, dense = (channel_rows(a, axis) for a in (runner.value("pruned", name, batch), pairs.dense_data(batch)))
+        random = np.random.default_rng([*seed, batch])
+        positions = sample(random, len(x), int(np.ceil(len(x) * share)))
+        z, t = (rows[positions].reshape(len(positions), groups, -1).transpose(1, 0, 2) for rows in (x, dense))
+        moments = moments or Moments(groups, z.shape[2], t.shape[2])
+        moments.add(z, t)
+    assert moments is not None
+    return moments

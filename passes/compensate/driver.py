@@ -1,0 +1,147 @@
+"""The pass: layer by layer on the pruned model's own inputs, against the dense model's outputs, each step gated.
+
+1. Both models run to the next layer (`SequentialRunner`).
+2. The layer's sliced weights are judged on held-out data; a layer that still sees what the dense one sees is left.
+3. Candidates are fitted (`Fit`) and judged by running the layer (`Judge`); the best replaces the weights if it lowers
+   the held-out error.
+4. At the end the model's own outputs decide: if they did not come closer to the dense model's, the uncompensated
+   model is returned, with a warning.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.onnx.session import make_session, run
+from prunec.diagnostics import Diagnostic
+from prunec.graph import Analysis
+from prunec.passes.compensate.find import Residual, Skipped, find_layers, find_residual
+from prunec.passes.compensate.fit import Fit, not_finite
+from prunec.passes.compensate.judge import Judge
+from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.options import Compensated, CompensationRecord, Options, Progress
+from prunec.passes.compensate.pairs import Kept, Pairs
+from prunec.passes.compensate.runner import SequentialRunner, Stop
+from prunec.statistics.collect import CalibrationData
+
+EXACT_BELOW = 1e-11
+"""Relative squared error of a layer that has nothing to compensate: float32 rounding in another order."""
+
+
+def compensate(
+    dense: ir.Model,
+    cut: ir.Model,
+    analysis: Analysis,
+    alive: np.ndarray,
+    calibration: CalibrationData,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Compensated:
+    """Refit the layers of `cut` to `dense`. Both are canonical and stay as they are; node names pair their layers.
+
+    Raises:
+        PrunecError PC330: activations are not finite; PC331: not enough samples; PC332: a system cannot be solved.
+    """
+    options = options or Options()
+    model = cut.clone()
+    records: list[CompensationRecord] = []
+    if options.method != "none":
+        records = _refit_all(dense, model, Kept(analysis, alive), calibration, options, progress)
+    errors = _output_errors(dense, [cut, model], calibration, options.threads)
+    warnings: list[Diagnostic] = []
+    if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):
+        warnings.append(
+            Diagnostic(
+                "PC333",
+                f"compensation was dropped: the error of the outputs on held-out data went from {errors[0]:.3g} to "
+                f"{errors[1]:.3g}",
+                hint="give more calibration samples, or samples closer to the real data",
+            )
+        )
+        return Compensated(cut.clone(), tuple(records), tuple(warnings), errors[0], errors[0])
+    return Compensated(model, tuple(records), tuple(warnings), errors[0], errors[1])
+
+
+def _refit_all(
+    dense: ir.Model,
+    model: ir.Model,
+    kept: Kept,
+    calibration: CalibrationData,
+    options: Options,
+    progress: Progress | None,
+) -> list[CompensationRecord]:
+    layers, skipped = find_layers(model)
+    sources = {node.name or "": node for node in dense.graph}
+    order = {node.name or "": i for i, node in enumerate(model.graph)}
+    residuals = [find_residual(layer, order) if options.residual else None for layer in layers]
+    stops = [_stop(layer, residual, sources[layer.name]) for layer, residual in zip(layers, residuals, strict=True)]
+    records = [_skipped(skip) for skip in skipped]
+    with SequentialRunner(
+        dense,
+        model,
+        stops,
+        calibration,
+        threads=options.threads,
+        ram_bytes=options.ram_bytes,
+        folder=options.folder,
+    ) as runner:
+        for number, (layer, residual) in enumerate(zip(layers, residuals, strict=True)):
+            if progress is not None:
+                progress(number, len(layers), layer.name)
+            runner.advance(number)
+            pairs = Pairs(runner, layer, sources[layer.name], residual, kept)
+            records.append(_refit(model, pairs, options, number))
+    if progress is not None:
+        progress(len(layers), len(layers), "outputs")
+    return sorted(records, key=lambda record: order[record.layer])
+
+
+def _stop(layer: Layer, residual: Residual | None, dense: ir.Node) -> Stop:
+    operand = frozenset() if residual is None else frozenset({residual.operand})
+    data = dense.inputs[layer.data_index]
+    assert data is not None
+    read = {data.name or "", dense.outputs[0].name or ""}
+    return Stop(layer.name, dense=operand | read, pruned=operand | {layer.data.name or ""})
+
+
+def _refit(model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
+    layer = pairs.layer
+    fit, judge = Fit(pairs, options, number), Judge(model, pairs, options.threads)
+    none = fit.none()
+    (error,) = judge.errors([none])
+    if error == math.inf:
+        raise not_finite(layer)
+    if error <= EXACT_BELOW:
+        return CompensationRecord(layer.name, "none", 0.0, 0, error, error, notes=("its input has not changed",))
+    best, best_error = judge.best((none, error), fit.first())
+    best, best_error = judge.best((best, best_error), fit.second(best))
+    if best is not none:
+        layer.write(model.graph, best.matrix, best.bias)
+    notes = best.notes + (() if layer.can_shift else ("there is no bias to correct",))
+    return CompensationRecord(
+        layer.name, best.method, best.damping, fit.rows, error, best_error, pairs.residual is not None, notes
+    )
+
+
+def _skipped(skip: Skipped) -> CompensationRecord:
+    return CompensationRecord(skip.node, "skipped", 0.0, 0, math.nan, math.nan, notes=(skip.reason,))
+
+
+def _output_errors(dense: ir.Model, others: list[ir.Model], calibration: CalibrationData, threads: int) -> list[float]:
+    """Mean over the outputs of ‖y_dense − y‖²/‖y_dense‖² on held-out data (whole numbers count as they are)."""
+    sessions = [make_session(model, threads=threads) for model in (dense, *others)]
+    count = len(dense.graph.outputs)
+    sums, totals = np.zeros((len(others), count)), np.zeros(count)
+    for feeds in calibration.held_out():
+        wanted, *found = [list(run(session, feeds).values()) for session in sessions]
+        for i, reference in enumerate(wanted):
+            exact = reference.astype(np.float64)
+            totals[i] += np.square(exact).sum()
+            for j, outputs in enumerate(found):
+                same = outputs[i].shape == reference.shape
+                sums[j, i] += np.square(exact - outputs[i]).sum() if same else np.inf
+    errors = sums / np.where(totals > 0, totals, 1.0)
+    return [float(own.mean()) if np.isfinite(own).all() else math.inf for own in errors]

@@ -1,0 +1,156 @@
+"""Least squares of one layer from sampled rows, in two steps.
+
+1. `first`: W₀ (the sliced weights) with corrected means, b' = E[t] − W₀E[z] (`bias`; FLAP's correction on the drifted
+   inputs), and channel maps (`channel`, see `channel_map`).
+2. `second`: the ridge regression of t on patches z towards the best of those, one candidate per damping (`lsq`), in
+   moments; above `patch_limit` unknowns in the space of as many rows as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from prunec.diagnostics import PrunecError
+from prunec.passes.compensate.channel_map import channel_maps, has_channel_map
+from prunec.passes.compensate.judge import Candidate
+from prunec.passes.compensate.layers import Double, Layer, NormLayer
+from prunec.passes.compensate.options import Options
+from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.rows import Patches, channel_rows, position_count, sample
+from prunec.passes.compensate.solve import RowSystem, solve
+from prunec.statistics.moments import BLOCK_ROWS, Moments
+
+ROWS_ELEMENTS = 1 << 25
+"""Most elements of the float32 matrix of rows that one `RowSystem` holds (128 MiB)."""
+MAX_ROWS_SOLVED = 2048
+Rows = npt.NDArray[np.floating]
+
+
+class Fit:
+    """Candidates for one layer; `rows` counts the output positions that were used."""
+
+    def __init__(self, pairs: Pairs, options: Options, number: int) -> None:
+        self.pairs, self.layer, self.options = pairs, pairs.layer, options
+        self.seed = [options.seed, number]
+        self.start, self.bias = self.layer.matrix(), self.layer.bias()
+        self.groups, self.outputs, kernel, channels = self.start.shape
+        self.unknowns = kernel * channels
+        self.is_large = self.unknowns > options.patch_limit
+        self.rows = 0
+        self._known: Moments | None = None
+
+    def none(self) -> Candidate:
+        return Candidate("none", self.start, self.bias)
+
+    def first(self) -> list[Candidate]:
+        """Candidates that need few numbers to be estimated."""
+        found = []
+        if self.options.method in ("bias", "auto") and self.layer.can_shift:
+            moments = self._moments()
+            found.append(Candidate("bias", self.start, self._shifted(moments, self.start)))
+            if isinstance(self.layer, NormLayer):
+                variance = moments.covariance()[:, 0, 0]
+                found.append(Candidate("statistics", *self.layer.reestimated(moments.mean[:, 0], variance)))
+        if self.options.method in ("lsq", "auto") and has_channel_map(self.layer):
+            found += channel_maps(self.pairs, self.options, self.seed)
+        return found
+
+    def second(self, start: Candidate) -> list[Candidate]:
+        """Least squares towards the weights of `start`."""
+        if self.options.method not in ("lsq", "auto"):
+            return []
+        return self._by_rows(start) if self.is_large else self._by_moments(start)
+
+    # -- solutions ----------------------------------------------------------------------------------------------
+    def _by_moments(self, start: Candidate) -> list[Candidate]:
+        moments, centred = self._moments(), self.layer.can_shift
+        covariance, cross = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
+        towards = start.matrix.reshape(self.groups, self.outputs, self.unknowns)
+        found = []
+        for damping in self.options.dampings:
+            solved, used = solve(towards, covariance, cross, damping)
+            matrix = solved.reshape(self.start.shape)
+            bias = self._shifted(moments, matrix) if centred else self.bias
+            found.append(Candidate("lsq", matrix, bias, used, (*start.basis(), *_escalated(damping, used))))
+        return found
+
+    def _by_rows(self, start: Candidate) -> list[Candidate]:
+        if self.groups > 1:
+            return []
+        rows = list(self._sampled(min(MAX_ROWS_SOLVED, ROWS_ELEMENTS // self.unknowns)))
+        z = np.concatenate([z[0] for z, _ in rows])
+        t = np.concatenate([t[0] for _, t in rows]).astype(np.float64)
+        self.rows = len(z)
+        towards = start.matrix.reshape(self.outputs, self.unknowns)
+        centred = self.layer.can_shift
+        z_mean = z.mean(axis=0, dtype=np.float64) * centred
+        residual = t - z @ towards.astype(z.dtype).T
+        residual_mean = residual.mean(axis=0) * centred
+        z -= z_mean.astype(z.dtype)
+        system = RowSystem(z, residual - residual_mean)
+        found = []
+        for damping in self.options.dampings:
+            change, used = system.change(damping)
+            bias = residual_mean - change @ z_mean if centred else self.bias
+            notes = (*start.basis(), f"{self.unknowns} unknowns from {len(z)} rows", *_escalated(damping, used))
+            found.append(Candidate("lsq", (towards + change).reshape(self.start.shape), bias, used, notes))
+        return found
+
+    # -- rows and moments ---------------------------------------------------------------------------------------
+    def _moments(self) -> Moments:
+        """Of patches and targets; above the patch limit their means only."""
+        if self._known is None:
+            moments = Moments(self.groups, self.unknowns, self.outputs, means_only=self.is_large)
+            for z, t in self._sampled(self._wanted()):
+                moments.add(z, t)
+            if not moments.is_finite():
+                raise not_finite(self.layer)
+            self.rows = moments.count
+            self._known = moments
+        return self._known
+
+    def _wanted(self) -> int:
+        """Rows for moments. Many small systems (depthwise) need more rows per unknown, but not as many in all."""
+        options = self.options
+        if self.is_large:
+            return options.min_rows
+        if self.groups > 1:
+            return max(4 * options.rows_per_unknown * self.unknowns, options.min_rows // 4)
+        return int(np.clip(options.rows_per_unknown * self.unknowns, options.min_rows, options.max_rows))
+
+    def _sampled(self, wanted: int) -> Iterator[tuple[Rows, Rows]]:
+        """Blocks of z [g, R, n] and t [g, R, m] from all batches, about `wanted` positions in all."""
+        runner, layer = self.pairs.runner, self.layer
+        sizes = [position_count(runner.value("dense", self.pairs.output, b), layer.out_axis) for b in runner.fit]
+        share = wanted / max(sum(sizes), 1)
+        block_rows = max(1, min(BLOCK_ROWS, ROWS_ELEMENTS // (self.groups * self.unknowns)))
+        for batch in runner.fit:
+            pair = self.pairs.pair(batch)
+            random = np.random.default_rng([*self.seed, batch])
+            targets = channel_rows(pair.target, layer.out_axis)
+            positions = sample(random, len(targets), int(np.ceil(len(targets) * share)))
+            patches = Patches(layer, pair.x, pair.target.shape)
+            for first in range(0, len(positions), block_rows):
+                block = positions[first : first + block_rows]
+                yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
+
+    def _shifted(self, moments: Moments, matrix: Double) -> Double:
+        """b' = E[t] − W E[z]."""
+        flat = matrix.reshape(self.groups, self.outputs, self.unknowns)
+        return (moments.target_mean - np.einsum("gmn,gn->gm", flat, moments.mean)).ravel()
+
+
+def _escalated(asked: float, used: float) -> tuple[str, ...]:
+    return () if used == asked else (f"damping {asked:g} failed to factorise, {used:g} was used",)
+
+
+def not_finite(layer: Layer) -> PrunecError:
+    return PrunecError(
+        "PC330",
+        "the activations are not finite",
+        where=layer.name,
+        hint="look at the calibration data and at the model in ONNX Runtime: it overflows or divides by zero",
+    )

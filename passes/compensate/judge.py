@@ -1,0 +1,93 @@
+"""The true held-out error of candidates: the layer is run with each candidate's weights, in the weights' own type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.pairs import Pairs, widened
+from prunec.passes.compensate.segment import Segment, reads
+
+Double = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """New weights for a layer (see `layers`), how they were made, and what is worth saying about that."""
+
+    method: str
+    matrix: Double
+    bias: Double
+    damping: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    def basis(self) -> tuple[str, ...]:
+        """A note for what is fitted on top of this."""
+        return () if self.method in ("none", "bias") else (f"towards {self.method} at damping {self.damping:g}",)
+
+
+class Judge:
+    """Errors of one layer's candidates: ‖t − y‖²/‖reference‖² over the held-out batches."""
+
+    def __init__(self, model: ir.Model, pairs: Pairs, threads: int) -> None:
+        self.model, self.pairs, self.layer, self.threads = model, pairs, pairs.layer, threads
+        self.segment: Segment | None = None
+
+    def errors(self, candidates: Sequence[Candidate]) -> list[float]:
+        """In the candidates' order; inf where an output or a weight is not finite."""
+        constants = [_constants(self.layer, candidate) for candidate in candidates]
+        sums = np.zeros(len(candidates))
+        total = 0.0
+        for pair in self.pairs.held_out():
+            total += _square(pair.reference)
+            for i, candidate in enumerate(candidates):
+                sums[i] += _square(pair.target - self.outputs(pair.x, constants[i], candidate.bias))
+        found = sums / (total or 1.0)
+        return [float(error) if math.isfinite(error) else math.inf for error in found]
+
+    def best(self, standing: tuple[Candidate, float], others: Sequence[Candidate]) -> tuple[Candidate, float]:
+        """The candidate with the lowest error and that error; the standing one unless another is lower."""
+        found = standing
+        for candidate, error in zip(others, self.errors(others), strict=True):
+            if error < found[1]:
+                found = candidate, error
+        return found
+
+    def outputs(self, x: np.ndarray, constants: dict[str, np.ndarray], bias: Double) -> np.ndarray:
+        feeds = {self.layer.data.name or "": x, **constants}
+        if self.segment is None:
+            nodes = self.layer.judged()
+            weights = [value for value in reads(self.layer.node) if value.is_initializer() and value.name not in feeds]
+            used = {name for node in nodes for name in node.input}
+            weights = [value for value in weights if value.name in used]
+            wanted = [self.layer.node.outputs[0].name or ""]
+            self.segment = Segment(self.model, nodes, weights, feeds, wanted, self.threads)
+        (y,) = self.segment.run(feeds).values()
+        y = widened(y)
+        if self.layer.adds_bias_outside and bias.any():
+            shape = [1] * y.ndim
+            shape[self.layer.out_axis] = -1
+            y = y + bias.reshape(shape).astype(y.dtype)
+        return y
+
+
+def _constants(layer: Layer, candidate: Candidate) -> dict[str, np.ndarray]:
+    like = layer.node.inputs[layer.weight_index]
+    assert like is not None and like.dtype is not None
+    kind = like.dtype.numpy()
+    arrays = layer.judged_arrays(candidate.matrix, candidate.bias)
+    with np.errstate(over="ignore"):
+        return {name: np.ascontiguousarray(array.astype(kind)) for name, array in arrays.items()}
+
+
+def _square(array: np.ndarray) -> float:
+    """Σ a²; overflow becomes inf."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.dot(flat, flat))

@@ -1,0 +1,230 @@
+"""What can be refitted: every layer as y = W z + b over patches z of its input.
+
+A layer has g independent groups; its matrix is float64 [g, M/g, K, C/g] (output channels, kernel positions, input
+channels) and its bias [M]. Layouts, Gemm's alpha and beta, and where a bias lives are known here only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from prunec.graph.rules.base import attribute, given
+from prunec.graph.shapes import constant, dims, is_constant
+from prunec.passes.compensate.segment import proto_of
+
+Double = npt.NDArray[np.float64]
+Patch = dict[int, np.ndarray]
+"""New constants of a node by input index."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Base of all layers. `data_axis` and `out_axis` hold the channels of the input and the output."""
+
+    node: ir.Node
+    data_index: int
+    weight_index: int
+    data_axis: int
+    out_axis: int
+    can_shift: bool
+    """Whether a bias can be changed or added."""
+
+    @property
+    def name(self) -> str:
+        return self.node.name or ""
+
+    @property
+    def data(self) -> ir.Value:
+        value = self.node.inputs[self.data_index]
+        assert value is not None
+        return value
+
+    def weight(self, index: int | None = None) -> Double:
+        value = constant(self.node.inputs[self.weight_index if index is None else index])
+        assert value is not None
+        return value.astype(np.float64)
+
+    def matrix(self) -> Double:
+        raise NotImplementedError
+
+    def bias(self) -> Double:
+        raise NotImplementedError
+
+    def arrays(self, matrix: Double, bias: Double) -> Patch:
+        """The node's constants that realise a matrix and a bias."""
+        raise NotImplementedError
+
+    @property
+    def adds_bias_outside(self) -> bool:
+        """Whether the bias is not one of the node's own constants."""
+        return False
+
+    def judged_arrays(self, matrix: Double, bias: Double) -> dict[str, np.ndarray]:
+        """`arrays` under the names that `judged` reads, always with a bias where the node can have one."""
+        arrays = self.arrays(matrix, bias)
+        if self.can_shift and not self.adds_bias_outside:
+            arrays.setdefault(2, bias)
+        return {f"{self.name}.{index}": array for index, array in arrays.items()}
+
+    def judged(self) -> list[onnx.NodeProto]:
+        """The nodes to run for one candidate, with the constants of `judged_arrays` as inputs."""
+        node = proto_of(self.node)
+        for name in self.judged_arrays(self.matrix(), self.bias()):
+            index = int(name.rpartition(".")[2])
+            while len(node.input) <= index:
+                node.input.append("")
+            node.input[index] = name
+        return [node]
+
+    def write(self, graph: ir.Graph, matrix: Double, bias: Double) -> None:
+        for index, array in self.arrays(matrix, bias).items():
+            set_constant(graph, self.node, index, array)
+
+    def bias_of(self, index: int, length: int) -> Double:
+        value = constant(self.node.inputs[index]) if given(self.node, index) else None
+        return np.zeros(length) if value is None else np.broadcast_to(value.reshape(-1), length).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ConvLayer(Layer):
+    """Conv [M, C/g, k…] and ConvTranspose [C, M/g, k…]."""
+
+    @property
+    def groups(self) -> int:
+        return int(attribute(self.node, "group", 1))
+
+    @property
+    def is_transposed(self) -> bool:
+        return self.node.op_type == "ConvTranspose"
+
+    def matrix(self) -> Double:
+        weight = self.weight()
+        groups, (first, second) = self.groups, weight.shape[:2]
+        split: Double = weight.reshape(groups, first // groups, second, -1)
+        order = (0, 2, 3, 1) if self.is_transposed else (0, 1, 3, 2)
+        turned: Double = split.transpose(order)
+        return turned
+
+    def bias(self) -> Double:
+        shape = dims(self.node.inputs[1])
+        assert shape is not None
+        return self.bias_of(2, int(shape[1] or 0) * self.groups if self.is_transposed else int(shape[0] or 0))
+
+    def arrays(self, matrix: Double, bias: Double) -> Patch:
+        shape = [int(d or 0) for d in dims(self.node.inputs[1]) or ()]
+        order = (0, 3, 1, 2) if self.is_transposed else (0, 1, 3, 2)
+        found = {1: matrix.transpose(order).reshape(shape)}
+        if given(self.node, 2) or bias.any():
+            found[2] = bias
+        return found
+
+
+@dataclass(frozen=True)
+class GemmLayer(Layer):
+    """Y = α A' B' + β C."""
+
+    def _scales(self) -> tuple[float, float]:
+        return float(attribute(self.node, "alpha", 1.0)), float(attribute(self.node, "beta", 1.0))
+
+    def matrix(self) -> Double:
+        weight = self.weight() * self._scales()[0]
+        return (weight if attribute(self.node, "transB", 0) else weight.T)[None, :, None, :]
+
+    def bias(self) -> Double:
+        length = self.matrix().shape[1]
+        return self.bias_of(2, length) * self._scales()[1] if self.can_shift else np.zeros(length)
+
+    def arrays(self, matrix: Double, bias: Double) -> Patch:
+        alpha, beta = self._scales()
+        weight = matrix[0, :, 0, :] / alpha
+        found = {1: weight if attribute(self.node, "transB", 0) else weight.T}
+        if self.can_shift and (given(self.node, 2) or bias.any()):
+            found[2] = bias / beta
+        return found
+
+
+@dataclass(frozen=True)
+class MatMulLayer(Layer):
+    """x W (weight_index 1) or W x (0). The bias is the constant of a following Add, relative to what is there."""
+
+    shift: ir.Node | None = None
+    """The Add that holds the bias."""
+
+    @property
+    def adds_bias_outside(self) -> bool:
+        return True
+
+    def matrix(self) -> Double:
+        weight = self.weight()
+        return (weight.T if self.weight_index == 1 else weight)[None, :, None, :]
+
+    def bias(self) -> Double:
+        return np.zeros(self.matrix().shape[1])
+
+    def arrays(self, matrix: Double, bias: Double) -> Patch:
+        weight = matrix[0, :, 0, :]
+        return {self.weight_index: weight.T if self.weight_index == 1 else weight}
+
+    def write(self, graph: ir.Graph, matrix: Double, bias: Double) -> None:
+        super().write(graph, matrix, bias)
+        if self.shift is not None and bias.any():
+            index = 0 if is_constant(self.shift.inputs[0]) else 1
+            old = constant(self.shift.inputs[index])
+            assert old is not None
+            column = bias if self.weight_index == 1 else bias[:, None]
+            set_constant(graph, self.shift, index, old.astype(np.float64) + column)
+
+
+@dataclass(frozen=True)
+class NormLayer(Layer):
+    """BatchNormalization as C layers of one weight: y = s·x + o, s = γ/√(σ²+ε), o = β − s·μ."""
+
+    def _deviation(self) -> Double:
+        return np.sqrt(self.weight(4) + float(attribute(self.node, "epsilon", 1e-5)))
+
+    def matrix(self) -> Double:
+        return (self.weight(1) / self._deviation())[:, None, None, None]
+
+    def bias(self) -> Double:
+        return self.weight(2) - self.matrix().ravel() * self.weight(3)
+
+    def arrays(self, matrix: Double, bias: Double) -> Patch:
+        scale = matrix.ravel()
+        return {1: scale * self._deviation(), 2: bias + scale * self.weight(3)}
+
+    def reestimated(self, mean: Double, variance: Double) -> tuple[Double, Double]:
+        """The same γ and β with the statistics of another input: what re-estimation in training mode would give."""
+        deviation = np.sqrt(variance + float(attribute(self.node, "epsilon", 1e-5)))
+        scale = self.weight(1) / deviation
+        return scale[:, None, None, None], self.weight(2) - scale * mean
+
+
+def set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
+    """Give `node` a constant in the type it had there (the weight's where there was none); others keep theirs."""
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    old = node.inputs[index]
+    like = old if old is not None else node.inputs[1]
+    assert like is not None and like.const_value is not None
+    kind = like.const_value.dtype
+    array = np.ascontiguousarray(array.astype(kind.numpy()))
+    if old is not None and len(list(old.uses())) == 1 and not old.is_graph_output():
+        old.const_value = ir.Tensor(array, dtype=kind, name=old.name)
+        old.shape = ir.Shape(array.shape)
+        return
+    name = f"{node.name}.refitted.{index}"
+    value = ir.Value(
+        name=name,
+        const_value=ir.Tensor(array, dtype=kind, name=name),
+        type=ir.TensorType(kind),
+        shape=ir.Shape(array.shape),
+    )
+    graph.register_initializer(value)
+    node.replace_input_with(index, value)
+    if old is not None and not old.uses() and not old.is_graph_output():
+        del graph.initializers[old.name or ""]

@@ -1,0 +1,70 @@
+"""What compensation can be told, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from prunec.diagnostics import Diagnostic
+
+Method = Literal["none", "bias", "lsq", "auto"]
+Progress = Callable[[int, int, str], None]
+"""(layers done, layers in all, name of the layer)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """`method`: which candidates compete: the sliced weights only, a corrected bias, least squares, or all.
+
+    `dampings`: λ of the ridge towards the sliced weights, relative to diag(H). `residual`: where a layer is added to
+    an earlier value, also correct that value's error. `patch_limit`: most unknowns per output channel that are solved
+    exactly; larger kernels share one channel map over all their positions. `rows_per_unknown`, `min_rows`, `max_rows`:
+    how many output positions a fit sees. `gate`: keep the result only if the model's own held-out outputs improve.
+    `ram_bytes`: activations kept in memory before they go to a temporary folder in `folder` (default: the system's).
+    """
+
+    method: Method = "auto"
+    dampings: tuple[float, ...] = (1e-6, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    residual: bool = True
+    patch_limit: int = 2304
+    rows_per_unknown: int = 16
+    min_rows: int = 4096
+    max_rows: int = 32768
+    gate: bool = True
+    seed: int = 0
+    threads: int = 1
+    ram_bytes: int = 256 * 1024**2
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class CompensationRecord:
+    """What happened to one layer.
+
+    Errors are ‖y_dense − y‖²/‖y_dense‖² of its output (the sum's, where `residual`) on held-out data; `rows` output
+    positions were fitted; `damping` is 0 where none applies.
+    """
+
+    layer: str
+    method: str
+    damping: float
+    rows: int
+    error_none: float
+    error_chosen: float
+    residual: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """The refitted model; `error_none` and `error_chosen` are those of the model's outputs on held-out data."""
+
+    model: ir.Model
+    records: tuple[CompensationRecord, ...]
+    warnings: tuple[Diagnostic, ...]
+    error_none: float
+    error_chosen: float

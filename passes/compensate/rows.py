@@ -1,0 +1,122 @@
+"""Patches and targets as rows: y = W z + b for a sample of output positions.
+
+For output position o and kernel position k of one spatial axis, a Conv reads input o·stride + k·dilation − pad, a
+ConvTranspose reads i where i·stride + k·dilation − pad = o (none if that has no integer solution). Positions outside
+the input read a row of zeros. Products have one kernel position, and every row is its own patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunec.graph.rules.base import attribute
+from prunec.passes.compensate.layers import ConvLayer, Layer
+
+Index = npt.NDArray[np.int64]
+
+
+def channel_rows(array: np.ndarray, axis: int) -> np.ndarray:
+    """[positions, channels] of a tensor, positions in row-major order of the other axes."""
+    moved: np.ndarray = np.moveaxis(array, axis, -1)
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def position_count(array: np.ndarray, axis: int) -> int:
+    return array.size // array.shape[axis] if array.shape[axis] else 0
+
+
+class Patches:
+    """Patches of one batch: x is the layer's input, `out_shape` the shape of its output."""
+
+    def __init__(self, layer: Layer, x: np.ndarray, out_shape: Sequence[int]) -> None:
+        self.is_conv = isinstance(layer, ConvLayer)
+        self.groups = layer.groups if isinstance(layer, ConvLayer) else 1
+        rows = channel_rows(x, layer.data_axis)
+        if not isinstance(layer, ConvLayer):
+            self.rows = rows
+            self.by_channel = layer.node.op_type == "BatchNormalization"
+            return
+        self.by_channel = False
+        self.rows = np.concatenate([rows, np.zeros((1, rows.shape[1]), rows.dtype)])
+        self.sizes = x.shape[2:]
+        self.out_sizes = tuple(out_shape[2:])
+        self.axes = [axis_table(layer, a, self.sizes[a], self.out_sizes[a]) for a in range(len(self.sizes))]
+
+    def take(self, positions: Index) -> np.ndarray:
+        """z [g, R, K·C/g] of the given output positions (flat, over batch and space)."""
+        if self.by_channel:
+            return self.rows[positions].T[:, :, None]
+        if not self.is_conv:
+            return self.rows[positions][None]
+        found: np.ndarray = self.rows[self._inputs(positions)]
+        count, kernel, channels = found.shape
+        grouped = found.reshape(count, kernel, self.groups, channels // self.groups).transpose(2, 0, 1, 3)
+        return grouped.reshape(self.groups, count, -1)
+
+    def _inputs(self, positions: Index) -> Index:
+        """[R, K] rows that each output position reads; the last row is the zero one."""
+        rank = len(self.sizes)
+        places: list[Index] = []
+        rest = positions
+        for size in reversed(self.out_sizes):
+            rest, place = np.divmod(rest, size)
+            places.insert(0, place)
+        flat = rest.reshape(-1, *([1] * rank))
+        inside = np.ones((1,) * (rank + 1), bool)
+        for a, place in enumerate(places):
+            own = self.axes[a][place]
+            own = own.reshape(len(own), *([1] * a), -1, *([1] * (rank - 1 - a)))
+            flat = flat * self.sizes[a] + np.maximum(own, 0)
+            inside = inside & (own >= 0)
+        flat = np.where(inside, flat, len(self.rows) - 1)
+        return flat.reshape(len(positions), -1)
+
+
+def axis_table(layer: ConvLayer, axis: int, size: int, out_size: int) -> Index:
+    """[out_size, k]: the input position that output o and kernel position k read, −1 for none."""
+    node = layer.node
+    kernel = kernel_lengths(node)[axis]
+    stride, dilation = (_ints(node, name, axis, 1) for name in ("strides", "dilations"))
+    reach = np.arange(kernel) * dilation
+    out = np.arange(out_size)
+    if layer.is_transposed:
+        total = stride * (size - 1) + _ints(node, "output_padding", axis, 0) + reach[-1] + 1 - out_size
+        shifted = out[:, None] + _pad(node, axis, total) - reach
+        table = np.where(shifted % stride == 0, shifted // stride, -1)
+    else:
+        total = (out_size - 1) * stride + reach[-1] + 1 - size
+        table = out[:, None] * stride + reach - _pad(node, axis, total)
+    return np.where((table >= 0) & (table < size), table, -1)
+
+
+def kernel_lengths(node: ir.Node) -> list[int]:
+    weight = node.inputs[1]
+    assert weight is not None and weight.shape is not None
+    return [int(d) for d in list(weight.shape)[2:]]  # type: ignore[arg-type]
+
+
+def _pad(node: ir.Node, axis: int, total: int) -> int:
+    """Padding before the first element; `total` is what automatic padding has to spread."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode == "VALID":
+        return 0
+    if not mode.startswith("SAME") and attribute(node, "output_shape") is None:
+        return _ints(node, "pads", axis, 0)
+    total = max(total, 0)
+    return total // 2 if mode == "SAME_UPPER" else total - total // 2
+
+
+def _ints(node: ir.Node, name: str, axis: int, default: int) -> int:
+    values = attribute(node, name)
+    return default if values is None else int(values[axis])
+
+
+def sample(random: np.random.Generator, available: int, wanted: int) -> Index:
+    """Sorted positions, all of them where no more are wanted than there are."""
+    if wanted >= available:
+        return np.arange(available)
+    return np.sort(random.choice(available, wanted, replace=False))

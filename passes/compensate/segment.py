@@ -1,0 +1,90 @@
+"""Parts of a model as ONNX Runtime sessions: a list of nodes, the values they read, the values that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from onnx import helper
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """Values of the surrounding graph that a node needs, those that its inner graphs capture included."""
+    found = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        for graph in _graphs(attribute):
+            inner = set(graph.inputs) | set(graph.initializers.values())
+            for child in graph:
+                inner |= set(child.outputs)
+            captured = [value for child in graph for value in reads(child)] + list(graph.outputs)
+            found += [value for value in captured if value not in inner]
+    return list(dict.fromkeys(found))
+
+
+def _graphs(attribute: ir.Attr) -> Iterable[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.value]
+    return list(attribute.value) if attribute.type == ir.AttributeType.GRAPHS else []
+
+
+class Segment:
+    """A session over `nodes`. `feeds` shows names, types and ranks of the inputs; a weight among them becomes one."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        nodes: Sequence[onnx.NodeProto],
+        weights: Iterable[ir.Value],
+        feeds: Feeds,
+        outputs: Sequence[str],
+        threads: int,
+    ) -> None:
+        given = dict(feeds)
+        graph = helper.make_graph(
+            list(nodes),
+            "segment",
+            [_input(name, array) for name, array in given.items()],
+            [onnx.ValueInfoProto(name=name) for name in outputs],
+            [_tensor(value) for value in weights if value.name not in given],
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
+        proto = helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = tuple(given)
+        self.outputs = tuple(outputs)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        wanted = {name: feeds[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(list(self.outputs), wanted), strict=True))
+
+
+def proto_of(node: ir.Node) -> onnx.NodeProto:
+    return ir.serde.serialize_node(node)
+
+
+def _input(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+    """Only the rank is stated: lengths may differ from batch to batch."""
+    is_text = array.dtype == object
+    kind = int(onnx.TensorProto.STRING) if is_text else helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
+
+
+def _tensor(value: ir.Value) -> onnx.TensorProto:
+    tensor = value.const_value
+    assert tensor is not None
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    proto = ir.serde.serialize_tensor(tensor)
+    proto.name = value.name or ""
+    return proto

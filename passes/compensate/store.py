@@ -1,0 +1,72 @@
+"""Activations of all calibration batches between two segments: in memory up to a limit, then in a temporary folder.
+
+The folder is removed when the store is closed, whatever happened (also on Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+Key = tuple[str, str, int]
+"""(model, value name, batch number)."""
+
+SMALL_BYTES = 4096
+"""Arrays that are never worth a file."""
+
+
+class ActivationStore:
+    """A mapping from `Key` to arrays with a limit on memory. Arrays handed out must not be written to."""
+
+    def __init__(self, ram_bytes: int, folder: Path | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="prunec-activations-", dir=folder)
+        self.folder = Path(self._temporary.name)
+        self._ram_bytes = ram_bytes
+        self._arrays: dict[Key, np.ndarray] = {}
+        self._files: dict[Key, Path] = {}
+        self._used = 0
+        self._written = 0
+
+    def put(self, key: Key, array: np.ndarray) -> None:
+        if array.nbytes <= SMALL_BYTES or array.dtype == object or self._used + array.nbytes <= self._ram_bytes:
+            self._arrays[key] = array
+            self._used += array.nbytes
+            return
+        path = self.folder / f"{self._written}.npy"
+        self._written += 1
+        np.save(path, array)
+        self._files[key] = path
+
+    def get(self, key: Key) -> np.ndarray:
+        array = self._arrays.get(key)
+        if array is None:
+            array = np.load(self._files[key])
+        return array
+
+    def drop(self, key: Key) -> None:
+        array = self._arrays.pop(key, None)
+        if array is not None:
+            self._used -= array.nbytes
+        path = self._files.pop(key, None)
+        if path is not None:
+            path.unlink()
+
+    def names(self) -> set[tuple[str, str]]:
+        """(model, value name) of everything that is held."""
+        return {key[:2] for key in (*self._arrays, *self._files)}
+
+    def close(self) -> None:
+        self._arrays.clear()
+        self._files.clear()
+        self._temporary.cleanup()
+
+    def __enter__(self) -> ActivationStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

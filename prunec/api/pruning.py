@@ -19,7 +19,7 @@ from prunec.passes.mask_channels import mask_channels
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
 from prunec.verify.checker import Outcome
-from prunec.verify.exactness import exactness_record, prove
+from prunec.verify.exactness import exactness_record, prove, prove_groups
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, QualityRecord
@@ -65,7 +65,8 @@ def prune(
     stages.save("cut", cut)
     progress("proving the cut", 0, 0)
     outcomes = prove(dense, analysis, alive, cut_model=cut, seed=seed, threads=threads, spare=spare)
-    exactness = exactness_record(outcomes, analysis, alive)
+    groups = prove_groups(dense, analysis, alive, seed=seed, threads=threads, spare=spare)
+    exactness = exactness_record(outcomes, analysis, alive, groups)
     method = options.chosen_recipe().compensation if compensates else "none"
     if method == "none":
         stages.save("model", cut)

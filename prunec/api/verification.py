@@ -28,7 +28,7 @@ from prunec.package.manifest import PLAN
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
 from prunec.plan.replay import check_plan
-from prunec.verify.exactness import exactness_record, prove
+from prunec.verify.exactness import exactness_record, prove, prove_groups
 from prunec.verify.inputs import first_that_runs
 from prunec.verify.metrics import is_inexact
 from prunec.verify.ort_errors import ORT_ERRORS
@@ -86,7 +86,8 @@ def verify(
     alive = dense.analysis.alive(plan.keeps())
     cut = slice_channels(dense.canonical, dense.analysis, alive)
     outcomes = prove(dense.canonical, dense.analysis, alive, cut_model=cut, seed=seed, threads=threads)
-    exactness = exactness_record(outcomes, dense.analysis, alive)
+    groups = prove_groups(dense.canonical, dense.analysis, alive, seed=seed, threads=threads)
+    exactness = exactness_record(outcomes, dense.analysis, alive, groups)
     model = ir.load(opened.model_path)
     _check_shapes(cut, model)
     progress("judging quality", 0, 0)

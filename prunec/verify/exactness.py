@@ -19,11 +19,16 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
+from prunec.graph.cost import model_macs
 from prunec.verify import float64
 from prunec.verify.checker import FLOAT32_TOLERANCE, FLOAT64_MACS, Checker, Outcome, Trial
-from prunec.verify.culprit import cut_groups
+from prunec.verify.culprit import cut_groups, only
 from prunec.verify.inputs import Feeds
-from prunec.verify.records import ExactnessRecord
+from prunec.verify.records import ExactnessRecord, GroupError
+
+GROUP_MACS = 2e9
+GROUP_LIMIT = 64
+"""Up to these, every group is checked on its own as well."""
 
 
 def check_exactness(
@@ -50,13 +55,19 @@ def check_exactness(
     return exactness_record(outcomes, analysis, alive)
 
 
-def exactness_record(outcomes: Sequence[Outcome], analysis: Analysis, alive: np.ndarray) -> ExactnessRecord:
+def exactness_record(
+    outcomes: Sequence[Outcome],
+    analysis: Analysis,
+    alive: np.ndarray,
+    groups: tuple[GroupError, ...] | None = None,
+) -> ExactnessRecord:
     """The record of a proof that passed."""
     return ExactnessRecord(
         class_a_max_rel=max(outcome.float32 for outcome in outcomes),
         groups_checked=len(cut_groups(analysis, alive)),
         passed=True,
         tolerance=FLOAT32_TOLERANCE,
+        groups=groups,
     )
 
 
@@ -88,6 +99,37 @@ def prove(
             raise checker.refusal(trial, outcome)
         outcomes.append(outcome)
     return outcomes
+
+
+def prove_groups(
+    canonical: ir.Model,
+    analysis: Analysis,
+    alive: np.ndarray,
+    *,
+    seed: int,
+    threads: int = 1,
+    spare: Feeds | None = None,
+    macs: float = GROUP_MACS,
+) -> tuple[GroupError, ...] | None:
+    """The float32 error of each cut group alone; None where all the runs together would cost more than `macs`.
+
+    Raises:
+        GateError PC501: the numbers differ, as in `prove`.
+    """
+    groups = cut_groups(analysis, alive)
+    if len(groups) > GROUP_LIMIT or 2 * len(groups) * model_macs(canonical) > macs:
+        return None
+    if float64.has_half_precision(canonical):
+        canonical = float64.with_floats(canonical, ir.DataType.FLOAT)
+    quick, thorough = (Checker(canonical, analysis, threads, limit, spare) for limit in (0.0, FLOAT64_MACS))
+    errors = []
+    for group in groups:
+        trial = Trial(f"{group.id} alone", only(analysis, alive, [group.id]), seed)
+        outcome = quick.check(trial)
+        if not outcome.passed and not thorough.check(trial).passed:
+            raise thorough.refusal(trial, outcome)
+        errors.append(GroupError(id=group.id, kind=group.kind, max_rel=outcome.float32, passed=True))
+    return tuple(errors)
 
 
 def random_trial(analysis: Analysis, seed: int) -> Trial:

@@ -14,7 +14,7 @@ from prunec.graph import Analysis, analyse
 from prunec.passes.slice_channels import slice_channels
 from prunec.verify import checker
 from prunec.verify.culprit import find_culprit
-from prunec.verify.exactness import check_exactness, prove, random_trial
+from prunec.verify.exactness import check_exactness, prove, prove_groups, random_trial
 from tests.graph.builder import Builder
 from tests.graph.checks import prepare
 
@@ -100,6 +100,14 @@ def test_a_cut_that_does_not_run_is_refused() -> None:
     target.inputs[1].const_value = conv.inputs[1].const_value
     with pytest.raises(GateError, match="does not run"):
         check_exactness(model, analysis, alive, cut_model=broken, seed=0)
+
+
+def test_every_group_is_checked_alone_where_that_is_cheap() -> None:
+    model, analysis = chain()
+    errors = prove_groups(model, analysis, half(analysis, ["g1", "g3"]), seed=0)
+    assert errors is not None and [(error.id, error.kind) for error in errors] == [("g1", "A"), ("g3", "A")]
+    assert all(error.max_rel <= 1e-5 and error.passed for error in errors)
+    assert prove_groups(model, analysis, half(analysis), seed=0, macs=1) is None
 
 
 def test_float64_is_skipped_beyond_its_budget_and_says_so() -> None:

@@ -20,9 +20,13 @@ def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRe
     """Shares that are gone, counted on the models themselves; `requested` in the budget's own unit."""
     return SparsityRecord(
         requested=round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
-        realised_params=1 - parameter_count(pruned) / max(parameter_count(dense), 1),
-        realised_flops=1 - model_macs(pruned) / max(model_macs(dense), 1),
+        realised_params=_gone(parameter_count(dense), parameter_count(pruned)),
+        realised_flops=_gone(model_macs(dense), model_macs(pruned)),
     )
+
+
+def _gone(before: int, after: int) -> float:
+    return 1 - after / before if before else 0.0
 
 
 def compensation_records(records: Sequence[Compensation]) -> tuple[CompensationRecord, ...] | None:

@@ -67,7 +67,7 @@ def exactness_record(
         groups_checked=len(cut_groups(analysis, alive)),
         passed=True,
         tolerance=FLOAT32_TOLERANCE,
-        groups=groups,
+        groups=groups or None,
     )
 
 

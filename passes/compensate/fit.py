@@ -36,8 +36,8 @@ class Fit:
         self.pairs, self.layer, self.options = pairs, pairs.layer, options
         self.seed = [options.seed, number]
         self.start, self.bias = self.layer.matrix(), self.layer.bias()
-        self.groups, self.outputs, kernel, channels = self.start.shape
-        self.unknowns = kernel * channels
+        self.groups, self.outputs = self.start.shape[:2]
+        self.unknowns: int = self.start.shape[2] * self.start.shape[3]
         self.is_large = self.unknowns > options.patch_limit
         self.rows = 0
         self._known: Moments | None = None
@@ -140,7 +140,8 @@ class Fit:
     def _shifted(self, moments: Moments, matrix: Double) -> Double:
         """b' = E[t] − W E[z]."""
         flat = matrix.reshape(self.groups, self.outputs, self.unknowns)
-        return (moments.target_mean - np.einsum("gmn,gn->gm", flat, moments.mean)).ravel()
+        bias: Double = moments.target_mean - np.einsum("gmn,gn->gm", flat, moments.mean)
+        return bias.ravel()
 
 
 def _escalated(asked: float, used: float) -> tuple[str, ...]:

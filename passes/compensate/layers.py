@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.shapes import constant, dims, is_constant
+from prunec.passes.compensate.constants import set_constant
 from prunec.passes.compensate.segment import proto_of
 
 Double = npt.NDArray[np.float64]
@@ -202,29 +203,3 @@ class NormLayer(Layer):
         deviation = np.sqrt(variance + float(attribute(self.node, "epsilon", 1e-5)))
         scale = self.weight(1) / deviation
         return scale[:, None, None, None], self.weight(2) - scale * mean
-
-
-def set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
-    """Give `node` a constant in the type it had there (the weight's where there was none); others keep theirs."""
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    old = node.inputs[index]
-    like = old if old is not None else node.inputs[1]
-    assert like is not None and like.const_value is not None
-    kind = like.const_value.dtype
-    array = np.ascontiguousarray(array.astype(kind.numpy()))
-    if old is not None and len(list(old.uses())) == 1 and not old.is_graph_output():
-        old.const_value = ir.Tensor(array, dtype=kind, name=old.name)
-        old.shape = ir.Shape(array.shape)
-        return
-    name = f"{node.name}.refitted.{index}"
-    value = ir.Value(
-        name=name,
-        const_value=ir.Tensor(array, dtype=kind, name=name),
-        type=ir.TensorType(kind),
-        shape=ir.Shape(array.shape),
-    )
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
-    if old is not None and not old.uses() and not old.is_graph_output():
-        del graph.initializers[old.name or ""]

@@ -49,12 +49,14 @@ class Patches:
     def take(self, positions: Index) -> np.ndarray:
         """z [g, R, K·C/g] of the given output positions (flat, over batch and space)."""
         if self.by_channel:
-            return self.rows[positions].T[:, :, None]
+            columns: np.ndarray = self.rows[positions].T
+            return columns[:, :, None]
         if not self.is_conv:
-            return self.rows[positions][None]
+            plain: np.ndarray = self.rows[positions]
+            return plain[None]
         found: np.ndarray = self.rows[self._inputs(positions)]
         count, kernel, channels = found.shape
-        grouped = found.reshape(count, kernel, self.groups, channels // self.groups).transpose(2, 0, 1, 3)
+        grouped: np.ndarray = found.reshape(count, kernel, self.groups, channels // self.groups).transpose(2, 0, 1, 3)
         return grouped.reshape(self.groups, count, -1)
 
     def _inputs(self, positions: Index) -> Index:

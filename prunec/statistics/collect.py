@@ -89,17 +89,28 @@ def collect(
     """
     if not needs:
         return {}
-    if cache_dir is not None:
-        from prunec.statistics import cache
+    if cache_dir is None:
+        return _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
+    from prunec.statistics import cache
 
-        path = cache.entry(cache_dir, model, calibration.fingerprint, needs, seed, limits)
-        found = cache.read(path)
-        if found is None:
-            found = collect(
-                model, analysis, calibration, needs, threads=threads, seed=seed, limits=limits, progress=progress
-            )
-            cache.write(path, found)
-        return found
+    path = cache.entry(cache_dir, model, calibration.fingerprint, needs, seed, limits)
+    found = cache.read(path)
+    if found is None:
+        found = _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
+        cache.write(path, found)
+    return found
+
+
+def _collect(
+    model: ir.Model,
+    analysis: Analysis,
+    calibration: CalibrationData,
+    needs: frozenset[Needs],
+    threads: int,
+    seed: int,
+    limits: Limits,
+    progress: Progress | None,
+) -> dict[str, LayerStatistics]:
     values = {value.name: value for node in model.graph for value in node.inputs if value is not None}
     inputs = {node.name or "": node.inputs for node in model.graph}
     places = {c.node: (inputs[c.node][c.data_index], c.axis) for c in analysis.consumers if c.weight_index is not None}

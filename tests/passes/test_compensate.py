@@ -1,0 +1,240 @@
+"""Compensation as a whole: what it restores, what it never does, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from prunec.diagnostics import PrunecError
+from prunec.passes.compensate import Compensated, Options, compensate, driver
+from tests.graph.checks import run
+from tests.passes.compensate_samples import NETS, Case, Data, input_shape, random_case, redundant_case
+
+
+def refit(case: Case, data: Data | None = None, **options: object) -> Compensated:
+    data = data or Data(input_shape(case.dense))
+    chosen = dataclasses.replace(Options(), **options)  # type: ignore[arg-type]
+    return compensate(case.dense, case.cut, case.analysis, case.alive, data, chosen)
+
+
+def bytes_of(model: ir.Model) -> bytes:
+    return ir.to_proto(model).SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_redundant_channels_cost_nothing_after_compensation(name: str) -> None:
+    case = redundant_case(name)
+    found = refit(case)
+    assert found.error_none > 1e-4, "the cut does no harm: nothing is tested"
+    assert found.error_chosen < 1e-9
+    fresh = Data(input_shape(case.dense), seed=99, fit=0, held=1).batches[0]
+    (wanted,), (refitted,) = run(case.dense, {"x": fresh}), run(found.model, {"x": fresh})
+    assert np.abs(wanted - refitted).max() < 2e-5 * np.abs(wanted).max()
+
+
+def test_a_linear_combination_of_kept_channels_comes_back() -> None:
+    case = redundant_case("conv_relu_conv")
+    dense = case.dense.clone()
+    relu = next(node for node in dense.graph if node.op_type == "Relu")
+    relu.outputs[0].replace_all_uses_with(relu.inputs[0])  # type: ignore[arg-type]
+    dense.graph.remove(relu)
+    weight, bias = (value for value in next(iter(dense.graph)).inputs[1:3])
+    mix = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+    for value in (weight, bias):
+        assert value is not None and value.const_value is not None
+        array = value.const_value.numpy().copy()
+        array[6:] = np.tensordot(mix, array[:6], 1)
+        value.const_value = ir.tensor(array, name=value.name)
+    from tests.graph.checks import prepare
+
+    model, analysis = prepare(dense)
+    from prunec.passes.slice_channels import slice_channels
+
+    free = next(group for group in analysis.groups if group.pinned is None)
+    alive = analysis.alive({free.id: np.arange(8) < 6})
+    found = refit(Case(model, slice_channels(model, analysis, alive), analysis, alive))
+    assert found.error_none > 1e-3 and found.error_chosen < 1e-9
+
+
+@pytest.mark.parametrize("method", ["bias", "lsq", "auto"])
+@pytest.mark.parametrize("name", NETS)
+def test_no_step_makes_the_held_out_error_worse(name: str, method: str) -> None:
+    case = random_case(name)
+    found = refit(case, method=method)
+    assert not found.warnings
+    for record in found.records:
+        assert record.error_chosen <= record.error_none
+        assert (record.method == "none") == (record.error_chosen == record.error_none)
+    assert found.error_chosen <= found.error_none
+    if method != "bias":
+        assert found.error_chosen < 0.8 * found.error_none
+
+
+def test_least_squares_beat_the_bias_and_the_bias_beats_nothing() -> None:
+    errors = {m: refit(random_case("conv_relu_conv"), method=m).error_chosen for m in ("none", "bias", "lsq")}
+    assert errors["lsq"] < 0.8 * errors["bias"] < 0.7 * errors["none"]
+
+
+def test_the_residual_target_corrects_the_drift_of_the_sum() -> None:
+    case = random_case("residual", seed=2)
+    data = Data(input_shape(case.dense), fit=60, held=15)
+    plain, summed = refit(case, data, residual=False), refit(case, data)
+    assert any(record.residual for record in summed.records)
+    assert not any(record.residual for record in plain.records)
+    assert summed.error_chosen < 0.98 * plain.error_chosen
+
+
+def test_neither_model_is_changed() -> None:
+    case = random_case("residual")
+    before = bytes_of(case.dense), bytes_of(case.cut)
+    found = refit(case)
+    assert (bytes_of(case.dense), bytes_of(case.cut)) == before
+    assert bytes_of(found.model) != before[1]
+
+
+def test_nothing_cut_is_nothing_to_do() -> None:
+    case = random_case("residual", share=0.0)
+    found = refit(case)
+    assert {record.method for record in found.records} == {"none"}
+    assert {record.notes for record in found.records} == {("its input has not changed",)}
+    assert bytes_of(found.model) == bytes_of(case.cut)
+
+
+def test_the_same_inputs_give_the_same_bytes_in_memory_and_on_disk(tmp_path: Path) -> None:
+    case = random_case("pre_activation")
+    first, second = refit(case), refit(case, ram_bytes=0, folder=tmp_path)
+    assert bytes_of(first.model) == bytes_of(second.model)
+    assert first.records == second.records
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_leaves_no_files(tmp_path: Path) -> None:
+    case = random_case("residual")
+    seen: list[int] = []
+
+    def interrupt(done: int, total: int, layer: str) -> None:
+        if done == 2:
+            seen.extend(len(list(folder.iterdir())) for folder in tmp_path.iterdir())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compensate(
+            case.dense,
+            case.cut,
+            case.analysis,
+            case.alive,
+            Data([2, 3, 10, 10]),
+            Options(ram_bytes=0, folder=tmp_path),
+            interrupt,
+        )
+    assert seen and seen[0] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_gone_as_soon_as_nobody_needs_them(tmp_path: Path) -> None:
+    """A chain keeps the inputs and outputs of one layer, however long it is."""
+    case = random_case("residual")
+    data = Data([2, 3, 10, 10], fit=4, held=1)
+    names: list[int] = []
+
+    def count(done: int, total: int, layer: str) -> None:
+        names.extend(len(list(folder.iterdir())) // 5 for folder in tmp_path.iterdir())
+
+    options = Options(ram_bytes=0, folder=tmp_path)
+    compensate(case.dense, case.cut, case.analysis, case.alive, data, options, count)
+    assert max(names) <= 6
+
+
+def test_activations_that_are_not_finite_are_an_error() -> None:
+    data = Data([2, 3, 10, 10])
+    data.batches[1][0, 0, 3, 3] = np.nan
+    with pytest.raises(PrunecError, match="PC330"):
+        refit(random_case("conv_relu_conv"), data)
+
+
+@pytest.mark.parametrize(("fit", "held"), [(0, 3), (3, 0)])
+def test_missing_samples_are_an_error(fit: int, held: int) -> None:
+    with pytest.raises(PrunecError, match="PC331"):
+        refit(random_case("conv_relu_conv"), Data([2, 3, 10, 10], fit=fit, held=held))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("trouble", ["constant", "outliers", "one sample", "dead"])
+def test_hard_data_neither_fails_nor_makes_things_worse(name: str, trouble: str) -> None:
+    case = random_case(name)
+    data = Data(input_shape(case.dense), fit=1 if trouble == "one sample" else 6, held=2)
+    if trouble == "constant":
+        data.batches = [np.full_like(batch, 0.7) for batch in data.batches]
+    if trouble == "outliers":
+        for batch in data.batches:
+            batch.reshape(-1)[::97] *= 10
+    if trouble == "dead":
+        for batch in data.batches:
+            batch[:, 0] = 0
+    found = refit(case, data)
+    assert found.error_chosen <= found.error_none
+    assert any(record.method not in ("none", "skipped") for record in found.records)
+
+
+def test_half_precision_stays_half_precision() -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tests.graph.checks import prepare
+
+    case = random_case("conv_relu_conv")
+    proto = ir.to_proto(case.dense)
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for info in (*proto.graph.input, *proto.graph.output):
+        shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
+        info.CopyFrom(helper.make_tensor_value_info(info.name, TensorProto.FLOAT16, shape))
+    del proto.graph.value_info[:]
+    from prunec.passes.slice_channels import slice_channels
+
+    dense, analysis = prepare(ir.from_proto(proto))
+    half = Case(dense, slice_channels(dense, analysis, case.alive), analysis, case.alive)
+    found = refit(half, Data([2, 3, 10, 10], dtype="f2"))
+    assert found.error_chosen < 0.8 * found.error_none
+    kinds = {value.dtype for value in found.model.graph.initializers.values()}
+    assert kinds == {ir.DataType.FLOAT16}
+
+
+def test_a_shared_weight_is_left_and_the_record_says_so() -> None:
+    from prunec.passes.slice_channels import slice_channels
+    from tests.graph.builder import Builder
+    from tests.graph.checks import prepare
+
+    b = Builder(seed=5)
+    x = b.input("x", [2, 3, 8, 8])
+    first = b.relu(b.conv(x, 6))
+    weight = b.weight(6, 6, 3, 3)
+    y = b.op("Conv", [first, weight], pads=[1] * 4)
+    b.output(b.op("Conv", [b.relu(y), weight], pads=[1] * 4))
+    dense, analysis = prepare(b.model())
+    alive = analysis.alive({})
+    cut = slice_channels(dense, analysis, alive)
+    found = refit(Case(dense, cut, analysis, alive))
+    skipped = [record for record in found.records if record.method == "skipped"]
+    assert len(skipped) == 2 and all("is shared" in record.notes[0] for record in skipped)
+
+
+def test_a_result_that_helps_no_output_is_dropped_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case("conv_relu_conv")
+    monkeypatch.setattr(driver, "_output_errors", lambda *_: [0.1, 0.2])
+    found = refit(case)
+    assert bytes_of(found.model) == bytes_of(case.cut)
+    assert [warning.code for warning in found.warnings] == ["PC333"]
+    assert found.error_chosen == found.error_none == 0.1
+    assert not refit(case, gate=False).warnings
+
+
+def test_large_kernels_share_one_channel_map_and_are_fitted_in_row_space() -> None:
+    exact = refit(redundant_case("conv_relu_conv"), patch_limit=8)
+    assert exact.error_chosen < 1e-6
+    found = refit(random_case("conv_relu_conv"), patch_limit=8)
+    assert found.error_chosen < 0.8 * found.error_none
+    assert any("unknowns from" in note for record in found.records for note in record.notes)

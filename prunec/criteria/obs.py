@@ -7,9 +7,6 @@ With C = Cov(x) (damped), removing the positions P of a channel and refitting th
 summed over all consumers; conv: every kernel position is a layer of its own over the same channels. Hassibi & Stork
 (1993); the pooled form: OBSPA (arXiv 2403.18955).
 
-A covariance of C positions from n samples explains too much: with n ≤ C everything. So with ρ = C / (C + n) the score
-is (1 − ρ)·I(c) + ρ·Var(x)·‖W‖², compensation being believed as far as there are samples for it.
-
 Two simplifications, each said in a note. Where no covariance was kept (the layer is too wide), the compensation is not
 known and Var(x_j)·‖W_:j‖², an upper bound in the same units, takes its place. Where a channel has several positions
 (a flattened map, an attention head) on an axis longer than `BLOCK_LIMIT`, its positions are scored one by one.
@@ -46,25 +43,17 @@ class OptimalBrainSurgeon:
 def saliency(columns: Columns, size: int, context: ScoreContext) -> np.ndarray:
     """What one consumer loses with each channel, float64 [size]."""
     seen = context.layer(columns.consumer)
-    uncompensated = per_channel(fluctuation(columns, context), columns.index, size)
+    where = columns.consumer.node
     if seen.inverse_diag is None:
         reason = seen.limited or "its covariance was not collected"
-        message = f"scored by Var(x)·‖W‖² instead of the exact saliency: {reason}"
-        context.note("PC212", message, columns.consumer.node)
-        return uncompensated
-    doubt = len(columns.index) / (len(columns.index) + seen.count)
-    return (1 - doubt) * compensated(columns, size, seen.inverse_diag, context) + doubt * uncompensated
-
-
-def compensated(columns: Columns, size: int, inverse_diag: np.ndarray, context: ScoreContext) -> np.ndarray:
-    """I(c) of one consumer, float64 [size]."""
+        context.note("PC212", f"scored by Var(x)·‖W‖² instead of the exact saliency: {reason}", where)
+        return per_channel(fluctuation(columns, context), columns.index, size)
     counts = np.bincount(columns.index[columns.index >= 0], minlength=size)
-    if counts.max() > 1:
+    if counts.max() > 1 and seen.covariance is not None:
         if len(columns.index) <= BLOCK_LIMIT:
             return block_saliency(columns, context.inverse(columns.consumer), counts)
-        message = f"channels of up to {counts.max()} positions are scored position by position"
-        context.note("PC212", message, columns.consumer.node)
-    single = row_norms(columns.weight, 2) / np.maximum(inverse_diag, np.finfo(np.float64).tiny)
+        context.note("PC212", f"channels of up to {counts.max()} positions are scored position by position", where)
+    single = row_norms(columns.weight, 2) / np.maximum(seen.inverse_diag, np.finfo(np.float64).tiny)
     return per_channel(single, columns.index, size)
 
 

@@ -130,5 +130,5 @@ def test_the_manifest_reads_back_what_it_wrote(tmp_path: Path) -> None:
 
 
 def test_a_source_name_has_no_folder_and_is_text() -> None:
-    record = source_record(Path("/home/me/m\udcff.onnx"), "0")
+    record = source_record(Path("/data/m\udcff.onnx"), "0")
     assert record.name == "m?.onnx"

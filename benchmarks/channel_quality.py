@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 import prunec.models as zoo
 from prunec.api.opening import Opened, open_model
+from prunec.api.planning import default_samples
 from prunec.backends.onnx.session import make_session, run
 from prunec.criteria import ScoreContext, create
 from prunec.frontend.calibration import Calibration, open_calibration
@@ -57,13 +58,16 @@ class Row:
 class Subject:
     """One zoo model with everything that its rows share."""
 
-    def __init__(self, name: str, samples: int, test_samples: int | None, seed: int) -> None:
+    def __init__(self, name: str, samples: int | None, test_samples: int | None, seed: int) -> None:
         found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
         assert found.calib is not None and found.metric is not None, f"{name} has no data"
         self.name, self.entry, self.seed, self.test_samples = name, found.entry, seed, test_samples
         self.path = found.path
         self.opened: Opened = open_model(found.path)
-        self.calibration: Calibration = open_calibration(found.calib, self.opened.canonical, samples=samples, seed=seed)
+        count = samples or default_samples(self.opened.canonical)
+        self.calibration: Calibration = open_calibration(
+            found.calib, self.opened.canonical, samples=count, seed=seed, demanded=samples is not None
+        )
         self.metric = load_metric(found.metric)
         self.statistics = collect(
             self.opened.canonical, self.opened.analysis, self.calibration, create("obs").needs, threads=2, seed=seed
@@ -157,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Quality and speed against the share of channels cut.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
-    parser.add_argument("--samples", type=int, default=128, help="calibration samples (a fifth is held out)")
+    parser.add_argument("--samples", type=int, help="calibration samples, a fifth held out (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--blocks", type=int, default=30)

@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compile a real pretrained model.")
     parser.add_argument("--model", default="crepe-full", choices=[e.name for e in zoo.entries() if e.dense])
     parser.add_argument("--flops", type=float, default=0.5, help="at most this share of the multiply-accumulates stays")
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost of the model)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
     arguments = parser.parse_args()

@@ -13,7 +13,6 @@ from prunec.plan.budget import Budget, BudgetKind
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
 PATTERNS = ("auto", "channel")
-DEFAULT_SAMPLES = 64
 _BUDGET_HINT = (
     "say how much with one of --sparsity 0.5 (half of the prunable weights go), "
     "--flops 0.5 or --params 0.5 (at most half remain)"

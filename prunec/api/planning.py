@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from prunec.api.opening import InputShapes, Opened, PathLike, open_model
-from prunec.api.options import DEFAULT_SAMPLES, PlanOptions
+from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted, silent
 from prunec.criteria import ScoreContext, create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, open_calibration
+from prunec.graph.cost import model_macs
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import make_plan
@@ -80,8 +83,19 @@ def plan(
 
 def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     """The calibration data, checked against the model's inputs."""
-    samples = options.samples or DEFAULT_SAMPLES
-    return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed)
+    demanded = options.samples is not None
+    samples = options.samples or default_samples(opened.canonical)
+    return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
+
+
+CALIBRATION_MACS = 150e9
+FEWEST_SAMPLES, MOST_SAMPLES = 64, 512
+
+
+def default_samples(model: ir.Model) -> int:
+    """As many samples as a few seconds of forward passes allow: small models need the most and can afford them."""
+    affordable = int(CALIBRATION_MACS / max(model_macs(model), 1))
+    return min(max(affordable, FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 def make(

@@ -97,7 +97,7 @@ def judge(
     before = runner(opened.source.model, options.threads)
     after = runner(pruned.model, options.threads)
     if metric is not None:
-        return quality_by_metric(metric, before, after, samples=options.samples)
+        return quality_by_metric(metric, before, after)
     return quality_by_agreement(before, after, calibration.held_out(), data=calibration.source)
 
 

@@ -15,14 +15,14 @@ import onnx_ir as ir
 
 from prunec.api.benchmarking import check_source
 from prunec.api.opening import InputShapes, Opened, PathLike, open_model
-from prunec.api.options import DEFAULT_SAMPLES, PlanOptions
+from prunec.api.options import PlanOptions
+from prunec.api.planning import open_data
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, judge
 from prunec.api.record import Result
 from prunec.api.results import TrialInfo
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
-from prunec.frontend.calibration import open_calibration
 from prunec.package.load import Package, load_package
 from prunec.package.manifest import PLAN
 from prunec.passes.slice_channels import slice_channels
@@ -145,6 +145,5 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
 
 
 def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
-    samples = options.samples or DEFAULT_SAMPLES
-    calibration = open_calibration(options.calib, dense.canonical, samples=samples, seed=options.seed)
+    calibration = open_data(dense, options)
     return judge(dense, pruned, calibration, options, metric)

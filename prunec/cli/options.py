@@ -37,7 +37,10 @@ Metric = Annotated[
     str | None,
     typer.Option("--metric", metavar="module:function", help="Your own quality number; agreement without it."),
 ]
-Samples = Annotated[int | None, typer.Option("--samples", min=1, help="How many samples to use.")]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", min=1, help="Calibration samples to use (default: 64 to 512, fewer for costly models)."),
+]
 Include = Annotated[
     list[str] | None, typer.Option("--include", metavar="LAYER", help="Cut these layers only (* and ? match).")
 ]

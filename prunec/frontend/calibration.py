@@ -62,13 +62,19 @@ class Calibration:
     """Checked batches. `samples`: how many samples are used, `fit` and `held_out` together."""
 
     def __init__(
-        self, kind: Literal["synthetic", "calibration"], source: SampleSource, layout: Layout, asked: int
+        self,
+        kind: Literal["synthetic", "calibration"],
+        source: SampleSource,
+        layout: Layout,
+        asked: int,
+        *,
+        demanded: bool = True,
     ) -> None:
         self.source: Literal["synthetic", "calibration"] = kind
         self._items, self._layout = source, layout
         self._warnings = Warnings()
         self._used_items = 0
-        self.samples = self._count(asked)
+        self.samples = self._count(asked, demanded)
         units = self.samples // layout.unit
         self._fit_samples = (units - max(1, units // HELD_OUT)) * layout.unit
 
@@ -94,7 +100,7 @@ class Calibration:
         for where, item in self._items.items():
             yield from samples_of(item, self._layout, where, self._warnings)
 
-    def _count(self, asked: int) -> int:
+    def _count(self, asked: int, demanded: bool) -> int:
         """Check the samples that will be used and count them."""
         unit = self._layout.unit
         wanted = max(asked // unit, 2) * unit
@@ -113,7 +119,7 @@ class Calibration:
                 f"only {count} sample{'s' * (count > 1)}: too few to hold {one} out",
                 hint=f"give at least {2 * unit} samples; 64 or more are better",
             )
-        if count < wanted and count < asked:
+        if demanded and count < wanted and count < asked:
             self._warnings.add(
                 Diagnostic(
                     "PC320", f"{count} samples are there, {asked} were asked for", hint="give more, or --samples"
@@ -139,13 +145,19 @@ class Calibration:
             yield _stack(pending, layout)
 
 
-def open_calibration(spec: str | None, model: ir.Model, *, samples: int = 64, seed: int = 0) -> Calibration:
-    """Open and check the data that `spec` names for the inputs of `model`. PC301–PC315."""
+def open_calibration(
+    spec: str | None, model: ir.Model, *, samples: int = 64, seed: int = 0, demanded: bool = True
+) -> Calibration:
+    """Open and check the data that `spec` names for the inputs of `model`. PC301–PC315.
+
+    `samples` is how many to use; fewer give a warning if that many were `demanded`.
+    """
     layout = layout_of(model)
     if spec is None:
-        source = SyntheticSource(layout, samples=max(samples, 2 * layout.unit), seed=seed)
-        return Calibration("synthetic", source, layout, samples)
-    return Calibration("calibration", _source(spec, samples=samples, seed=seed), layout, samples)
+        made_up = SyntheticSource(layout, samples=max(samples, 2 * layout.unit), seed=seed)
+        return Calibration("synthetic", made_up, layout, samples)
+    source = _source(spec, samples=samples, seed=seed)
+    return Calibration("calibration", source, layout, samples, demanded=demanded)
 
 
 def _source(spec: str, *, samples: int, seed: int) -> SampleSource:

@@ -1,9 +1,9 @@
 """The user's own metric: `--metric module:function`.
 
-    def function(run, samples=512) -> float | dict[str, float]: ...
+    def function(run) -> float | dict[str, float]: ...
 
 `run(feeds)` takes a dict of arrays and returns a dict of arrays, for the dense and for the pruned model alike.
-`samples` is passed where the function takes it. Of a dict, the first number is the primary one. Higher is better.
+Of a dict, the first number is the primary one. Higher is better. How much test data it takes is the function's choice.
 The module is looked up in the working directory first, then where Python finds modules.
 """
 
@@ -21,7 +21,7 @@ from prunec.diagnostics import PrunecError
 from prunec.verify.inputs import Run, first_line
 
 Metric = Callable[..., Any]
-_HINT = "write it as def metric(run, samples=512): … return 0.93"
+_HINT = "write it as def metric(run): … return 0.93"
 
 
 def load_metric(spec: str) -> Metric:

@@ -24,10 +24,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Residual:
-    """`layer output + operand`: where the operand's error can be corrected too. Names of values."""
+    """`layer output + operand`, computed by `add`: where the operand's error can be corrected too."""
 
     operand: str
-    add: str
+    add: ir.Node
 
 
 def find_layers(model: ir.Model) -> tuple[list[Layer], list[Skipped]]:
@@ -121,4 +121,4 @@ def find_residual(layer: Layer, order: dict[str, int]) -> Residual | None:
     producer = other.producer()
     if producer is not None and order[producer.name or ""] > order[layer.name]:
         return None
-    return Residual(other.name or "", add.name or "")
+    return Residual(other.name or "", add)

@@ -1,4 +1,7 @@
-"""The true held-out error of candidates: the layer is run with each candidate's weights, in the weights' own type."""
+"""The true held-out error of candidates: the layer is run with each candidate's weights, in the weights' own type.
+
+What is compared is what comes out behind the layer's addition, if there is one, and its activation (see `tail`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import onnx_ir as ir
 
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.pairs import Pairs, widened
-from prunec.passes.compensate.segment import Segment, reads
+from prunec.passes.compensate.segment import Segment, proto_of, reads
+from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
 
@@ -33,11 +37,15 @@ class Candidate:
 
 
 class Judge:
-    """Errors of one layer's candidates: ‖t − y‖²/‖reference‖² over the held-out batches."""
+    """Errors of one layer's candidates, ‖f(reference) − f(y + s_p)‖²/‖f(reference)‖², over the held-out batches."""
 
     def __init__(self, model: ir.Model, pairs: Pairs, threads: int) -> None:
         self.model, self.pairs, self.layer, self.threads = model, pairs, pairs.layer, threads
         self.segment: Segment | None = None
+        behind = pairs.layer.node if pairs.residual is None else pairs.residual.add
+        self.tail = find_tail(behind.outputs[0])
+        self.tail_segment: Segment | None = None
+        self.between = None if pairs.residual is None else self.layer.constant_between()
 
     def errors(self, candidates: Sequence[Candidate]) -> list[float]:
         """In the candidates' order; inf where an output or a weight is not finite."""
@@ -45,9 +53,13 @@ class Judge:
         sums = np.zeros(len(candidates))
         total = 0.0
         for pair in self.pairs.held_out():
-            total += _square(pair.reference)
+            wanted = self.behind(pair.reference)
+            total += _square(wanted)
             for i, candidate in enumerate(candidates):
-                sums[i] += _square(pair.target - self.outputs(pair.x, constants[i], candidate.bias))
+                y = self.outputs(pair.x, constants[i], candidate.bias)
+                if pair.drifted is not None:
+                    y = y + pair.drifted
+                sums[i] += _square(wanted - self.behind(y))
         found = sums / (total or 1.0)
         return [float(error) if math.isfinite(error) else math.inf for error in found]
 
@@ -75,6 +87,21 @@ class Judge:
             shape[self.layer.out_axis] = -1
             y = y + bias.reshape(shape).astype(y.dtype)
         return y
+
+    def behind(self, y: np.ndarray) -> np.ndarray:
+        """f(y): the tail in the pruned model's own type."""
+        if self.between is not None:
+            y = y + widened(self.between)
+        if self.tail is None:
+            return y
+        kind = self.layer.node.outputs[0].dtype
+        feeds = {self.tail.input: y if kind is None else y.astype(kind.numpy(), copy=False)}
+        if self.tail_segment is None:
+            weights = {v: None for node in self.tail.nodes for v in reads(node) if v.is_initializer()}
+            protos = [proto_of(node) for node in self.tail.nodes]
+            self.tail_segment = Segment(self.model, protos, weights, feeds, [self.tail.output], self.threads)
+        (found,) = self.tail_segment.run(feeds).values()
+        return widened(found)
 
 
 def _constants(layer: Layer, candidate: Candidate) -> dict[str, np.ndarray]:

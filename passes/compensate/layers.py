@@ -60,6 +60,10 @@ class Layer:
         """The node's constants that realise a matrix and a bias."""
         raise NotImplementedError
 
+    def constant_between(self) -> np.ndarray | None:
+        """What another node adds to the output before a residual addition."""
+        return None
+
     @property
     def adds_bias_outside(self) -> bool:
         """Whether the bias is not one of the node's own constants."""
@@ -156,6 +160,13 @@ class MatMulLayer(Layer):
     shift: ir.Node | None = None
     """The Add that holds the bias."""
 
+    def constant_between(self) -> np.ndarray | None:
+        return None if self.shift is None else constant(self.shift.inputs[self._shift_index()])
+
+    def _shift_index(self) -> int:
+        assert self.shift is not None
+        return 0 if is_constant(self.shift.inputs[0]) else 1
+
     @property
     def adds_bias_outside(self) -> bool:
         return True
@@ -174,7 +185,7 @@ class MatMulLayer(Layer):
     def write(self, graph: ir.Graph, matrix: Double, bias: Double) -> None:
         super().write(graph, matrix, bias)
         if self.shift is not None and bias.any():
-            index = 0 if is_constant(self.shift.inputs[0]) else 1
+            index = self._shift_index()
             old = constant(self.shift.inputs[index])
             assert old is not None
             column = bias if self.weight_index == 1 else bias[:, None]

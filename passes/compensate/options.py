@@ -45,8 +45,8 @@ class Options:
 class CompensationRecord:
     """What happened to one layer.
 
-    Errors are ‖y_dense − y‖²/‖y_dense‖² of its output (the sum's, where `residual`) on held-out data; `rows` output
-    positions were fitted; `damping` is 0 where none applies.
+    Errors are ‖y_dense − y‖²/‖y_dense‖² behind its activation (and its addition, where `residual`) on held-out data;
+    `rows` output positions were fitted; `damping` is 0 where none applies.
     """
 
     layer: str

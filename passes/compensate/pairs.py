@@ -37,11 +37,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class Pair:
-    """One batch: x of the pruned model, the target t for the layer's output, and the dense tensor t is part of."""
+    """One batch: x of the pruned model, the target t for its output, and what t + drifted has to be."""
 
     x: np.ndarray
     target: np.ndarray
     reference: np.ndarray
+    drifted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,12 @@ class Pairs:
     def pair(self, batch: int) -> Pair:
         """t = y_d, or y_d + (s_d − s_p) where the output is added to s; the reference is y_d or y_d + s_d."""
         x = self.runner.value("pruned", self.layer.data.name or "", batch)
-        target = reference = self._dense(self.output, batch)
-        if self.residual is not None:
-            operand = self._dense(self.residual.operand, batch)
-            drifted = widened(self.runner.value("pruned", self.residual.operand, batch))
-            reference = target + operand
-            target = reference - drifted
-        return Pair(x, target, reference)
+        target = self._dense(self.output, batch)
+        if self.residual is None:
+            return Pair(x, target, target)
+        reference = target + self._dense(self.residual.operand, batch)
+        drifted = widened(self.runner.value("pruned", self.residual.operand, batch))
+        return Pair(x, reference - drifted, reference, drifted)
 
     def dense_data(self, batch: int) -> np.ndarray:
         """The dense model's input of the layer with all its channels; other axes are cut."""

@@ -113,10 +113,10 @@ def speed(subject: Subject, model: ir.Model, threads: Sequence[int], blocks: int
 def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[Row]:
     opened = subject.opened
     result: list[Row] = []
-    for criterion, methods in (("l1", ["none"]), ("obs", ["none", "bias", "lsq", "auto"])):
+    for criterion, methods in (("l1", ["none"]), ("obs", arguments.methods)):
         alive = subject.alive(criterion, ratio)
         cut = slice_channels(opened.canonical, opened.analysis, alive)
-        ratio_text = "" if arguments.no_speed else speed(subject, cut, arguments.threads, arguments.blocks)
+        ratio_text = "" if arguments.no_speed or criterion == "l1" else speed(subject, cut, arguments.threads, arguments.blocks)
         for method in methods:
             start = time.perf_counter()
             model, error = cut, None
@@ -166,6 +166,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", default=["none", "bias", "lsq", "auto"], help="compensations of obs")
     parser.add_argument("--no-speed", action="store_true")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()

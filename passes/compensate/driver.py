@@ -25,6 +25,7 @@ from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.options import Compensated, CompensationRecord, Options, Progress
 from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.runner import SequentialRunner, Stop
+from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
 
 EXACT_BELOW = 1e-11
@@ -49,7 +50,8 @@ def compensate(
     model = cut.clone()
     records: list[CompensationRecord] = []
     if options.method != "none":
-        records = _refit_all(dense, model, Kept(analysis, alive), calibration, options, progress)
+        with blas_threads(options.threads):
+            records = _refit_all(dense, model, Kept(analysis, alive), calibration, options, progress)
     errors = _output_errors(dense, [cut, model], calibration, options.threads)
     warnings: list[Diagnostic] = []
     if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):

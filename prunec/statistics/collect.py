@@ -23,6 +23,7 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.graph.shapes import dims
+from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.moments import Moments
 
 Needs = Literal["moments", "covariance"]
@@ -90,13 +91,16 @@ def collect(
     if not needs:
         return {}
     if cache_dir is None:
-        return _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
+        with blas_threads(threads):
+            return _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
     from prunec.statistics import cache
 
     path = cache.entry(cache_dir, model, calibration.fingerprint, needs, seed, limits)
     found = cache.read(path)
     if found is None:
-        found = _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
+        found = collect(
+            model, analysis, calibration, needs, threads=threads, seed=seed, limits=limits, progress=progress
+        )
         cache.write(path, found)
     return found
 

@@ -101,8 +101,8 @@ def speed(subject: Subject, model: ir.Model, threads: Sequence[int], blocks: int
         ir.save(model, path)
         for n in threads:
             contenders = [
-                Contender("dense_onnxruntime", "onnxruntime", subject.path),
-                Contender("pruned_onnxruntime", "onnxruntime", path),
+                Contender("dense_onnxruntime", subject.path),
+                Contender("pruned_onnxruntime", path),
             ]
             ratio = measure(contenders, subject.feeds(), threads=n, blocks=blocks).speedup["vs_dense_onnxruntime"]
             low, high = ratio.ci95
@@ -116,7 +116,8 @@ def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[
     for criterion, methods in (("l1", ["none"]), ("obs", arguments.methods)):
         alive = subject.alive(criterion, ratio)
         cut = slice_channels(opened.canonical, opened.analysis, alive)
-        ratio_text = "" if arguments.no_speed or criterion == "l1" else speed(subject, cut, arguments.threads, arguments.blocks)
+        timed = not arguments.no_speed and criterion == "obs"
+        ratio_text = speed(subject, cut, arguments.threads, arguments.blocks) if timed else ""
         for method in methods:
             start = time.perf_counter()
             model, error = cut, None

@@ -62,11 +62,16 @@ def exactness_record(
     groups: tuple[GroupError, ...] | None = None,
 ) -> ExactnessRecord:
     """The record of a proof that passed."""
+    in_float64 = [outcome.float64 for outcome in outcomes if outcome.float64 is not None]
     return ExactnessRecord(
         class_a_max_rel=max(outcome.float32 for outcome in outcomes),
         groups_checked=len(cut_groups(analysis, alive)),
         passed=True,
         tolerance=FLOAT32_TOLERANCE,
+        float64_max_rel=max(in_float64) if len(in_float64) == len(outcomes) else None,
+        float64_skipped=next((o.float64_skipped for o in outcomes if o.float64_skipped is not None), None),
+        seeds=tuple(outcome.seed for outcome in outcomes),
+        compared=next((o.compared for o in outcomes if o.compared != "outputs"), None),
         groups=groups or None,
     )
 

@@ -32,12 +32,20 @@ class GroupError(Record):
 
 
 class ExactnessRecord(Record):
-    """`masked.onnx` against `cut.onnx`, over all cut groups and, where it was done, group by group."""
+    """`masked.onnx` against `cut.onnx`, over all cut groups and, where it was done, group by group.
+
+    `class_a_max_rel` is in float32. `float64_max_rel` decides where it is there; `float64_skipped` says why it is not.
+    `seeds` drew the inputs and random keep sets; `compared` says which values, where the outputs do not show the cut.
+    """
 
     class_a_max_rel: float
     groups_checked: int
     passed: bool
     tolerance: float | None = None
+    float64_max_rel: float | None = None
+    float64_skipped: str | None = None
+    seeds: tuple[int, ...] | None = None
+    compared: str | None = None
     groups: tuple[GroupError, ...] | None = None
 
 

@@ -81,9 +81,7 @@ def main() -> int:
     print(f"{'forward passes in all of these':32s} {forward.seconds / total:6.1%}")
     size = model.path.stat().st_size
     grown = (peak - before) * 1024
-    print(
-        f"peak memory over the imports' {before / 1024:.0f} MiB: {grown / 2**20:.0f} MiB = {grown / size:.1f} x the model"
-    )
+    print(f"peak memory over the imports     {grown / 2**20:.0f} MiB, {grown / size:.1f} x the model")
     return 0
 
 

@@ -111,6 +111,9 @@ def _stop(layer: Layer, residual: Residual | None, dense: ir.Node) -> Stop:
 
 def _refit(model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
     layer = pairs.layer
+    refusal = pairs.refusal()
+    if refusal is not None:
+        return _skipped(Skipped(layer.name, refusal))
     fit, judge = Fit(pairs, options, number), Judge(model, pairs, options.threads)
     none = fit.none()
     (error,) = judge.errors([none])

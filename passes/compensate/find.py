@@ -54,7 +54,8 @@ def _layer(node: ir.Node) -> Layer | Skipped | None:
     name = node.name or ""
     if weight.dtype not in FLOAT_TYPES:
         return Skipped(name, "the weight is not floating point")
-    if len(list(weight.uses())) > 1 or weight.is_graph_output():
+    is_tied = len(list(weight.uses())) > 1 and node.op_type != "BatchNormalization"  # those are copied, being small
+    if is_tied or weight.is_graph_output():
         return Skipped(name, f"its weight {weight.name} is shared with other nodes")
     if node.op_type in ("Conv", "ConvTranspose"):
         if given(node, 2) and not is_constant(node.inputs[2]):

@@ -76,6 +76,17 @@ class Pairs:
         drifted = widened(self.runner.value("pruned", self.residual.operand, batch))
         return Pair(x, reference - drifted, reference, drifted)
 
+    def refusal(self) -> str | None:
+        """Why the two models cannot be compared here: shapes that depend on the data came out differently."""
+        rows = 0
+        for batch in (*self.runner.fit, *self.runner.held_out):
+            x = self.runner.value("pruned", self.layer.data.name or "", batch)
+            dense = self.kept.restrict(self.dense_input, self.runner.value("dense", self.dense_input, batch))
+            if x.shape != dense.shape:
+                return "the shape of its input depends on the data and differs between the models"
+            rows += x.size if batch in self.runner.fit else 0
+        return None if rows else "no calibration sample reaches it"
+
     def dense_data(self, batch: int) -> np.ndarray:
         """The dense model's input of the layer with all its channels; other axes are cut."""
         array = self.runner.value("dense", self.dense_input, batch)

@@ -138,17 +138,17 @@ class _Side:
         read = dict.fromkeys(value for node in nodes for value in reads(node) if value.name not in made)
         weights = [value for value in read if value.is_initializer() and value.name not in self.fed]
         inputs = [value.name or "" for value in read if value not in weights]
+        done = [name for name in inputs if self.last_read[name] <= 2 * k]
         segment: Segment | None = None
-        for batch in batches:
+        for batch in batches if wanted else ():
             feeds = {name: store.get((self.side, name, batch)) for name in inputs}
             if segment is None:
                 protos = [proto_of(node) for node in nodes]
                 segment = Segment(self.model, protos, weights, feeds, wanted, threads)
             for name, array in segment.run(feeds).items():
                 store.put((self.side, name, batch), array)
-            for name in inputs:
-                if self.last_read[name] <= 2 * k:
-                    store.drop((self.side, name, batch))
+            for name in done:
+                store.drop((self.side, name, batch))
 
     def _drop(self, store: ActivationStore, name: str, batches: range) -> None:
         for batch in batches:

@@ -11,7 +11,9 @@ import pytest
 
 from prunec.diagnostics import PrunecError
 from prunec.passes.compensate import Compensated, Options, compensate, driver
-from tests.graph.checks import run
+from prunec.passes.slice_channels import slice_channels
+from tests.graph.builder import Builder
+from tests.graph.checks import prepare, run
 from tests.passes.compensate_samples import NETS, Case, Data, input_shape, random_case, redundant_case
 
 
@@ -49,10 +51,8 @@ def test_a_linear_combination_of_kept_channels_comes_back() -> None:
         array = value.const_value.numpy().copy()
         array[6:] = np.tensordot(mix, array[:6], 1)
         value.const_value = ir.tensor(array, name=value.name)
-    from tests.graph.checks import prepare
 
     model, analysis = prepare(dense)
-    from prunec.passes.slice_channels import slice_channels
 
     free = next(group for group in analysis.groups if group.pinned is None)
     alive = analysis.alive({free.id: np.arange(8) < 6})
@@ -183,8 +183,6 @@ def test_hard_data_neither_fails_nor_makes_things_worse(name: str, trouble: str)
 def test_half_precision_stays_half_precision() -> None:
     from onnx import TensorProto, helper, numpy_helper
 
-    from tests.graph.checks import prepare
-
     case = random_case("conv_relu_conv")
     proto = ir.to_proto(case.dense)
     for tensor in proto.graph.initializer:
@@ -193,7 +191,6 @@ def test_half_precision_stays_half_precision() -> None:
         shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
         info.CopyFrom(helper.make_tensor_value_info(info.name, TensorProto.FLOAT16, shape))
     del proto.graph.value_info[:]
-    from prunec.passes.slice_channels import slice_channels
 
     dense, analysis = prepare(ir.from_proto(proto))
     half = Case(dense, slice_channels(dense, analysis, case.alive), analysis, case.alive)
@@ -204,9 +201,6 @@ def test_half_precision_stays_half_precision() -> None:
 
 
 def test_a_shared_weight_is_left_and_the_record_says_so() -> None:
-    from prunec.passes.slice_channels import slice_channels
-    from tests.graph.builder import Builder
-    from tests.graph.checks import prepare
 
     b = Builder(seed=5)
     x = b.input("x", [2, 3, 8, 8])
@@ -238,3 +232,25 @@ def test_large_kernels_share_one_channel_map_and_are_fitted_in_row_space() -> No
     found = refit(random_case("conv_relu_conv"), patch_limit=8)
     assert found.error_chosen < 0.8 * found.error_none
     assert any("unknowns from" in note for record in found.records for note in record.notes)
+
+
+def test_shapes_that_differ_between_the_models_are_left_alone() -> None:
+    """Rows are selected by a value that the cut changes, as a detector selects its boxes."""
+    b = Builder(seed=5)
+    x = b.input("x", [2, 3, 8, 8])
+    y = b.op("Transpose", [b.conv(b.relu(b.conv(x, 8)), 5)], perm=[0, 2, 3, 1])
+    rows = b.reshape(y, [-1, 5])
+    score = b.reshape(str(b.op("ReduceMean", [rows, b.const(np.array([1]))], keepdims=0)), [-1])
+    chosen = str(b.op("Compress", [rows, b.op("Greater", [score, b.const(np.float32(0.1))])], axis=0))
+    b.shapes[chosen] = [None, 5]  # type: ignore[list-item]
+    last = str(b.op("MatMul", [chosen, b.weight(5, 4)]))
+    b.shapes[last] = [None, 4]  # type: ignore[list-item]
+    b.output(last)
+    dense, analysis = prepare(b.model())
+    free = next(group for group in analysis.groups if group.pinned is None)
+    alive = analysis.alive({free.id: np.arange(free.size) < 4})
+    found = refit(Case(dense, slice_channels(dense, analysis, alive), analysis, alive))
+    by_method = {record.method: record for record in found.records}
+    assert "depends on the data" in by_method["skipped"].notes[0]
+    assert "lsq" in by_method
+    assert [warning.code for warning in found.warnings] == ["PC333"]

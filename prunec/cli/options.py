@@ -39,7 +39,7 @@ Metric = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="Calibration samples to use (default: 128 to 1024, fewer for costly models)."),
+    typer.Option("--samples", min=1, help="Calibration samples (default: 128 to 1024, by the cost of the model)."),
 ]
 Include = Annotated[
     list[str] | None, typer.Option("--include", metavar="LAYER", help="Cut these layers only (* and ? match).")

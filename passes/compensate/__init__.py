@@ -1,7 +1,7 @@
 """Compensation: refit what remains after a cut to the dense model's outputs, layer by layer.
 
 `driver.py` is the pass; `runner.py` executes both models side by side; `layers.py` says what can be refitted;
-`rows.py` and `candidates.py` are the least squares; `judge.py` measures what a candidate is worth.
+`fit.py`, `rows.py` and `solve.py` are the least squares; `judge.py` measures what a candidate is worth.
 """
 
 from prunec.passes.compensate.driver import compensate

@@ -1,7 +1,8 @@
 """The reference for an exact cut: the dense model with every dead channel multiplied by zero where it is consumed.
 
 Zeroing weights alone would be wrong behind a bias or a batch norm, so the mask sits on the data input of each node
-that sums over the channels, as an explicit `Mul` by a constant; nothing else changes.
+that sums over the channels, as an explicit `Mul` by a constant; nothing else changes. Where a mean over channels may
+lose some of them (class C), the mean itself is part of what is cut: `mask_statistics` has its reference.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
+from prunec.passes.mask_statistics import mask_constant, mask_statistics
 
 
 def mask_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.Model:
@@ -24,20 +26,12 @@ def mask_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.
         node = nodes[consumer.node]
         data = node.inputs[consumer.data_index]
         assert data is not None and data.shape is not None
-        shape = [1] * len(data.shape)
-        shape[consumer.axis] = len(keep)
-        dtype = (data.dtype or ir.DataType.FLOAT).numpy()
-        mask = ir.Value(
-            name=f"prunec.mask.{number}",
-            const_value=ir.tensor(keep.astype(dtype).reshape(shape), name=f"prunec.mask.{number}"),
-            type=ir.TensorType(data.dtype or ir.DataType.FLOAT),
-            shape=ir.Shape(shape),
-        )
-        graph.register_initializer(mask)
+        mask = mask_constant(graph, data, consumer.axis, keep, f"prunec.mask.{number}")
         mul = ir.node("Mul", [data, mask], name=f"prunec.masked.{number}")
         mul.outputs[0].name = f"prunec.masked.{number}"
         mul.outputs[0].shape = data.shape
         mul.outputs[0].type = data.type
         graph.insert_before(node, mul)
         node.replace_input_with(consumer.data_index, mul.outputs[0])
+    mask_statistics(masked, analysis, alive)
     return masked

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from prunec.diagnostics import PrunecError
 from prunec.graph.constant import constant_channels
 from prunec.graph.cost import node_macs
-from prunec.graph.flow import Flow, Pin, SplitPolicy, solve_axes
+from prunec.graph.flow import Flow, Pin, SplitPolicy, Statistic, solve_axes
 from prunec.graph.groups import Group, build_groups
 from prunec.graph.rules import rule_for
 from prunec.graph.shapes import dims
@@ -46,6 +46,8 @@ class Analysis:
     use_axes: dict[tuple[str, int], tuple[np.ndarray | None, ...]]
     consumers: tuple[Consumer, ...]
     pins: tuple[Pin, ...]
+    statistics: tuple[Statistic, ...] = ()
+    """Means over channels that may be cut; their `ids` are class ids."""
 
     def alive(self, keeps: Mapping[str, np.ndarray]) -> np.ndarray:
         """Class mask from group masks. `keeps` maps a group id to a bool array of the group's size.
@@ -75,14 +77,21 @@ class Analysis:
         return [a for a in arrays if not alive[a].any()]
 
 
-def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
-    """Find the coupled channel groups of a canonical model (see `passes.canonicalise`). The model is not changed."""
-    flow = Flow(split=split)
+def analyse(
+    model: ir.Model, *, split: SplitPolicy = "outer", residual: bool = False, pin_outputs: bool = True
+) -> Analysis:
+    """Find the coupled channel groups of a canonical model (see `passes.canonicalise`). The model is not changed.
+
+    `split`: whether reshapes into heads are cut by whole heads ("outer") or by their width ("inner").
+    `residual`: let means over channels (LayerNorm and its kin) run over the channels that are left: class C.
+    `pin_outputs=False` asks what could be cut if the axes of the graph outputs were free.
+    """
+    flow = Flow(split=split, residual=residual)
     macs: dict[str, int] = {}
     for node in model.graph:
         rule_for(node).couple(node, flow)
         macs[node.name or ""] = node_macs(node)
-    for output in model.graph.outputs:
+    for output in model.graph.outputs if pin_outputs else ():
         for ids in flow.of(output):
             flow.pin(ids, "PC102", output.name or "", f"is an axis of the graph output {output.name}")
     _tie_shared(model, flow)
@@ -98,6 +107,7 @@ def analyse(model: ir.Model, *, split: SplitPolicy = "outer") -> Analysis:
         use_axes={k: solve_axes(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)},
         consumers=consumers,
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
+        statistics=tuple(replace(s, ids=labels[s.ids]) for s in flow.statistics),
     )
 
 

@@ -18,6 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from prunec.graph.shapes import dims, is_constant
 
+STATISTIC = "PC105"
+"""Why channels under a mean, variance or maximum over them are pinned."""
+
 Ids = np.ndarray | None
 Axes = list[Ids]
 
@@ -74,15 +77,30 @@ class Reduction:
     weight_axis: int | None = None
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over `axis` of a data input whose channels may be cut: it then runs over those that are left (class C)."""
+
+    node: str
+    data_index: int
+    axis: int
+    ids: np.ndarray
+
+
 @dataclass
 class Flow:
-    """Collects what the rules say about one graph. `split` decides which axis of a split keeps the channels."""
+    """Collects what the rules say about one graph. `split` decides which axis of a split keeps the channels.
+
+    With `residual`, a mean over channels does not pin them; it is recorded as a `Statistic`.
+    """
 
     split: SplitPolicy = "outer"
+    residual: bool = False
     axes: dict[str, RawAxes] = field(default_factory=dict)
     use_axes: dict[tuple[str, int], Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
     pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
     count: int = 0
     blocks: list[np.ndarray] = field(default_factory=list)
@@ -230,6 +248,13 @@ class Flow:
         if ids is not None:
             index, weight_axis = weight if weight is not None else (None, None)
             self.reductions.append(Reduction(node.name or "", data_index, axis, ids, index, weight_axis))
+
+    def statistic(self, node: ir.Node, data_index: int, axis: int, ids: Ids, reason: str) -> None:
+        """State that `node` takes a mean over `axis` of its input: recorded with `residual`, else that pins it."""
+        if ids is not None and self.residual:
+            self.statistics.append(Statistic(node.name or "", data_index, axis, ids))
+        else:
+            self.pin(ids, STATISTIC, node, reason)
 
     # -- the answer ---------------------------------------------------------------------------------------------
     def classes(self) -> tuple[int, np.ndarray]:

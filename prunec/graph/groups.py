@@ -13,8 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from prunec.graph.flow import Flow, Pin, Role, Use
-from prunec.graph.rules.norm import STATISTIC
+from prunec.graph.flow import STATISTIC, Flow, Pin, Role, Use
 
 Kind = Literal["A", "B", "C"]
 
@@ -36,7 +35,7 @@ class Group:
     """One coupled group; `channels` are its class ids.
 
     Kind A: the cut is exact. B: so it is, and some channels are constants that fold into biases (`graph.constant`).
-    C: a statistic runs over the channels, so they are pinned.
+    C: a statistic runs over the channels; they are pinned, unless the analysis was told to let it run over those left.
     """
 
     id: str
@@ -71,13 +70,16 @@ def build_groups(flow: Flow, macs: dict[str, int]) -> tuple[tuple[Group, ...], n
             pin = pins[first_pin[channel]] if first_pin[channel] >= 0 else None
             keys[(by_class[channel], pin)].append(channel)
     members = _members(flow.uses, labels, number, keys)
+    averaged = np.zeros(number, bool)
+    for statistic in flow.statistics:
+        averaged[labels[statistic.ids]] = True
     total = sum(macs.values()) or 1
     groups: list[Group] = []
     for i, ((_, pin), channels) in enumerate(keys.items()):
         assert pin is None or isinstance(pin, Pin)
         own = tuple(members[i])
         cost = sum(macs.get(m.node, 0) * float((m.index >= 0).mean()) for m in own if m.role == "producer")
-        kind: Kind = "C" if pin is not None and pin.code == STATISTIC else "A"
+        kind: Kind = "C" if averaged[channels].any() or (pin is not None and pin.code == STATISTIC) else "A"
         groups.append(Group(f"g{i}", len(channels), kind, np.array(channels), own, pin, cost / total))
     return tuple(groups), labels
 

@@ -104,6 +104,8 @@ class Slice:
     """Constant bounds: ids[start:end:step]. Bounds computed at run time pin the sliced axes."""
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
+        if is_constant(node.inputs[0]):
+            return self._table(node, flow)
         result = flow.raw(node.inputs[0])
         parts = self._parts(node, len(result))
         if parts is None:
@@ -112,6 +114,19 @@ class Slice:
         for axis, part in (parts or {}).items():
             result = flow.take(result, axis, part)
         flow.set(node.outputs[0], result)
+        return None
+
+    def _table(self, node: ir.Node, flow: Flow) -> None:
+        """Rows of a constant table (positions up to a run-time length): its other axes follow whatever they meet."""
+        axes = table_axes(node.inputs[0], flow)
+        sliced = ints(node, "axes", 3)
+        if sliced is None:
+            count = None if given(node, 3) else length(node.inputs[1], 0)
+            sliced = list(range(len(axes) if count is None else count))
+        for axis in sliced:
+            axes[axis] = None
+        flow.use(node, 0, axes, "carrier")
+        flow.set(node.outputs[0], axes)
 
     def _parts(self, node: ir.Node, n: int) -> dict[int, slice] | None:
         starts, ends = ints(node, "starts", 1), ints(node, "ends", 2)
@@ -190,6 +205,13 @@ class Slice:
         cut.set_constant(node, 2, np.array(ends, np.int64))
         if given(node, 4):
             cut.set_constant(node, 4, np.array(steps, np.int64))
+
+
+def table_axes(value: ir.Value | None, flow: Flow) -> Axes:
+    """Fresh ids for the axes of a floating-point constant that is moved about before it is used."""
+    floats = value is not None and value.dtype is not None and value.dtype.is_floating_point()
+    lengths = [d if isinstance(d, int) else 1 for d in dims(value) or ()]
+    return [flow.fresh(d) if floats and d > 1 else None for d in lengths]
 
 
 class Gather:

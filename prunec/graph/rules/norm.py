@@ -1,17 +1,19 @@
 """Normalisations. Per-channel ones carry channels; those whose statistic runs over the channels change it (class C).
 
-Class C axes are pinned: removing channels changes the mean and variance of those that stay.
+Class C axes are pinned: removing channels changes the mean and variance of those that stay. On demand
+(`Flow.residual`) the norms of transformers, which scale and shift single channels of one axis, let them go instead.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from prunec.graph.flow import Axes, Flow
+from prunec.graph.flow import STATISTIC, Axes, Flow
 from prunec.graph.rules.base import KeepsAttributes, attribute, given
 from prunec.graph.shapes import dims, is_constant
 
-STATISTIC = "PC105"
+REDUCIBLE = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
+"""Norms of one axis whose statistic is a mean: it can run over the channels that are left."""
 
 
 class BatchNorm(KeepsAttributes):
@@ -55,11 +57,25 @@ class OverAxes(KeepsAttributes):
         to_the_end = node.op_type in ("LayerNormalization", "RMSNormalization") or (
             node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and (node.version or 13) < 13
         )
-        for axis in range(first, n if to_the_end else min(first + 1, n)):
-            flow.pin(axes[axis], STATISTIC, node, f"{node.op_type} takes its statistic over this axis")
+        reason = f"{node.op_type} takes its statistic over this axis"
+        if first == n - 1 and _is_reducible(node):
+            flow.statistic(node, 0, first, axes[first], reason)
+            for index in (i for i in range(1, len(node.inputs)) if flow.residual and given(node, i)):
+                flow.use(node, index, [axes[first]], "carrier")
+        else:
+            for axis in range(first, n if to_the_end else min(first + 1, n)):
+                flow.pin(axes[axis], STATISTIC, node, reason)
         flow.set(node.outputs[0], axes)
         for output in node.outputs[1:]:
             flow.set(output, [None] * len(dims(output) or ()))
+
+
+def _is_reducible(node: ir.Node) -> bool:
+    """Scale and bias are constant vectors, and nobody reads the statistics."""
+    vectors = node.inputs[1:]
+    constant = all(value is None or (is_constant(value) and len(dims(value) or ()) == 1) for value in vectors)
+    unread = not any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+    return node.op_type in REDUCIBLE and constant and unread
 
 
 class AcrossChannels(KeepsAttributes):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from prunec.graph.flow import Axes, Flow
+from prunec.graph.flow import STATISTIC, Axes, Flow
 from prunec.graph.rules.base import KeepsAttributes, attribute, given, ints
-from prunec.graph.rules.norm import STATISTIC
 
 _ZERO_PRESERVING = ("ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2")
 
@@ -26,6 +25,8 @@ class Reduce(KeepsAttributes):
                 continue
             if node.op_type in _ZERO_PRESERVING:
                 flow.reduce(node, 0, axis, ids)
+            elif node.op_type == "ReduceMean":
+                flow.statistic(node, 0, axis, ids, "ReduceMean takes its statistic over this axis")
             else:
                 flow.pin(ids, STATISTIC, node, f"{node.op_type} takes its statistic over this axis")
             if keep:

@@ -8,7 +8,8 @@ import onnx_ir as ir
 from prunec.graph.flow import Axes, Flow
 from prunec.graph.rules.base import KeepsAttributes, ints, outputs_untracked
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import dims, length
+from prunec.graph.rules.move import table_axes
+from prunec.graph.shapes import dims, is_constant, length
 
 
 class Tile(KeepsAttributes):
@@ -29,6 +30,9 @@ class Expand:
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
         axes, shape, output = flow.of(node.inputs[0]), dims(node.inputs[0]), dims(node.outputs[0])
+        if is_constant(node.inputs[0]) and output is not None:
+            axes = table_axes(node.inputs[0], flow)
+            flow.use(node, 0, axes, "carrier")
         if shape is None or output is None:
             flow.pin_inputs(node, "PC104", "the shape is computed at run time")
             return

@@ -1,0 +1,98 @@
+"""The reference for a mean over channels of which some are gone (class C): the mean of those that are left.
+
+    mean(x) = Σ_c m_c x_c / k,        m: the mask, k = Σ_c m_c
+
+as an explicit `Mul` by the mask, a sum and a `Div` by k, in the dense model at its full width. `ReduceMean` reads that
+mean; the norms are written out with it:
+
+    LayerNormalization   y = γ (x − μ)/√(mean((x − μ)²) + ε) + β,  μ = mean(x)
+    RMSNormalization     y = γ x/√(mean(x²) + ε)
+
+Channels that are gone keep some value in y, which the masks at the consumers of y remove.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.graph import Analysis
+from prunec.graph.rules.base import attribute, given
+
+
+def mask_statistics(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> None:
+    """Rewrite, in place, every mean that loses channels (`alive`: bool per class id)."""
+    nodes = {node.name: node for node in model.graph}
+    for number, statistic in enumerate(analysis.statistics):
+        keep = alive[statistic.ids]
+        if keep.all():
+            continue
+        writer = _Writer(model.graph, nodes[statistic.node], f"prunec.statistic.{number}", statistic.axis, keep)
+        if writer.node.op_type == "ReduceMean":
+            writer.node.replace_input_with(0, writer.mean(writer.data))
+        else:
+            writer.write_norm()
+
+
+def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+    graph.register_initializer(value)
+    return value
+
+
+def mask_constant(graph: ir.Graph, data: ir.Value, axis: int, keep: np.ndarray, name: str) -> ir.Value:
+    """`keep` (bool [L]) in the type of `data`, shaped to multiply its `axis`."""
+    shape = [1] * len(data.shape or ())
+    shape[axis] = len(keep)
+    return constant(graph, name, keep.astype(_dtype(data)).reshape(shape))
+
+
+def _dtype(data: ir.Value) -> np.dtype:
+    return np.dtype((data.dtype or ir.DataType.FLOAT).numpy())
+
+
+class _Writer:
+    """Writes the nodes that stand for one statistic, in front of its node."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node, name: str, axis: int, keep: np.ndarray) -> None:
+        data = node.inputs[0]
+        assert data is not None
+        self.graph, self.node, self.name, self.data = graph, node, name, data
+        self.count = 0
+        self.mask = mask_constant(graph, data, axis, keep, f"{name}.mask")
+        self.axes = constant(graph, f"{name}.axes", np.array([axis], np.int64))
+        self.left = self.scalar("left", int(keep.sum()))
+
+    def scalar(self, name: str, number: float) -> ir.Value:
+        return constant(self.graph, f"{self.name}.{name}", np.array(number, _dtype(self.data)))
+
+    def add(self, op_type: str, *inputs: ir.Value | None) -> ir.Value:
+        self.count += 1
+        name = f"{self.name}.{self.count}"
+        new = ir.node(op_type, list(inputs), name=name)
+        new.outputs[0].name = name
+        new.outputs[0].type = self.data.type
+        self.graph.insert_before(self.node, new)
+        return new.outputs[0]
+
+    def mean(self, x: ir.Value) -> ir.Value:
+        """Over the channels that are left; the axis stays, with length 1."""
+        return self.add("Div", self.add("ReduceSum", self.add("Mul", x, self.mask), self.axes), self.left)
+
+    def write_norm(self) -> None:
+        """Replace a norm by what it computes."""
+        default = 0.0 if self.node.op_type == "SimplifiedLayerNormalization" else 1e-5
+        epsilon = self.scalar("epsilon", float(attribute(self.node, "epsilon", default)))
+        centred = self.data
+        if self.node.op_type == "LayerNormalization":
+            centred = self.add("Sub", self.data, self.mean(self.data))
+        variance = self.mean(self.add("Mul", centred, centred))
+        result = self.add("Div", centred, self.add("Sqrt", self.add("Add", variance, epsilon)))
+        for index, op_type in ((1, "Mul"), (2, "Add")):
+            if given(self.node, index):
+                result = self.add(op_type, result, self.node.inputs[index])
+        old = self.node.outputs[0]
+        result.shape, result.type = old.shape, old.type
+        ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], [], [old], [result])

@@ -1,8 +1,9 @@
 """The reference for an exact cut: the dense model with every dead channel multiplied by zero where it is consumed.
 
 Zeroing weights alone would be wrong behind a bias or a batch norm, so the mask sits on the data input of each node
-that sums over the channels, as an explicit `Mul` by a constant; nothing else changes. Where a mean over channels may
-lose some of them (class C), the mean itself is part of what is cut: `mask_statistics` has its reference.
+that sums over the channels, as an explicit `Mul` by a constant; nothing else changes. Where the data is quantised,
+zero is the zero point of the consumer, and the mask is a `Where`. Where a mean over channels may lose some of them
+(class C), the mean itself is part of what is cut: `mask_statistics` has its reference.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
-from prunec.passes.mask_statistics import mask_constant, mask_statistics
+from prunec.passes.mask_statistics import constant, mask_constant, mask_statistics
 
 
 def mask_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.Model:
@@ -26,9 +27,18 @@ def mask_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.
         node = nodes[consumer.node]
         data = node.inputs[consumer.data_index]
         assert data is not None and data.shape is not None
-        mask = mask_constant(graph, data, consumer.axis, keep, f"prunec.mask.{number}")
-        mul = ir.node("Mul", [data, mask], name=f"prunec.masked.{number}")
-        mul.outputs[0].name = f"prunec.masked.{number}"
+        name = f"prunec.masked.{number}"
+        if (data.dtype or ir.DataType.FLOAT).is_floating_point():
+            mask = mask_constant(graph, data, consumer.axis, keep, f"prunec.mask.{number}")
+            mul = ir.node("Mul", [data, mask], name=name)
+        else:
+            shape = [len(keep) if axis == consumer.axis else 1 for axis in range(len(data.shape))]
+            mask = constant(graph, f"prunec.mask.{number}", keep.reshape(shape))
+            zero = node.inputs[index] if (index := consumer.zero_index) and index < len(node.inputs) else None
+            if zero is None:
+                zero = constant(graph, f"prunec.zero.{number}", np.zeros((), (data.dtype or ir.DataType.INT8).numpy()))
+            mul = ir.node("Where", [mask, data, zero], name=name)
+        mul.outputs[0].name = name
         mul.outputs[0].shape = data.shape
         mul.outputs[0].type = data.type
         graph.insert_before(node, mul)

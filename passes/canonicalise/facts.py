@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from prunec.passes.canonicalise import arithmetic, control_flow, partial, shape_rules
+from prunec.passes.canonicalise import arithmetic, contrib_shapes, control_flow, partial, shape_rules
 from prunec.passes.canonicalise.partial import Partial
 from prunec.passes.canonicalise.symbols import Dim, Symbols
 from prunec.passes.canonicalise.tools import STANDARD, attribute_int
@@ -119,7 +119,7 @@ class _Walk:
                 for graph in attribute.as_graphs():
                     self.graph(graph)
         if node.domain not in STANDARD:
-            return self.infer(node)
+            return self.contrib(node)
         if self.evaluated(node) or control_flow.infer(node, self.facts):
             return None
         self.partly(node)
@@ -176,6 +176,20 @@ class _Walk:
             if dtype is not None:
                 facts.known[output] = found.array(dtype)
 
+    def contrib(self, node: ir.Node) -> None:
+        """An operator of ONNX Runtime's, or one that nobody knows."""
+        found = contrib_shapes.infer(node, self.facts)
+        if found is None:
+            return self.infer(node)
+        for output in node.outputs:
+            self.stored(output)
+        for output, (kind, shape) in zip(node.outputs, found, strict=False):
+            if kind is not None:
+                self.facts.types[output] = onnx.helper.make_tensor_type_proto(kind, None)
+            if shape is not None:
+                self.facts.shapes[output] = shape
+        return None
+
     def infer_dtype(self, node: ir.Node) -> np.dtype | None:
         self.infer(node)
         tensor_type = self.facts.types.get(node.outputs[0])
@@ -210,8 +224,9 @@ class _Walk:
             )
 
     def onnx_inference(self, node: ir.Node) -> dict[str, onnx.TypeProto]:
-        version = self.versions.get(node.domain, self.version)
-        if not onnx.defs.has(node.op_type, version, node.domain):
+        proto = contrib_shapes.as_standard(node)
+        version = self.versions.get(proto.domain, self.version)
+        if not onnx.defs.has(proto.op_type, version, proto.domain):
             return {}
         types: dict[str, onnx.TypeProto] = {}
         data: dict[str, onnx.TensorProto] = {}
@@ -225,11 +240,9 @@ class _Walk:
             array = self.facts.array(value)
             if array is not None and array.size <= _DATA_ELEMENTS and array.dtype.kind in "iufb":
                 data[str(value.name)] = onnx.numpy_helper.from_array(array)
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        schema = onnx.defs.get_schema(proto.op_type, version, proto.domain)
         try:
-            return onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, data, opset_imports=self.opsets
-            )
+            return onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self.opsets)
         except _NOT_INFERRED:
             return {}
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.graph import Analysis, Consumer, Group, Member
 from prunec.graph.rules.base import attribute
+from prunec.graph.weights import weight_array
 
 if TYPE_CHECKING:
     from prunec.statistics import LayerStatistics
@@ -80,11 +81,12 @@ class ScoreContext:
         value = self.model.graph.initializers[tensor].const_value
         assert value is not None, f"{tensor} has no data"
         array = value.numpy()
-        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+        return _float(array)
 
     def rows(self, member: Member) -> np.ndarray:
-        """A member's tensor as [axis length, everything else]."""
-        array = np.moveaxis(self.array(member.tensor), member.axis, 0)
+        """A member's tensor as [axis length, everything else], dequantised where it is quantised."""
+        array = _float(weight_array(self.nodes[member.node], member.input_index, as_stored=True))
+        array = np.moveaxis(array, member.axis, 0)
         return array.reshape(array.shape[0], -1)
 
     def columns(self, group: Group) -> list[Columns]:
@@ -141,16 +143,20 @@ def consumed_rows(context: ScoreContext, consumer: Consumer) -> np.ndarray:
     """
     node = context.nodes[consumer.node]
     assert consumer.weight_index is not None and consumer.weight_axis is not None
-    value = node.inputs[consumer.weight_index]
-    assert value is not None
-    weight = context.array(value.name or "")
-    groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+    weight = _float(weight_array(node, consumer.weight_index))
+    convolves = node.op_type in ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
+    groups = int(attribute(node, "group", 1)) if convolves else 1
     if groups > 1:
         split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
         return np.asarray(split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1))
     rows = np.moveaxis(weight, consumer.weight_axis, 0)
-    alpha = float(attribute(node, "alpha", 1.0)) if node.op_type == "Gemm" else 1.0
+    scaled = node.op_type in ("Gemm", "FusedGemm", "QGemm", "FusedMatMul")
+    alpha = float(attribute(node, "alpha", 1.0)) if scaled else 1.0
     return np.asarray(rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha))
+
+
+def _float(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
 def ridge(covariance: np.ndarray) -> np.ndarray:

@@ -85,4 +85,6 @@ def no_consumer(name: str, group: Group, context: ScoreContext) -> np.ndarray:
 def _is_kernel(member: Member, context: ScoreContext) -> bool:
     """Whether a carrier is a depthwise kernel."""
     op_type = context.nodes[member.node].op_type
-    return member.input_index == 1 and member.axis <= 1 and op_type in ("Conv", "ConvTranspose")
+    place = 3 if op_type == "QLinearConv" else 1
+    kernels = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
+    return member.input_index == place and member.axis <= 1 and op_type in kernels

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.graph.rules import RULES
 
 MIN_OPSET = 9
 _STANDARD = {"", "ai.onnx"}
@@ -26,7 +27,7 @@ def check(model: ir.Model) -> list[Diagnostic]:
                 continue
             if node.domain in _STANDARD:
                 _check_standard(node, where, container.opset_imports)
-            elif not _has_schema(node, container.opset_imports):
+            elif not _has_schema(node, container.opset_imports) and f"{node.domain}::{node.op_type}" not in RULES:
                 custom.setdefault((node.domain, node.op_type), where)
     return [
         Diagnostic(

@@ -34,6 +34,8 @@ class Consumer:
     channels: np.ndarray
     weight_index: int | None
     weight_axis: int | None
+    zero_index: int | None = None
+    """The input with the integer that stands for zero, where the data is quantised."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ def analyse(
     for output in model.graph.outputs if pin_outputs else ():
         for ids in flow.of(output):
             flow.pin(ids, "PC102", output.name or "", f"is an axis of the graph output {output.name}")
+    flow.settle_claims()
     _tie_shared(model, flow)
     groups, labels = build_groups(flow, macs)
     groups = tuple(_with_constants(model, group) for group in groups)
     consumers = tuple(
-        Consumer(r.node, r.data_index, r.axis, labels[r.ids], r.weight_index, r.weight_axis) for r in flow.reductions
+        Consumer(r.node, r.data_index, r.axis, labels[r.ids], r.weight_index, r.weight_axis, r.zero_index)
+        for r in flow.reductions
     )
     return Analysis(
         groups=groups,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from prunec.graph.cost import FLOAT_TYPES
 from prunec.graph.groups import Group
 
 
@@ -20,6 +21,8 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
     for member in group.producers():
         value = model.graph.initializers[member.tensor].const_value
         assert value is not None
+        if value.dtype not in FLOAT_TYPES:
+            return np.zeros(group.size, bool)  # the integer that stands for zero is not looked up
         rows = np.moveaxis(value.numpy(), member.axis, 0)
         used = member.index >= 0
         first = (slice(None),) + (0,) * (rows.ndim - 1)

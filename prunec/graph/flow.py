@@ -16,7 +16,8 @@ import onnx_ir as ir
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from prunec.graph.shapes import dims, is_constant
+from prunec.graph.shapes import dims, is_constant, length
+from prunec.graph.weights import QUANTISERS, block_size, chain, is_weight, permutation, quantised_axis, source
 
 STATISTIC = "PC105"
 """Why channels under a mean, variance or maximum over them are pinned."""
@@ -75,6 +76,8 @@ class Reduction:
     ids: np.ndarray
     weight_index: int | None = None
     weight_axis: int | None = None
+    zero_index: int | None = None
+    """The input that says which integer stands for zero; None: 0 does."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Flow:
     _fixed: list[tuple[np.ndarray, int]] = field(default_factory=list)
     _free: list[tuple[int, int]] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    _claims: dict[ir.Value, set[tuple[str, int]]] = field(default_factory=dict)
 
     # -- reading ------------------------------------------------------------------------------------------------
     def raw(self, value: ir.Value | None) -> RawAxes:
@@ -231,23 +235,100 @@ class Flow:
                 self.pin(ids, code, node, reason)
 
     def use(self, node: ir.Node, index: int, axes: Sequence[Ids], role: Role | Sequence[Role]) -> None:
-        """State how `node` uses the initializer at `index`: per axis ids, with one role or one role per axis."""
+        """State how `node` uses the weight at `index`: per axis ids, with one role or one role per axis.
+
+        A weight that is quantised, cast or transposed on its way hands the ids on to its constant.
+        """
         value = node.inputs[index]
-        assert value is not None and is_constant(value), f"{node.name}: input {index} is not a constant"
-        roles: Sequence[Role] = [role] * len(axes) if isinstance(role, str) else role
-        kept = [ids if ids is not None and len(ids) > 1 else None for ids in axes]
-        self.use_axes[node.name or "", index] = kept
+        assert value is not None and is_weight(value), f"{node.name}: input {index} is not a constant"
+        roles: list[Role] = [role] * len(axes) if isinstance(role, str) else list(role)
+        kept: Axes = [ids if ids is not None and len(ids) > 1 else None for ids in axes]
+        reader, place = node, index
+        for made_by in chain(value):
+            self._claim(made_by.outputs[0], (reader.name or "", place), kept)
+            if made_by.op_type == "Transpose":
+                order = permutation(made_by)
+                kept = [kept[order.index(axis)] for axis in range(len(order))]
+                roles = [roles[order.index(axis)] for axis in range(len(order))]
+            elif made_by.op_type in QUANTISERS:
+                kept = self.along_scales(made_by, kept)
+            reader, place = made_by, 0
+        known = self.use_axes.get((reader.name or "", place))
+        if known is not None and reader is not node:
+            self._same(node, known, kept)
+        self.use_axes[reader.name or "", place] = kept
+        tensor = source(value).name or ""
         for axis, (ids, axis_role) in enumerate(zip(kept, roles, strict=True)):
             if ids is not None:
-                self.uses.append(Use(value.name or "", node.name or "", index, axis, axis_role, ids))
+                self.uses.append(Use(tensor, node.name or "", index, axis, axis_role, ids))
+
+    def along_scales(self, node: ir.Node, axes: Axes) -> Axes:
+        """Let the scales and zero points of a (de)quantiser follow the axes of its data; returns those axes.
+
+        Positions that share a block go together. Parameters computed at run time pin the axis they run along.
+        """
+        along = quantised_axis(node)
+        block = block_size(node)
+        for index in (1, 2):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            rank = 0 if value is None or value.shape is None else len(value.shape)
+            if value is None or rank == 0 or (rank == 1 and length(value, 0) == 1):
+                continue
+            ids = axes[along]
+            if ids is not None and rank > 1:
+                rows = ids.reshape(-1, block)
+                self.unite(rows[:, :1], rows)
+                ids = rows[:, 0]
+            if not is_constant(value):
+                self.pin(ids, "PC106", node, "has scales that are computed at run time")
+                continue
+            own = [ids] if rank == 1 else [ids if a == along else other for a, other in enumerate(axes)]
+            self.use_axes[node.name or "", index] = [i if i is not None and len(i) > 1 else None for i in own]
+            for axis, along_axis in enumerate(own):
+                if along_axis is not None and len(along_axis) > 1:
+                    self.uses.append(Use(value.name or "", node.name or "", index, axis, "carrier", along_axis))
+        return axes
+
+    def _claim(self, value: ir.Value, by: tuple[str, int], axes: Axes) -> None:
+        """`by` asks for the axes of a weight that a node makes; all its readers have to ask for the same."""
+        readers = self._claims.setdefault(value, set())
+        if readers:
+            self._same(by[0], self.axes[value.name or ""], axes)
+        readers.add(by)
+        self.axes[value.name or ""] = [*axes]
+
+    def _same(self, where: ir.Node | str, known: Sequence[np.ndarray | Part | None], axes: Axes) -> None:
+        for old, new in zip(known, axes, strict=True):
+            assert not isinstance(old, Part)
+            if old is not None and new is not None:
+                self.unite(old, new)
+            for ids, other in ((old, new), (new, old)):
+                if other is None:
+                    self.pin(ids, "PC103", where, "shares a weight with a use that cannot be cut")
+
+    def settle_claims(self) -> None:
+        """Pin the weights that some node makes and not all readers can follow. Call once, after the last rule."""
+        for value, readers in self._claims.items():
+            users = {(use.node.name or "", use.idx) for use in value.uses()}
+            if users != readers or value.is_graph_output():
+                other = next((name for name, _ in sorted(users - readers)), value.name or "")
+                for ids in self.axes[value.name or ""]:
+                    assert not isinstance(ids, Part)
+                    self.pin(ids, "PC103", other, f"reads {value.name}, a shared weight, whole")
 
     def reduce(
-        self, node: ir.Node, data_index: int, axis: int, ids: Ids, weight: tuple[int, int] | None = None
+        self,
+        node: ir.Node,
+        data_index: int,
+        axis: int,
+        ids: Ids,
+        weight: tuple[int, int] | None = None,
+        zero_index: int | None = None,
     ) -> None:
         """State that `node` sums over `axis` of its input; `weight` is the (input, axis) it sums with."""
         if ids is not None:
             index, weight_axis = weight if weight is not None else (None, None)
-            self.reductions.append(Reduction(node.name or "", data_index, axis, ids, index, weight_axis))
+            self.reductions.append(Reduction(node.name or "", data_index, axis, ids, index, weight_axis, zero_index))
 
     def statistic(self, node: ir.Node, data_index: int, axis: int, ids: Ids, reason: str) -> None:
         """State that `node` takes a mean over `axis` of its input: recorded with `residual`, else that pins it."""

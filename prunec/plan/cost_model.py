@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
-from prunec.graph.cost import FLOAT_TYPES, OUTPUT, mac_products, operand
+from prunec.graph.cost import OUTPUT, PARAMETER_TYPES, mac_products, operand
 from prunec.graph.shapes import dims, is_constant
 
 Ids = np.ndarray | None
@@ -43,7 +43,7 @@ class CostModel:
         self._fixed = {False: 0, True: 0}
         self._shared: list[tuple[bool, bool, int, list[tuple[Ids, ...]]]] = []
         for name, value in model.graph.initializers.items():
-            if value.const_value is not None and value.const_value.dtype in FLOAT_TYPES:
+            if value.const_value is not None and value.const_value.dtype in PARAMETER_TYPES:
                 self._initializer(value, name in prunable, single)
         self._params = {flag: self._table(terms) for flag, terms in single.items()}
         self._axes.freeze()

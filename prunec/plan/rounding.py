@@ -44,6 +44,9 @@ def step_for(target: str, round_to: int | None) -> int:
     return round_to
 
 
+_CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
+
+
 class Blocked(NamedTuple):
     """Names of the nodes whose channel axes are blocks side by side: grouped convolutions, and gates."""
 
@@ -52,7 +55,7 @@ class Blocked(NamedTuple):
 
 
 def blocked_nodes(model: ir.Model) -> Blocked:
-    convolutions = [node for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
+    convolutions = [node for node in model.graph if node.op_type in _CONVOLUTIONS]
     return Blocked(
         frozenset(node.name or "" for node in convolutions if int(attribute(node, "group", 1)) > 1),
         frozenset(node.name or "" for node in model.graph if node.op_type in ("LSTM", "GRU", "RNN")),

@@ -17,7 +17,7 @@ DIGITS = 6
 
 def prunable_weights(model: ir.Model, groups: Iterable[Group]) -> frozenset[str]:
     """Tensors of rank 2 and more that make, consume or carry (depthwise) a channel of `groups`: the prunable layers."""
-    tensors = {m.tensor for g in groups for m in g.members if m.input_index == 1 or m.role != "carrier"}
+    tensors = {m.tensor for g in groups for m in g.members if m.input_index in (1, 3) or m.role != "carrier"}
     return frozenset(t for t in tensors if len(dims(model.graph.initializers[t]) or ()) >= 2)
 
 

@@ -23,6 +23,7 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.graph.shapes import dims
+from prunec.graph.weights import seen_data
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.moments import Moments
 
@@ -115,12 +116,13 @@ def _collect(
     limits: Limits,
     progress: Progress | None,
 ) -> dict[str, LayerStatistics]:
-    values = {value.name: value for node in model.graph for value in node.inputs if value is not None}
-    inputs = {node.name or "": node.inputs for node in model.graph}
-    places = {c.node: (inputs[c.node][c.data_index], c.axis) for c in analysis.consumers if c.weight_index is not None}
-    keys = {node: ((value.name or "", axis)) for node, (value, axis) in places.items() if value is not None}
+    nodes = {node.name or "": node for node in model.graph}
+    weighted = [c for c in analysis.consumers if c.weight_index is not None]
+    seen = {c.node: seen_data(nodes[c.node], c.data_index) for c in weighted}
+    keys = {c.node: (seen[c.node].value.name or "", c.axis) for c in weighted}
+    values = {data.value.name or "": data for data in seen.values()}
     sums: dict[tuple[str, int], _Sums] = {}
-    chunks = list(_chunks({name: values[name] for name, _ in keys.values()}, limits.bytes_per_run))
+    chunks = list(_chunks({name: values[name].value for name, _ in keys.values()}, limits.bytes_per_run))
     for number, names in enumerate(chunks):
         wanted = [key for key in dict.fromkeys(keys.values()) if key[0] in names]
         sums.update({key: _Sums(key, "covariance" in needs, limits, seed) for key in wanted})
@@ -130,7 +132,7 @@ def _collect(
                 progress(number, len(chunks), "statistics")
             outputs = run(session, feeds)
             for key in wanted:
-                sums[key].add(outputs[key[0]], next(iter(feeds.values())).shape[:1])
+                sums[key].add(values[key[0]].numbers(outputs[key[0]]), next(iter(feeds.values())).shape[:1])
     if keys and not any(s.count for s in sums.values()):
         raise PrunecError("PC331", "there is no calibration sample to take statistics from")
     done = {key: s.statistics() for key, s in sums.items()}

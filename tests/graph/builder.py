@@ -15,6 +15,8 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
+CONTRIB = "com.microsoft"
+
 
 class Builder:
     def __init__(self, seed: int = 0, opset: int = 18) -> None:
@@ -25,6 +27,7 @@ class Builder:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[str] = []
         self.shapes: dict[str, list[int]] = {}
+        self.types: dict[str, int] = {}
         self._number = 0
 
     # -- plumbing -----------------------------------------------------------------------------------------------
@@ -37,8 +40,9 @@ class Builder:
         self.shapes[name] = shape
         return name
 
-    def output(self, *names: str) -> None:
+    def output(self, *names: str, dtype: int = TensorProto.FLOAT) -> None:
         self.outputs.extend(names)
+        self.types.update(dict.fromkeys(names, dtype))
 
     def const(self, array: np.ndarray, name: str | None = None) -> str:
         name = name or self.name("const")
@@ -59,18 +63,38 @@ class Builder:
 
     def _infer(self, names: list[str]) -> None:
         graph = helper.make_graph(self.nodes, "g", self.inputs, [], self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
+        model = helper.make_model(graph, opset_imports=self._opsets())
+        if self.has_contrib:  # onnx knows no shapes there
+            from prunec.passes.canonicalise.facts import gather_facts
+
+            for value, shape in gather_facts(ir.from_proto(model)).shapes.items():
+                if value.name in names and shape is not None:
+                    self.shapes[value.name] = [d if isinstance(d, int) else 0 for d in shape]
+            return
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         for info in inferred.graph.value_info:
             if info.name in names:
                 self.shapes[info.name] = [d.dim_value for d in info.type.tensor_type.shape.dim]
 
+    @property
+    def has_contrib(self) -> bool:
+        return any(node.domain == CONTRIB for node in self.nodes)
+
+    def _opsets(self) -> list[onnx.OperatorSetIdProto]:
+        own = [helper.make_opsetid("", self.opset)]
+        return [*own, helper.make_opsetid(CONTRIB, 1)] if self.has_contrib else own
+
+    def contrib(self, op_type: str, inputs: list[str], outputs: int = 1, **attributes: Any) -> Any:
+        """One of ONNX Runtime's own operators."""
+        return self.op(op_type, inputs, outputs, domain=CONTRIB, **attributes)
+
     def model(self) -> ir.Model:
-        infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, self.shapes.get(n)) for n in self.outputs]
+        infos = [
+            helper.make_tensor_value_info(n, self.types.get(n, TensorProto.FLOAT), self.shapes.get(n))
+            for n in self.outputs
+        ]
         graph = helper.make_graph(self.nodes, "g", self.inputs, infos, self.initializers)
-        proto = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9 if self.opset < 21 else 10
-        )
+        proto = helper.make_model(graph, opset_imports=self._opsets(), ir_version=9 if self.opset < 21 else 10)
         onnx.checker.check_model(proto, full_check=True)
         return ir.from_proto(proto)
 

@@ -41,8 +41,24 @@ _FAMILIES: dict[str, str] = {
     "elementwise:Elementwise": f"{_ELEMENTWISE} {_CONTRIB_ELEMENTWISE}",
     "conv:Conv": "Conv",
     "conv:ConvTranspose": "ConvTranspose",
-    "gemm:Gemm": "Gemm",
+    "conv:FusedConv": "com.microsoft::FusedConv",
+    "conv:QLinearConv": "QLinearConv",
+    "conv:ConvInteger": "ConvInteger",
+    "gemm:Gemm": "Gemm com.microsoft::FusedGemm",
+    "gemm:QGemm": "com.microsoft::QGemm",
     "gemm:MatMul": "MatMul",
+    "gemm:FusedMatMul": "com.microsoft::FusedMatMul",
+    "gemm:QLinearMatMul": "QLinearMatMul",
+    "gemm:MatMulInteger": "MatMulInteger",
+    "quantise:Quantiser": """QuantizeLinear DequantizeLinear com.microsoft::QuantizeLinear
+        com.microsoft::DequantizeLinear""",
+    "quantise:DynamicQuantiser": "DynamicQuantizeLinear",
+    "quantise:QLinearBinary": "com.microsoft::QLinearAdd com.microsoft::QLinearMul",
+    "quantise:QLinearUnary": "com.microsoft::QLinearSigmoid com.microsoft::QLinearLeakyRelu",
+    "quantise:QLinearSoftmax": "com.microsoft::QLinearSoftmax",
+    "quantise:QLinearPool": "com.microsoft::QLinearGlobalAveragePool com.microsoft::QLinearAveragePool",
+    "quantise:QLinearConcat": "com.microsoft::QLinearConcat",
+    "quantise:QLinearReduceMean": "com.microsoft::QLinearReduceMean",
     "norm:BatchNorm": "BatchNormalization",
     "norm:InstanceNorm": "InstanceNormalization",
     "norm:OverAxes": """LayerNormalization RMSNormalization SimplifiedLayerNormalization Softmax LogSoftmax Hardmax
@@ -65,6 +81,11 @@ _FAMILIES: dict[str, str] = {
     "shape:Shape": "Shape Size",
     "recurrent:Recurrent": "LSTM GRU RNN",
     "einsum:Einsum": "Einsum",
+    "fused_norm:SkipNorm": """com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization
+        com.microsoft::SkipRMSNormalization""",
+    "fused_norm:EmbedNorm": "com.microsoft::EmbedLayerNormalization",
+    "attention_packed:PackedAttention": "com.microsoft::Attention",
+    "attention_packed:QuantisedAttention": "com.microsoft::QAttention",
     "attention:FusedAttention": "Attention com.microsoft::MultiHeadAttention com.microsoft::GroupQueryAttention",
 }
 RULES: dict[str, str] = {op: target for target, ops in _FAMILIES.items() for op in ops.split()}

@@ -2,7 +2,8 @@
 
 ONNX `Attention` (opset 23; 3-D inputs with head counts, or 4-D with a heads axis) and ONNX Runtime's
 `MultiHeadAttention` and `GroupQueryAttention` (separate query, key, value) take [batch, length, heads · width]. The
-head counts are attributes of the node, so they are read, not guessed. Packed or cached inputs are pinned.
+head counts are attributes of the node, so they are read, not guessed. A bias or mask with a heads axis follows the
+heads; packed and cached inputs are pinned. `attention_packed.py` has the operator that projects by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import onnx_ir as ir
 from prunec.graph.flow import Flow, Ids
 from prunec.graph.rules.base import attribute, given, outputs_untracked, rank
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import dims, is_constant
+from prunec.graph.shapes import dims
+from prunec.graph.weights import is_weight
 
 _COUNTS = {
     "Attention": ("q_num_heads", "kv_num_heads"),
@@ -21,6 +23,12 @@ _COUNTS = {
     "GroupQueryAttention": ("num_heads", "kv_num_heads"),
 }
 _QUERY, _KEY, _VALUE = range(3)
+_CACHES = {"Attention": (4, 5), "MultiHeadAttention": (6, 7), "GroupQueryAttention": (3, 4)}
+_MASKS = {"Attention": (3,), "MultiHeadAttention": (4, 5), "GroupQueryAttention": (10,)}
+"""Inputs added to the scores, [batch, heads, length, length] or with fewer axes."""
+_BIAS = {"MultiHeadAttention": 3}
+"""The biases of query, key and value in one vector."""
+_HEAD_VECTORS = {"GroupQueryAttention": (11,)}
 
 
 class FusedAttention:
@@ -38,26 +46,20 @@ class FusedAttention:
             flow.set(output, [None] * (rank(output) or 0))
 
     def _unsupported(self, node: ir.Node) -> str | None:
-        separate = all(given(node, i) and not is_constant(node.inputs[i]) for i in (_QUERY, _KEY, _VALUE))
+        separate = all(given(node, i) and not is_weight(node.inputs[i]) for i in (_QUERY, _KEY, _VALUE))
         ranks = {rank(node.inputs[i]) for i in (_QUERY, _KEY, _VALUE)} if separate else set()
         if not separate or len(ranks) != 1 or not ranks <= {3, 4}:
             return f"{node.op_type} with packed, constant or unequal query, key and value"
-        extra = [i for i in range(3, len(node.inputs)) if given(node, i)]
-        if any(self._spans_heads(node, i) for i in extra):
-            return f"{node.op_type} with a bias, cache or mask that has a heads axis"
+        if any(given(node, i) for i in _CACHES[node.op_type]):
+            return f"{node.op_type} with a cache, which has a heads axis"
+        if any(given(node, i) for i in _HEAD_VECTORS.get(node.op_type, ())):
+            return f"{node.op_type} with a number for each head"
+        bias = _BIAS.get(node.op_type)
+        if bias is not None and given(node, bias) and not is_weight(node.inputs[bias]):
+            return f"{node.op_type} with a bias that is computed at run time"
         if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
             return f"{node.op_type} whose cache or scores are used"
         return None
-
-    def _spans_heads(self, node: ir.Node, index: int) -> bool:
-        """Whether a further input is more than a mask over positions or a scalar."""
-        value = node.inputs[index]
-        shape = dims(value)
-        if node.op_type == "MultiHeadAttention" and index == 3:
-            return True  # the projection bias, over all heads
-        if node.op_type == "GroupQueryAttention":
-            return index in (3, 4)
-        return shape is None or (len(shape) == 4 and shape[1] != 1) or index in (4, 5)
 
     def _heads_axis(self, node: ir.Node, flow: Flow) -> None:
         queries, keys, values = (flow.of(node.inputs[i]) for i in (_QUERY, _KEY, _VALUE))
@@ -66,21 +68,33 @@ class FusedAttention:
             flow.pin(ids, "PC105", node, "the scale of the scores depends on the width of a head")
         for axes in (queries, keys, values):
             flow.pin(axes[0], "PC107", node, "the batch of attention cannot be cut")
+            flow.pin(axes[2], "PC107", node, "the length of attention cannot be cut")
+        self._masks(node, flow, heads)
         flow.set(node.outputs[0], [None, heads, None, values[3]])
 
     def _flat(self, node: ir.Node, flow: Flow) -> None:
         names = _COUNTS[node.op_type]
         counts = [int(attribute(node, names[0])), *[int(attribute(node, names[1]))] * 2]
         heads: list[Ids] = []
+        widths: list[int] = []
         for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
-            ids = flow.of(node.inputs[index])[2]
-            rows = None if ids is None else ids.reshape(count, -1)
+            axes = flow.of(node.inputs[index])
+            for ids in axes[:2]:
+                flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
+            rows = None if axes[2] is None else axes[2].reshape(count, -1)
             if rows is not None:
                 flow.unite(rows[:, :1], rows)
             heads.append(None if rows is None else rows[:, 0])
+            widths.append(0 if rows is None else rows.shape[1])
         tied = self._tie(node, flow, *heads)
+        self._masks(node, flow, tied)
+        bias = _BIAS.get(node.op_type)
+        if tied is not None and bias is not None and given(node, bias):
+            flow.use(node, bias, [np.concatenate([np.repeat(tied, width) for width in widths])], "carrier")
         width = (dims(node.outputs[0]) or (0, 0, 0))[2]
         out = None if tied is None or not isinstance(width, int) else np.repeat(tied, width // counts[0])
+        if tied is not None and out is None:
+            flow.pin(tied, "PC104", node, "the width of its output is unknown")
         flow.set(node.outputs[0], [None, None, out])
 
     def _tie(self, node: ir.Node, flow: Flow, queries: Ids, keys: Ids, values: Ids) -> Ids:
@@ -93,6 +107,11 @@ class FusedAttention:
         flow.unite(np.repeat(keys, len(queries) // len(keys)), queries)
         return queries
 
+    def _masks(self, node: ir.Node, flow: Flow, heads: Ids) -> None:
+        for index in _MASKS[node.op_type]:
+            if given(node, index):
+                tie_mask(node, flow, index, heads)
+
     def cut(self, node: ir.Node, cut: Cut) -> None:
         if rank(node.inputs[_QUERY]) == 4:
             return
@@ -102,3 +121,28 @@ class FusedAttention:
             if mask is not None:
                 heads = mask.reshape(int(attribute(node, name)), -1)[:, 0]
                 node.attributes[name] = ir.AttrInt64(name, int(heads.sum()))
+
+
+def tie_mask(node: ir.Node, flow: Flow, index: int, heads: Ids) -> None:
+    """What is added to the scores: axis −3, where it is longer than 1, is that of the heads."""
+    value = node.inputs[index]
+    shape = dims(value)
+    if shape is None:
+        flow.pin(heads, "PC104", node, "the rank of its mask is unknown")
+        return
+    if is_weight(value):
+        if heads is not None and len(shape) >= 3 and shape[-3] == len(heads):
+            flow.use(node, index, [*[None] * (len(shape) - 3), heads, None, None], "carrier")
+        return
+    axes = flow.of(value)
+    for axis, ids in enumerate(axes):
+        if axis != len(axes) - 3:
+            flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
+    if len(shape) < 3 or shape[-3] == 1:
+        return
+    found = axes[-3]
+    if heads is not None and found is not None:
+        flow.unite(heads, found)
+    else:
+        for ids in (heads, found):
+            flow.pin(ids, "PC103", node, "has a mask per head, which cannot be cut")

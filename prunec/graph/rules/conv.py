@@ -12,17 +12,22 @@ import onnx_ir as ir
 from prunec.graph.flow import Axes, Flow, Ids
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import dims, is_constant
+from prunec.graph.shapes import dims, length
+from prunec.graph.weights import is_weight
 
 
 class Conv:
     out_axis, in_axis = 0, 1
+    weight = 1
+    vectors: tuple[int, ...] = (2,)
+    """Inputs with one value per output channel, or a single one."""
+    zero: int | None = None
+    """The input that is the zero point of quantised data."""
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        data, weight = node.inputs[0], node.inputs[1]
-        axes = flow.of(data)
-        shape = dims(weight)
-        constants = [is_constant(value) for value in node.inputs[1:] if value is not None]
+        axes = flow.of(node.inputs[0])
+        shape = dims(node.inputs[self.weight])
+        constants = [is_weight(node.inputs[i]) for i in (self.weight, *self.vectors) if given(node, i)]
         if not all(constants) or shape is None or len(axes) != len(shape):
             flow.pin_inputs(node, "PC106", f"the weight of {node.op_type} is computed at run time")
             return
@@ -42,9 +47,10 @@ class Conv:
         if not is_carrier:
             roles[self.out_axis] = "producer"
         rest: Axes = [None] * (len(shape) - 2)
-        flow.use(node, 1, [*weight_axes, *rest], [*roles, *(["carrier"] * len(rest))])  # type: ignore[list-item]
-        if given(node, 2):
-            flow.use(node, 2, [out], "carrier")
+        flow.use(node, self.weight, [*weight_axes, *rest], [*roles, *(["carrier"] * len(rest))])  # type: ignore[list-item]
+        for index in self.vectors:
+            if given(node, index) and dims(node.inputs[index]) and length(node.inputs[index], 0) == channels_out:
+                flow.use(node, index, [out], "carrier")
         flow.set(node.outputs[0], [axes[0], out, *rest])
 
     def _channels(self, per_group: list[int], groups: int) -> tuple[int, int]:
@@ -54,7 +60,7 @@ class Conv:
         return [out, consumed] if self.out_axis == 0 else [consumed, out]
 
     def _plain(self, node: ir.Node, flow: Flow, ids: Ids, channels_in: int, channels_out: int) -> tuple[Ids, Axes]:
-        flow.reduce(node, 0, 1, ids, (1, self.in_axis))
+        flow.reduce(node, 0, 1, ids, (self.weight, self.in_axis), self.zero)
         out = flow.fresh(channels_out)
         return out, self._axes(out, ids)
 
@@ -70,7 +76,7 @@ class Conv:
             return out, self._axes_grouped(out, None, None, groups)
         by_group = ids.reshape(groups, channels_in // groups)
         flow.unite(by_group[:1], by_group)
-        flow.reduce(node, 0, 1, ids, (1, self.in_axis))
+        flow.reduce(node, 0, 1, ids, (self.weight, self.in_axis), self.zero)
         return out, self._axes_grouped(out, by_group[0], ids, groups)
 
     def _axes_grouped(self, out: np.ndarray, first_group: Ids, ids: Ids, groups: int) -> Axes:
@@ -82,6 +88,34 @@ class Conv:
         shape = dims(node.inputs[0])
         if left is not None and shape is not None and int(attribute(node, "group", 1)) == shape[1] != 1:
             node.attributes["group"] = ir.AttrInt64("group", left)
+
+
+class QLinearConv(Conv):
+    """(x, scale, zero, w, scale, zero, scale, zero, b): integers in and out, the padding is the zero point."""
+
+    weight, vectors, zero = 3, (4, 5, 8), 2
+
+
+class ConvInteger(Conv):
+    """(x, w, zero, zero) → int32; the data's zero point may be computed at run time."""
+
+    weight, vectors, zero = 1, (3,), 2
+
+
+class FusedConv(Conv):
+    """Conv, plus a residual Z at input 3, then an activation: what ONNX Runtime's optimizer makes of the three."""
+
+    def couple(self, node: ir.Node, flow: Flow) -> None:
+        super().couple(node, flow)
+        if not given(node, 3):
+            return
+        made, added = flow.of(node.outputs[0]), flow.of(node.inputs[3])
+        for own, other in zip(made, added, strict=True):
+            if own is not None and other is not None:
+                flow.unite(own, other)
+            else:
+                for ids in (own, other):
+                    flow.pin(ids, "PC103", node, "is added to an axis that cannot be cut")
 
 
 class ConvTranspose(Conv):

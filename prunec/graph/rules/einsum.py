@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from prunec.graph.flow import Axes, Flow, Ids, Role
 from prunec.graph.rules.base import KeepsAttributes, attribute, outputs_untracked
-from prunec.graph.shapes import dims, is_constant
+from prunec.graph.shapes import dims
+from prunec.graph.weights import is_weight
 
 
 def terms(node: ir.Node) -> tuple[list[str], str]:
@@ -31,7 +32,7 @@ class Einsum(KeepsAttributes):
             return
         letters = {letter: self._letter(node, flow, letter, inputs) for letter in dict.fromkeys("".join(inputs))}
         for index, (value, term) in enumerate(zip(node.inputs, inputs, strict=True)):
-            if is_constant(value):
+            if is_weight(value):
                 roles = [self._role(letter, index, node, inputs, output) for letter in term]
                 flow.use(node, index, [letters[letter] for letter in term], roles)
         self._reduce(node, flow, inputs, output)
@@ -45,7 +46,7 @@ class Einsum(KeepsAttributes):
             if letter in term:
                 axis = term.index(letter)
                 length = (dims(value) or ())[axis]
-                if not is_constant(value):
+                if not is_weight(value):
                     found.append(flow.of(value)[axis])
         if not found:
             return flow.fresh(length) if isinstance(length, int) else None
@@ -64,9 +65,9 @@ class Einsum(KeepsAttributes):
         return "carrier" if others else "producer"
 
     def _reduce(self, node: ir.Node, flow: Flow, inputs: list[str], output: str) -> None:
-        weight = next((i for i, value in enumerate(node.inputs) if is_constant(value)), None)
+        weight = next((i for i, value in enumerate(node.inputs) if is_weight(value)), None)
         for index, (value, term) in enumerate(zip(node.inputs, inputs, strict=True)):
-            if is_constant(value):
+            if is_weight(value):
                 continue
             for axis, letter in enumerate(term):
                 if letter not in output:

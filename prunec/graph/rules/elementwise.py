@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from prunec.graph.flow import Axes, Flow, Ids, Part, RawAxes
 from prunec.graph.rules.base import KeepsAttributes, rank
-from prunec.graph.shapes import Dim, dims, is_constant, length
+from prunec.graph.shapes import Dim, dims, length
+from prunec.graph.weights import is_weight
 
 
 class Unary(KeepsAttributes):
@@ -72,12 +73,12 @@ def merge_whole(node: ir.Node, flow: Flow, out_rank: int) -> RawAxes | None:
     return [first.get(axis) for axis in range(out_rank)]
 
 
-def merge_axis(node: ir.Node, flow: Flow, axis: int) -> Ids:
-    """Unite one aligned axis (counted from the right) over all activations of `node`."""
+def merge_axis(node: ir.Node, flow: Flow, axis: int, values: Sequence[ir.Value | None] | None = None) -> Ids:
+    """Unite one aligned axis (counted from the right) over all activations of `node`, or over `values`."""
     base: Ids = None
     partners: list[tuple[ir.Value, Ids]] = []
-    for value in node.inputs:
-        if value is None or is_constant(value) or -axis > (rank(value) or 0) or length(value, axis) == 1:
+    for value in node.inputs if values is None else values:
+        if value is None or is_weight(value) or -axis > (rank(value) or 0) or length(value, axis) == 1:
             continue
         ids = flow.of(value)[axis]
         partners.append((value, ids))
@@ -98,7 +99,7 @@ def merge_axis(node: ir.Node, flow: Flow, axis: int) -> Ids:
 def attach_constants(node: ir.Node, flow: Flow, axes: Axes) -> None:
     """Let the constant operands follow the axes they are aligned with."""
     for index, value in enumerate(node.inputs):
-        if value is not None and is_constant(value):
+        if value is not None and is_weight(value):
             flow.use(node, index, aligned(axes, dims(value) or ()), "carrier")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,6 +12,7 @@ from prunec.graph.rules.base import KeepsAttributes, attribute, given, ints, out
 from prunec.graph.rules.cut import Cut
 from prunec.graph.rules.elementwise import merge_axis
 from prunec.graph.shapes import constant, dims, is_constant, length
+from prunec.graph.weights import is_weight, permutation
 
 
 class Transpose(KeepsAttributes):
@@ -18,7 +21,7 @@ class Transpose(KeepsAttributes):
     def couple(self, node: ir.Node, flow: Flow) -> None:
         data = node.inputs[0]
         axes = flow.raw(data)
-        order = [int(p) for p in attribute(node, "perm", list(reversed(range(len(axes)))))]
+        order = permutation(node)
         if is_constant(data):
             own: Axes = [flow.fresh(int(n)) for n in dims(data) or ()]  # type: ignore[arg-type]
             roles: list[Role] = ["producer" if axis == order[-1] else "carrier" for axis in range(len(own))]
@@ -31,37 +34,42 @@ class Concat(KeepsAttributes):
     """Arrays are concatenated along the axis; a part that cannot be cut takes its place as pinned ids."""
 
     def couple(self, node: ir.Node, flow: Flow) -> None:
-        n = len(dims(node.outputs[0]) or ())
-        if n == 0 or any(len(dims(v) or ()) != n for v in node.inputs):
-            flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
-            return
-        along = int(attribute(node, "axis", 0)) % n
-        result: Axes = [None if axis == along else merge_axis(node, flow, axis - n) for axis in range(n)]
-        for index, value in enumerate(node.inputs):
-            if is_constant(value):
-                own = [
-                    ids if ids is not None and length(value, a) == len(ids) else None for a, ids in enumerate(result)
-                ]
-                flow.use(node, index, own, "carrier")
-        result[along] = self._along(node, flow, along)
-        flow.set(node.outputs[0], result)
+        concat(node, flow, range(len(node.inputs)))
 
-    def _along(self, node: ir.Node, flow: Flow, axis: int) -> Ids:
-        parts = [None if is_constant(v) else flow.of(v)[axis] for v in node.inputs]
-        if all(part is None for part in parts):
+
+def concat(node: ir.Node, flow: Flow, indices: Sequence[int]) -> None:
+    """Join the inputs at `indices` along the node's axis."""
+    values = [node.inputs[i] for i in indices]
+    n = len(dims(node.outputs[0]) or ())
+    if n == 0 or any(len(dims(v) or ()) != n for v in values):
+        flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
+        return outputs_untracked(node, flow)
+    along = int(attribute(node, "axis", 0)) % n
+    result: Axes = [None if axis == along else merge_axis(node, flow, axis - n, values) for axis in range(n)]
+    for index, value in zip(indices, values, strict=True):
+        if is_weight(value):
+            own = [ids if ids is not None and length(value, a) == len(ids) else None for a, ids in enumerate(result)]
+            flow.use(node, index, own, "carrier")
+    result[along] = _along(node, flow, along, values)
+    return flow.set(node.outputs[0], result)
+
+
+def _along(node: ir.Node, flow: Flow, axis: int, values: Sequence[ir.Value | None]) -> Ids:
+    parts = [None if is_weight(v) else flow.of(v)[axis] for v in values]
+    if all(part is None for part in parts):
+        return None
+    joined: list[np.ndarray] = []
+    for value, part in zip(values, parts, strict=True):
+        n = length(value, axis)
+        if n is None:
+            for ids in parts:
+                flow.pin(ids, "PC104", node, "is joined with a part of unknown length")
             return None
-        joined: list[np.ndarray] = []
-        for value, part in zip(node.inputs, parts, strict=True):
-            n = length(value, axis)
-            if n is None:
-                for ids in parts:
-                    flow.pin(ids, "PC104", node, "is joined with a part of unknown length")
-                return None
-            if part is None:
-                part = flow.fresh(n)
-                flow.pin(part, "PC103", node, f"comes from {value.name if value else '?'}, which cannot be cut")
-            joined.append(part)
-        return np.concatenate(joined)
+        if part is None:
+            part = flow.fresh(n)
+            flow.pin(part, "PC103", node, f"comes from {value.name if value else '?'}, which cannot be cut")
+        joined.append(part)
+    return np.concatenate(joined)
 
 
 class Split:
@@ -225,7 +233,7 @@ class Gather:
             flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
             return
         along = int(attribute(node, "axis", 0)) % max(len(shape), 1)
-        if is_constant(data):
+        if is_weight(data):
             self._table(node, flow, along, shape, len(picked))
             return
         index = constant(indices)

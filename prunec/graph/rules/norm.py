@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from prunec.graph.flow import STATISTIC, Axes, Flow
 from prunec.graph.rules.base import KeepsAttributes, attribute, given
-from prunec.graph.shapes import dims, is_constant
+from prunec.graph.shapes import dims
+from prunec.graph.weights import is_weight
 
 REDUCIBLE = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 """Norms of one axis whose statistic is a mean: it can run over the channels that are left."""
@@ -24,7 +25,7 @@ class BatchNorm(KeepsAttributes):
     def couple(self, node: ir.Node, flow: Flow) -> None:
         axes = flow.of(node.inputs[0])
         used = [i for i in self.vectors if given(node, i)]
-        if len(axes) < 2 or not all(is_constant(node.inputs[i]) for i in used):
+        if len(axes) < 2 or not all(is_weight(node.inputs[i]) for i in used):
             flow.pin_inputs(node, "PC106", f"the parameters of {node.op_type} are computed at run time")
             return
         for index in used:
@@ -73,7 +74,7 @@ class OverAxes(KeepsAttributes):
 def _is_reducible(node: ir.Node) -> bool:
     """Scale and bias are constant vectors, and nobody reads the statistics."""
     vectors = node.inputs[1:]
-    constant = all(value is None or (is_constant(value) and len(dims(value) or ()) == 1) for value in vectors)
+    constant = all(value is None or (is_weight(value) and len(dims(value) or ()) == 1) for value in vectors)
     unread = not any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
     return node.op_type in REDUCIBLE and constant and unread
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from prunec.graph.flow import Flow
 from prunec.graph.rules.base import attribute, given, outputs_untracked, rank
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import is_constant
+from prunec.graph.weights import is_weight
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _INPUT, _WEIGHT, _RECURRENCE, _BIAS, _LENGTHS, _FIRST_STATE, _CELL_STATE, _PEEPHOLES = range(8)
@@ -22,7 +22,7 @@ _INPUT, _WEIGHT, _RECURRENCE, _BIAS, _LENGTHS, _FIRST_STATE, _CELL_STATE, _PEEPH
 class Recurrent:
     def couple(self, node: ir.Node, flow: Flow) -> None:
         weights = [i for i in (_WEIGHT, _RECURRENCE, _BIAS, _PEEPHOLES) if given(node, i)]
-        if not all(is_constant(node.inputs[i]) for i in weights):
+        if not all(is_weight(node.inputs[i]) for i in weights):
             flow.pin_inputs(node, "PC106", f"the weights of {node.op_type} are computed at run time")
             outputs_untracked(node, flow)
             return
@@ -50,7 +50,7 @@ class Recurrent:
         for index in (_FIRST_STATE, _CELL_STATE):
             if not given(node, index):
                 continue
-            if is_constant(node.inputs[index]):
+            if is_weight(node.inputs[index]):
                 flow.use(node, index, [None, None, hidden], "carrier")
                 continue
             ids = flow.of(node.inputs[index])[-1]

@@ -120,6 +120,17 @@ ENTRIES: tuple[ZooEntry, ...] = (
         dense={"accuracy": 0.9342},
     ),
     ZooEntry(
+        name="fashion-lstm",
+        summary="two bidirectional LSTM layers that read Fashion-MNIST row by row: a real test accuracy",
+        module="prunec.models.fashion_lstm",
+        licence="Apache-2.0 (weights), MIT (data)",
+        inputs={"image": "float32 [b, 1, 28, 28]"},
+        static_inputs={"image": (1, 1, 28, 28)},
+        parameters=321_418,
+        data=(packages.FASHION_MNIST,),
+        dense={"accuracy": 0.8902},
+    ),
+    ZooEntry(
         name="ocr-det",
         summary="PP-OCRv4 text detection: convolutions, ConvTranspose, Resize, HardSigmoid, dynamic height and width",
         module="prunec.models.ocr_det",

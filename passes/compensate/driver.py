@@ -24,6 +24,8 @@ from prunec.passes.compensate.judge import Judge
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.options import Compensated, CompensationRecord, Options, Progress
 from prunec.passes.compensate.pairs import Kept, Pairs
+from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
+from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.compensate.runner import SequentialRunner, Stop
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
@@ -94,14 +96,20 @@ def _refit_all(
             if progress is not None:
                 progress(number, len(layers), layer.name)
             runner.advance(number)
-            pairs = Pairs(runner, layer, sources[layer.name], residual, kept)
-            records.append(_refit(model, pairs, options, number))
+            source = sources[layer.name]
+            if isinstance(layer, RecurrentLayer):
+                sides = (RecurrentLayer(source), layer)
+                records.append(refit_recurrent((dense, model), sides, runner, kept, options, number))
+            else:
+                records.append(_refit(model, Pairs(runner, layer, source, residual, kept), options, number))
     if progress is not None:
         progress(len(layers), len(layers), "outputs")
     return sorted(records, key=lambda record: order[record.layer])
 
 
-def _stop(layer: Layer, residual: Residual | None, dense: ir.Node) -> Stop:
+def _stop(layer: Layer | RecurrentLayer, residual: Residual | None, dense: ir.Node) -> Stop:
+    if isinstance(layer, RecurrentLayer):
+        return recurrent_stop(layer, dense)
     operand = frozenset() if residual is None else frozenset({residual.operand})
     data = dense.inputs[layer.data_index]
     assert data is not None

@@ -10,8 +10,9 @@ from prunec.graph.cost import FLOAT_TYPES
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.shapes import dims, is_constant
 from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer, MatMulLayer, NormLayer
+from prunec.passes.compensate.recurrent_layer import GATES, RecurrentLayer, recurrent_layer
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", *GATES)
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Residual:
     add: ir.Node
 
 
-def find_layers(model: ir.Model) -> tuple[list[Layer], list[Skipped]]:
+def find_layers(model: ir.Model) -> tuple[list[Layer | RecurrentLayer], list[Skipped]]:
     """Layers in graph order. Nodes whose weight is computed at run time are not listed at all."""
-    layers: list[Layer] = []
+    layers: list[Layer | RecurrentLayer] = []
     skipped: list[Skipped] = []
     for node in model.graph:
         if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
@@ -45,7 +46,10 @@ def find_layers(model: ir.Model) -> tuple[list[Layer], list[Skipped]]:
     return layers, skipped
 
 
-def _layer(node: ir.Node) -> Layer | Skipped | None:
+def _layer(node: ir.Node) -> Layer | RecurrentLayer | Skipped | None:
+    if node.op_type in GATES:
+        found = recurrent_layer(node)
+        return Skipped(node.name or "", found) if isinstance(found, str) else found
     index = 0 if node.op_type == "MatMul" and is_constant(node.inputs[0]) else 1
     weight = node.inputs[index]
     if not is_constant(weight) or (node.op_type == "MatMul" and is_constant(node.inputs[1 - index])):
@@ -105,11 +109,13 @@ def _constant_add(value: ir.Value, axis: int) -> ir.Node | None:
     return None
 
 
-def find_residual(layer: Layer, order: dict[str, int]) -> Residual | None:
+def find_residual(layer: Layer | RecurrentLayer, order: dict[str, int]) -> Residual | None:
     """The addition that a layer's output goes to and to nothing else, if its other operand is there before the layer.
 
     `order`: place of every node in the graph by name.
     """
+    if isinstance(layer, RecurrentLayer):
+        return None
     value = layer.node.outputs[0]
     if isinstance(layer, MatMulLayer) and layer.shift is not None:
         value = layer.shift.outputs[0]

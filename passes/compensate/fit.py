@@ -19,6 +19,7 @@ from prunec.passes.compensate.judge import Candidate
 from prunec.passes.compensate.layers import Double, Layer, NormLayer
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.compensate.rows import Patches, channel_rows, position_count, sample
 from prunec.passes.compensate.solve import RowSystem, solve
 from prunec.statistics.moments import BLOCK_ROWS, Moments
@@ -148,7 +149,7 @@ def _escalated(asked: float, used: float) -> tuple[str, ...]:
     return () if used == asked else (f"damping {asked:g} failed to factorise, {used:g} was used",)
 
 
-def not_finite(layer: Layer) -> PrunecError:
+def not_finite(layer: Layer | RecurrentLayer) -> PrunecError:
     return PrunecError(
         "PC330",
         "the activations are not finite",

@@ -120,9 +120,9 @@ NETS: dict[str, Callable[[Builder], str]] = {
 }
 
 
-def dense_model(name: str) -> tuple[ir.Model, Analysis]:
+def dense_model(net: str | Callable[[Builder], str]) -> tuple[ir.Model, Analysis]:
     b = Builder(seed=3)
-    b.output(NETS[name](b))
+    b.output((NETS[net] if isinstance(net, str) else net)(b))
     return prepare(b.model())
 
 
@@ -132,7 +132,7 @@ def input_shape(model: ir.Model) -> list[int]:
     return [int(d) for d in shape]  # type: ignore[arg-type]
 
 
-def random_case(name: str, *, share: float = 0.5, seed: int = 0) -> Case:
+def random_case(name: str | Callable[[Builder], str], *, share: float = 0.5, seed: int = 0) -> Case:
     """Cut `share` of every free group at random."""
     model, analysis = dense_model(name)
     rng = np.random.default_rng(seed)
@@ -146,7 +146,7 @@ def random_case(name: str, *, share: float = 0.5, seed: int = 0) -> Case:
     return Case(model, slice_channels(model, analysis, alive), analysis, alive)
 
 
-def redundant_case(name: str) -> Case:
+def redundant_case(name: str | Callable[[Builder], str]) -> Case:
     """Make the last quarter of every free group copies of its first channels, and cut them."""
     model, analysis = dense_model(name)
     keeps = {}

@@ -1,0 +1,166 @@
+"""Refit a recurrent layer: every sum of its gates against the dense model's, on the states that it makes itself.
+
+For kept units the dense layer's sums a_t = W x_t + R s_t + b are known exactly, so each sum is a linear layer like any
+other: W' z_t ≈ a_t over z_t = [x_t, s_t] of the pruned layer. But s_t depends on the weights that are being fitted.
+
+1. `bias`: b' = E[a − (W z − b)] on the states of the sliced weights.
+2. `lsq`: ridge regressions towards the best so far, on the states of that one and, in the first round, on the dense
+   layer's states of the kept units (teacher forcing).
+3. From the best, with its own new states, again, while the held-out error falls.
+
+Judged is what leaves the node, with the states that the candidate itself makes from its first step on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.passes.compensate.constants import set_constant
+from prunec.passes.compensate.fit import not_finite
+from prunec.passes.compensate.options import CompensationRecord, Options
+from prunec.passes.compensate.pairs import Kept
+from prunec.passes.compensate.recurrent_layer import DATA, RecurrentLayer
+from prunec.passes.compensate.recurrent_rows import Steps, steps, sums
+from prunec.passes.compensate.recurrent_sides import Candidate, Sides
+from prunec.passes.compensate.rows import sample
+from prunec.passes.compensate.runner import SequentialRunner, Stop
+from prunec.passes.compensate.solve import solve
+from prunec.statistics.moments import Moments
+
+ROUNDS = 4
+WORTH_A_ROUND = 0.98
+"""Another round is tried while the last one left at most this share of the error."""
+EXACT_BELOW = 1e-11
+"""As in `driver`: float32 rounding in another order."""
+
+
+def recurrent_stop(layer: RecurrentLayer, dense: ir.Node) -> Stop:
+    """Where the runner halts, and what a fit reads there."""
+    read = RecurrentLayer(dense).activations().values()
+    return Stop(layer.name, frozenset(read), frozenset(layer.activations().values()))
+
+
+def refit_recurrent(
+    models: tuple[ir.Model, ir.Model],
+    layers: tuple[RecurrentLayer, RecurrentLayer],
+    runner: SequentialRunner,
+    kept: Kept,
+    options: Options,
+    number: int,
+) -> CompensationRecord:
+    """`models` and `layers` are (dense, pruned); the pruned node gets new constants where they are better.
+
+    Raises:
+        PrunecError PC330: the states are not finite; PC332: a system cannot be solved.
+    """
+    sides = Sides(models, layers, runner, kept, options.threads)
+    layer = layers[1]
+    refusal = sides.refusal()
+    if refusal is not None:
+        return CompensationRecord(layer.name, "skipped", 0.0, 0, math.nan, math.nan, notes=(refusal,))
+    fit = Fit(sides, options, number)
+    start = Candidate("none", layer.weights())
+    (error,) = sides.errors([start])
+    if error == math.inf:
+        raise not_finite(layer)
+    if error <= EXACT_BELOW:
+        return CompensationRecord(layer.name, "none", 0.0, 0, error, error, notes=("its input has not changed",))
+    best, best_error = _better((start, error), fit.shifted(start), sides)
+    for turn in range(ROUNDS if options.method != "bias" else 0):
+        before = best_error
+        best, best_error = _better((best, best_error), fit.solved(best, turn), sides)
+        if best_error > WORTH_A_ROUND * before or best_error <= EXACT_BELOW:
+            break
+    if best is not start:
+        for index, array in layer.arrays(best.weights).items():
+            set_constant(models[1].graph, layer.node, index, array)
+    return CompensationRecord(layer.name, best.method, best.damping, fit.rows, error, best_error, notes=best.notes)
+
+
+def _better(standing: tuple[Candidate, float], others: Sequence[Candidate], sides: Sides) -> tuple[Candidate, float]:
+    found = standing
+    for candidate, error in zip(others, sides.errors(others), strict=True):
+        if error < found[1]:
+            found = candidate, error
+    return found
+
+
+class Fit:
+    """Candidates for one layer; `rows` counts the steps that were used."""
+
+    def __init__(self, sides: Sides, options: Options, number: int) -> None:
+        self.sides, self.options, self.seed = sides, options, [options.seed, number]
+        self.layer = sides.layers[1]
+        self.dense = sides.layers[0].weights()
+        self.rows = 0
+
+    def shifted(self, start: Candidate) -> list[Candidate]:
+        """The means corrected."""
+        if self.options.method == "lsq":
+            return []
+        weights = start.weights
+        for part, moments in zip(self.layer.parts, self._moments(start, teacher=False), strict=True):
+            matrix = weights.matrix(part)
+            weights = weights.with_part(part, matrix, _shifted(moments, matrix))
+        return [Candidate("bias", weights)]
+
+    def solved(self, start: Candidate, turn: int) -> list[Candidate]:
+        """Least squares towards `start`, one candidate per damping and kind of states."""
+        found = []
+        for teacher in (False, True) if turn == 0 else (False,):
+            kind = "the dense states" if teacher else f"its own states, round {turn + 1}"
+            all_moments = self._moments(start, teacher=teacher)
+            for damping in self.options.dampings:
+                weights, used = start.weights, damping
+                for part, moments in zip(self.layer.parts, all_moments, strict=True):
+                    covariance, cross = moments.covariance(), moments.cross_covariance()
+                    matrix, own = solve(weights.matrix(part), covariance, cross, damping)
+                    weights, used = weights.with_part(part, matrix, _shifted(moments, matrix)), max(used, own)
+                found.append(Candidate("lsq", weights, used, (f"on {kind}",)))
+        return found
+
+    def _moments(self, start: Candidate, *, teacher: bool) -> list[Moments]:
+        """Of z and the dense sums of the kept units, one per part."""
+        found: list[Moments] = []
+        for dense, pruned, positions in self._batches(start, teacher=teacher):
+            for k, part in enumerate(self.layer.parts):
+                z = pruned.sources(part, positions, start.weights)
+                t = sums(part, self.dense.rows(self.sides.units), dense.sources(part, positions, self.dense))
+                if k == len(found):
+                    found.append(Moments(z.shape[0], z.shape[2], t.shape[2]))
+                found[k].add(z, t)
+        if not all(moments.is_finite() for moments in found):
+            raise not_finite(self.layer)
+        self.rows = found[0].count
+        return found
+
+    def _batches(self, start: Candidate, *, teacher: bool) -> Iterator[tuple[Steps, Steps, np.ndarray]]:
+        """Steps of both layers and the sampled positions."""
+        sides = self.sides
+        (dense_cell, pruned_cell), (dense_layer, pruned_layer) = sides.cells, sides.layers
+        sizes = [int(np.prod(sides.feeds("pruned", batch)[DATA].shape[:2])) for batch in sides.runner.fit]
+        share = self._wanted() / max(sum(sizes), 1)
+        for batch in sides.runner.fit:
+            feeds, dense_feeds = sides.feeds("pruned", batch), sides.feeds("dense", batch)
+            states = dense_cell.run(dense_feeds)[0]
+            own = sides.restricted(states) if teacher else pruned_cell.run(feeds, start.weights)[0]
+            dense = steps(dense_layer, dense_feeds, dense_feeds[DATA], states)
+            pruned = steps(pruned_layer, feeds, feeds[DATA], own)
+            there = np.flatnonzero(pruned.exists)
+            random = np.random.default_rng([*self.seed, batch])
+            yield dense, pruned, there[sample(random, len(there), int(np.ceil(len(there) * share)))]
+
+    def _wanted(self) -> int:
+        options, weights = self.options, self.layer.weights()
+        unknowns = weights.w.shape[3] + weights.r.shape[3]
+        return int(np.clip(options.rows_per_unknown * unknowns, options.min_rows, options.max_rows))
+
+
+def _shifted(moments: Moments, matrix: np.ndarray) -> np.ndarray:
+    """b' = E[t] − W E[z] [D, m]."""
+    shifted: np.ndarray = moments.target_mean - np.einsum("dmn,dn->dm", matrix, moments.mean)
+    return shifted

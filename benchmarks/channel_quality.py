@@ -4,7 +4,8 @@
 
 For every zoo model and ratio: cut that share of every free group, rounded to the target's channel multiple, by plain
 magnitude (L1) and by the exact saliency (OBS); compensate the OBS cut by nothing, by biases, by least squares, and by
-whatever held-out data prefers (auto). The model's own metric on test data that calibration never saw. Deterministic.
+whatever held-out data prefers (auto). `--criteria` compensates the cuts of other criteria too, `--plain` says which
+are cut only. The model's own metric on test data that calibration never saw. Deterministic.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class Subject:
 def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[Row]:
     opened = subject.opened
     result: list[Row] = []
-    for criterion, methods in (("l1", ["none"]), ("obs", arguments.methods)):
+    plain = [name for name in arguments.plain if name not in arguments.criteria]
+    chosen = [*((name, ["none"]) for name in plain), *((name, arguments.methods) for name in arguments.criteria)]
+    for criterion, methods in chosen:
         alive = subject.alive(criterion, ratio)
         cut = slice_channels(opened.canonical, opened.analysis, alive)
         for method in methods:
@@ -133,7 +136,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, help="calibration samples, a fifth held out (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", default=["none", "bias", "lsq", "auto"], help="compensations of obs")
+    parser.add_argument("--plain", nargs="*", default=["l1"], help="criteria whose cuts are not compensated")
+    parser.add_argument("--criteria", nargs="+", default=["obs"], help="criteria whose cuts are compensated")
+    parser.add_argument("--methods", nargs="+", default=["none", "bias", "lsq", "auto"], help="compensations")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []

@@ -21,6 +21,7 @@ from prunec.verify.inputs import Feeds, first_line, first_that_runs
 from prunec.verify.metrics import worst_relative
 from prunec.verify.ort_errors import ORT_ERRORS
 from prunec.verify.probes import at_alive, probes, with_outputs
+from prunec.verify.unrounded import is_quantised, without_rounding
 
 FLOAT32_TOLERANCE = 1e-5
 FLOAT64_TOLERANCE = 1e-12
@@ -100,14 +101,19 @@ class Checker:
         if not self._shows(masked, feeds, trial.seed):
             names = probes(self.model, self.analysis, trial.alive)
             masked, cut = (with_outputs(model, names) if names else model for model in (masked, cut))
-        outcome = self._compare(trial, masked, cut, feeds)
+        if is_quantised(cut):
+            try:
+                self._run32(cut, feeds)
+            except ORT_ERRORS as refusal:
+                return Outcome(trial.name, trial.seed, math.inf, broken=first_line(refusal))
+        outcome = self._compare(trial, without_rounding(masked), without_rounding(cut), feeds)
         return replace(outcome, compared=f"{len(names)} consumers" if names else "outputs")
 
     def _shows(self, masked: ir.Model, feeds: Feeds, seed: int) -> bool:
         """Whether the mask changes anything in the outputs; where it does not, agreeing on them proves nothing."""
         if seed not in self._dense:
-            self._dense[seed] = self._run32(self.model, feeds)
-        return worst_relative(self._dense[seed], self._run32(masked, feeds)) > 0
+            self._dense[seed] = self._run32(without_rounding(self.model), feeds)
+        return worst_relative(self._dense[seed], self._run32(without_rounding(masked), feeds)) > 0
 
     def _compare(self, trial: Trial, masked: ir.Model, cut: ir.Model, feeds: Feeds) -> Outcome:
         try:

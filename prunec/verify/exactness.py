@@ -8,7 +8,8 @@ this plan happens to avoid shows as well. In float32 (ONNX Runtime, no graph opt
 1e-5. In float64 (ONNX's reference) it has to be at most 1e-12, where one run costs no more than `float64_macs`. A deep
 network can amplify float32 rounding beyond 1e-5: then float64 decides where it is affordable, with ten times the
 budget; where it is not, the check fails. Where the outputs do not show the cut (see `probes`), the outputs of consumers
-are compared. Half-precision models are checked as their float32 copies.
+are compared. Half-precision models are checked as their float32 copies; quantised ones are run as they are, and
+compared with the rounding of their activations taken out (`unrounded` says why).
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Elementwise(KeepsAttributes):
             flow.set(node.outputs[0], whole)
             return
         merged = [merge_axis(node, flow, axis - out_rank) for axis in range(out_rank)]
+        widen(node, flow, merged)
         flow.set(node.outputs[0], merged)
         attach_constants(node, flow, merged)
 
@@ -94,6 +95,20 @@ def merge_axis(node: ir.Node, flow: Flow, axis: int, values: Sequence[ir.Value |
             flow.pin(base, "PC104", node, f"meets an axis of {value.name} of another length")
             flow.pin(ids, "PC104", node, "meets an axis of another length")
     return base
+
+
+def widen(node: ir.Node, flow: Flow, axes: Axes) -> None:
+    """Free ids for axes that only a constant has: all activations broadcast there (a scale times a vector)."""
+    kind = node.outputs[0].dtype
+    if kind is None or not kind.is_floating_point():
+        return
+    values = [(value, is_weight(value)) for value in node.inputs if value is not None]
+    for axis in range(-len(axes), 0):
+        there = [(length(value, axis), weight) for value, weight in values if -axis <= (rank(value) or 0)]
+        broadcast = all(n == 1 for n, weight in there if not weight) and not all(weight for _, weight in values)
+        wide = max((n or 0 for n, weight in there if weight), default=0)
+        if axes[axis] is None and broadcast and wide > 1:
+            axes[axis] = flow.free(wide)
 
 
 def attach_constants(node: ir.Node, flow: Flow, axes: Axes) -> None:

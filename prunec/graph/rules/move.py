@@ -233,6 +233,8 @@ class Gather:
             flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
             return
         along = int(attribute(node, "axis", 0)) % max(len(shape), 1)
+        for ids in flow.of(indices):
+            flow.pin(ids, "PC109", node, "picks positions with it")
         if is_weight(data):
             self._table(node, flow, along, shape, len(picked))
             return

@@ -9,6 +9,7 @@ PYTEST ?= -n 2 --dist loadfile
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+TORCH := $(VENV)/.installed-torch
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
 .PHONY: install install-torch test test-all lint demo clean
@@ -22,15 +23,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $(STAMP)
 
-# The [torch] extra on top, for the tests marked torch: large, and needed by nothing else.
-install-torch: install
-	$(PIP) --no-build-isolation --editable ".[$(EXTRAS),torch]"
+# The [torch] extra on top, for the tests: large, and the demo does not need it.
+install-torch: $(TORCH)
 
-test: install
+$(TORCH): $(STAMP)
+	$(PIP) --no-build-isolation --editable ".[$(EXTRAS),torch]"
+	@touch $(TORCH)
+
+test: install-torch
 	$(PY) -m pytest $(PYTEST)
 
-# Everything; what needs torch or a device that is not here is skipped with its reason.
-test-all: install
+# Everything; what needs a device that is not here is skipped with its reason.
+test-all: install-torch
 	$(PY) -m pytest $(PYTEST) -m "slow or not slow"
 
 lint: install

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def one_registry() -> Iterator[None]:
+    """torch's exporter builds its table of translations anew for every export; for many small ones once is enough."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration", reason="needs the [torch] extra")
+    with pytest.MonkeyPatch.context() as patch:
+        cached = functools.cache(registration.ONNXRegistry.from_torchlib)
+        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(cached))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from prunec.passes.canonicalise.cast_like import replace_cast_like
 from prunec.passes.canonicalise.facts import Facts, gather_facts
 from prunec.passes.canonicalise.fold_constants import fold_known, fold_large
 from prunec.passes.canonicalise.freeze_shapes import freeze_shapes
@@ -23,6 +24,8 @@ class Evaluate(ir.passes.InPlacePass):
         for _ in range(MAX_ROUNDS):
             facts = gather_facts(model)
             store_types(model, facts)
+            if replace_cast_like(model):
+                facts = gather_facts(model)
             count = fold_known(model, facts) + freeze_shapes(model, facts) + fold_large(model, facts)
             if InlineIf()(model).modified:
                 UniqueNames()(model)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prunec.api.dump import Dump
 from prunec.api.gates import check_gate_options, refusals
-from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, replay
 from prunec.api.progress import Progress, silent
@@ -21,7 +22,7 @@ from prunec.api.pruning import judge, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.diagnostics import Diagnostic
-from prunec.frontend.calibration import Calibration
+from prunec.frontend.calibration import Calibration, Samples
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
@@ -29,8 +30,10 @@ from prunec.verify.user_metric import load_metric
 
 
 def compile(
-    model: PathLike,
+    model: Model,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     output: PathLike | None = None,
     target: str = "onnx",
     pattern: str = "auto",
@@ -40,7 +43,7 @@ def compile(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
-    calib: str | None = None,
+    calib: Samples = None,
     metric: str | None = None,
     samples: int | None = None,
     min_speedup: float | None = None,
@@ -59,7 +62,11 @@ def compile(
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Compiled:
-    """Prune the ONNX file `model` and write the package `output` (default: the model's name with `.pruned`).
+    """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
+
+    `model`: an ONNX file, or a torch module with `example_inputs`: a tensor, a tuple of positional arguments or a dict
+    of keyword arguments. `dynamic_shapes` is handed to `torch.export.export`; without it every shape is that of the
+    examples.
 
     `plan` replays a plan file instead of a budget: with the same data, recipe and seed it gives the same bytes.
     `seed` is the plan's own by default, else 0. `dry_run` plans and writes nothing.
@@ -80,13 +87,13 @@ def compile(
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if plan is not None:
         options.check_replay()
-    out = Path(output if output is not None else f"{Path(model).stem}.pruned").absolute()
+    out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
     own = None if metric is None else load_metric(metric)
     if not dry_run:
         check_destination(out, force=force)
 
     progress("reading the model", 0, 0)
-    opened = open_model(model, input_shapes)
+    opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.api.inspection import pin_info
-from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.opening import InputShapes, Model, Opened, open_model
 from prunec.api.results import Explanation, LayerPart
 from prunec.catalog import unknown_name
 from prunec.graph import Group
@@ -20,13 +20,20 @@ Does = Literal["makes", "uses", "carries", "passes"]
 _DOES: dict[str, Does] = {"producer": "makes", "consumer": "uses", "carrier": "carries"}
 
 
-def explain(model: PathLike, layer: str, *, input_shapes: InputShapes | None = None) -> Explanation:
+def explain(
+    model: Model,
+    layer: str,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    input_shapes: InputShapes | None = None,
+) -> Explanation:
     """Everything about `layer`: the name of a node, or of a tensor that only one node makes or uses.
 
     Raises:
         PrunecError PC120: no layer has that name; the hint has the nearest ones.
     """
-    opened = open_model(model, input_shapes)
+    opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     node = find_layer(opened.canonical, layer)
     parts = tuple(_parts(opened, node))
     macs, total = node_macs(node), model_macs(opened.canonical)

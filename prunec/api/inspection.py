@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import onnx_ir as ir
 
-from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.opening import InputShapes, Model, Opened, open_model
 from prunec.api.results import GroupInfo, Inspection, MemberInfo, PinInfo, ValueInfo, WarningInfo
 from prunec.graph import Group, Pin
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.package.manifest import describe_values
 
 
-def inspect(model: PathLike, *, input_shapes: InputShapes | None = None) -> Inspection:
-    """Channel groups of the ONNX file `model`, with what pins them and what they cost.
+def inspect(
+    model: Model,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    input_shapes: InputShapes | None = None,
+) -> Inspection:
+    """Channel groups of an ONNX file or a torch module, with what pins them and what they cost.
 
     >>> [group.id for group in inspect("resnet18.onnx").groups if group.pinned is None]  # doctest: +SKIP
     ['g0', 'g1', …]
@@ -22,7 +29,7 @@ def inspect(model: PathLike, *, input_shapes: InputShapes | None = None) -> Insp
     Raises:
         PrunecError PC0xx: the file cannot be read or is not supported.
     """
-    return describe(open_model(model, input_shapes))
+    return describe(open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes))
 
 
 def describe(opened: Opened) -> Inspection:

@@ -1,23 +1,31 @@
-"""The first steps that most commands share: a file, its canonical model, its groups."""
+"""The first steps that most commands share: a file or a torch module, its canonical model, its groups."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.diagnostics import Diagnostic
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.onnx import Source, load
+from prunec.frontend.torch_extra import is_module
 from prunec.graph import Analysis, analyse
 from prunec.graph.shapes import dims
 from prunec.passes.canonicalise import canonicalise
 
+if TYPE_CHECKING:
+    import torch
+
 InputShapes = Mapping[str, Sequence[int]]
 PathLike = str | os.PathLike[str]
+Model: TypeAlias = "str | os.PathLike[str] | torch.nn.Module"
+"""An ONNX file, or a torch module that comes with example inputs."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,47 @@ class Opened:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-def open_model(path: PathLike, input_shapes: InputShapes | None = None) -> Opened:
-    """Read, canonicalise and analyse. Raises `PrunecError` PC0xx and PC1xx."""
-    source = load(path, input_shapes=input_shapes)
+def open_model(
+    model: Model,
+    input_shapes: InputShapes | None = None,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+) -> Opened:
+    """Read or trace, canonicalise and analyse. Raises `PrunecError` PC0xx and PC1xx."""
+    return open_source(read_source(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes))
+
+
+def open_source(source: Source) -> Opened:
+    """Canonicalise and analyse what was read."""
     canonical = canonicalise(source.model)
     return Opened(source, canonical, analyse(canonical), tuple(source.warnings))
+
+
+def read_source(
+    model: Model,
+    input_shapes: InputShapes | None = None,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+) -> Source:
+    """An ONNX file by its name, a torch module through its example inputs. PC034 for anything else."""
+    if is_module(model):
+        from prunec.frontend.torch import load_module
+
+        return load_module(model, example_inputs, dynamic_shapes=dynamic_shapes, input_shapes=input_shapes)
+    if not isinstance(model, str | os.PathLike):
+        hint = "pass the name of an ONNX file, or a torch.nn.Module with example_inputs"
+        raise PrunecError("PC034", f"a {type(model).__name__} is no model", where="model", hint=hint)
+    if example_inputs is not None or dynamic_shapes is not None:
+        hint = "an ONNX file has its inputs written down; to make dynamic axes static pass input_shapes"
+        raise PrunecError("PC034", "example_inputs go with a torch module, not a file", where=str(model), hint=hint)
+    return load(model, input_shapes=input_shapes)
+
+
+def stem(model: Model) -> str:
+    """What to name things after: the file without its suffix, or the module's class."""
+    return Path(model).stem if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
 def one_sample(calibration: Calibration, model: ir.Model) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from prunec.api.opening import InputShapes
 from prunec.api.target_list import check_target
 from prunec.diagnostics import PrunecError
+from prunec.frontend.calibration import Samples
 from prunec.plan.budget import Budget, BudgetKind
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -31,7 +32,7 @@ class PlanOptions:
     sparsity: float | None = None
     flops: float | None = None
     params: float | None = None
-    calib: str | None = None
+    calib: Samples = None
     samples: int | None = None
     seed: int = 0
     threads: int = 1

@@ -9,12 +9,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted, silent
 from prunec.criteria import ScoreContext, create
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.frontend.calibration import Calibration, open_calibration
+from prunec.frontend.calibration import Calibration, Samples, open_calibration
 from prunec.graph.cost import model_macs
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
@@ -36,8 +36,10 @@ class Planned:
 
 
 def plan(
-    model: PathLike,
+    model: Model,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     output: PathLike | None = None,
     target: str = "onnx",
     pattern: str = "auto",
@@ -47,7 +49,7 @@ def plan(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
-    calib: str | None = None,
+    calib: Samples = None,
     samples: int | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -57,7 +59,9 @@ def plan(
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Planned:
-    """Decide which channels of the ONNX file `model` go, for `target` and one budget; `output` is where to write it.
+    """Decide which channels of `model` go, for `target` and one budget; `output` is where to write it.
+
+    `model`: an ONNX file, or a torch module with `example_inputs` (see `prunec.frontend.torch`).
 
     Raises:
         PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC402: target.
@@ -70,7 +74,7 @@ def plan(
     options.check()
     budget = options.required_budget()
     progress("reading the model", 0, 0)
-    opened = open_model(model, input_shapes)
+    opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     calibration = open_data(opened, options)
     made, warnings = make(opened, calibration, options, budget, progress)
     if output is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from prunec.api.pruning import Pruned
 from prunec.api.results import Compiled, TrialInfo, WarningInfo
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
+from prunec.frontend.onnx import Source
 from prunec.measure.contender import DENSE, PRUNED, Contender
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
-from prunec.package.writer import PackageWriter
+from prunec.package.writer import PackageWriter, save_model
 from prunec.plan.plan import Plan
 from prunec.report.data import ReportData
 from prunec.report.html import render_report
@@ -75,14 +78,15 @@ def save(
         measurements = None
         if job.measures:
             feeds = one_sample(calibration, opened.canonical)
-            measurements = measure(
-                [Contender(DENSE, opened.source.path.absolute()), Contender(PRUNED, path)],
-                feeds,
-                threads=job.threads,
-                seed=job.seed,
-                progress=progress,
-                budget_s=BUDGET_S,
-            )
+            with dense_file(opened.source) as dense:
+                measurements = measure(
+                    [Contender(DENSE, dense), Contender(PRUNED, path)],
+                    feeds,
+                    threads=job.threads,
+                    seed=job.seed,
+                    progress=progress,
+                    budget_s=BUDGET_S,
+                )
             writer.write_json(MEASUREMENTS, measurements.to_json())
         writer.write_json(VERIFICATION, verification.to_json())
         compiled = Compiled(
@@ -120,10 +124,22 @@ def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportDat
     )
 
 
+@contextlib.contextmanager
+def dense_file(source: Source) -> Iterator[Path]:
+    """The source as a file that another process can load: its own, or a temporary one."""
+    if source.is_file:
+        yield source.path.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
+        path = Path(folder, source.path.name)
+        save_model(source.model, path)
+        yield path
+
+
 def _file_bytes(opened: Opened) -> int:
-    """Size of the source; where its weights are in other files, the bytes of the weights."""
+    """Size of the source; where its weights are in other files, or it is no file, the bytes of the weights."""
     graphs = opened.source.model.graphs()
     tensors = [value.const_value for graph in graphs for value in graph.initializers.values() if value.const_value]
-    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+    if not opened.source.is_file or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
         return sum(tensor.nbytes for tensor in tensors)
     return opened.source.path.stat().st_size

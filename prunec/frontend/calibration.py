@@ -1,6 +1,6 @@
 """Calibration data: checked samples from a file, a folder, a function, or made up; the last fifth held out.
 
-    spec: None → synthetic · FILE.npz · DIR of .npz / .npy · module:function
+    spec: None → synthetic · FILE.npz · DIR of .npz / .npy · module:function · from Python any iterable of samples
 
 Samples are read in order, the first `samples` of them are used, the last 20 % (at least one) are held out, and
 everything is checked once at the start, so that an error comes before the work and not in the middle of it. Batches
@@ -31,7 +31,7 @@ have the model's own batch size B, or up to 8 samples of equal shape if its batc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -45,9 +45,11 @@ from prunec.frontend.sample_checks import Sample, Warnings, samples_of
 from prunec.frontend.sample_files import SUFFIXES, FileSource
 from prunec.frontend.sample_function import FunctionSource
 from prunec.frontend.sample_inputs import Layout, layout_of
+from prunec.frontend.sample_iterable import IterableSource
 from prunec.frontend.sample_synthetic import SyntheticSource
 
 HELD_OUT = 5  # one in this many units
+Samples = str | Iterable[object] | None
 
 
 class SampleSource(Protocol):
@@ -146,7 +148,7 @@ class Calibration:
 
 
 def open_calibration(
-    spec: str | None, model: ir.Model, *, samples: int = 64, seed: int = 0, demanded: bool = True
+    spec: Samples, model: ir.Model, *, samples: int = 64, seed: int = 0, demanded: bool = True
 ) -> Calibration:
     """Open and check the data that `spec` names for the inputs of `model`. PC301–PC315.
 
@@ -156,7 +158,8 @@ def open_calibration(
     if spec is None:
         made_up = SyntheticSource(layout, samples=max(samples, 2 * layout.unit), seed=seed)
         return Calibration("synthetic", made_up, layout, samples)
-    source = _source(spec, samples=samples, seed=seed)
+    source: SampleSource
+    source = _source(spec, samples=samples, seed=seed) if isinstance(spec, str) else IterableSource(spec, layout.names)
     return Calibration("calibration", source, layout, samples, demanded=demanded)
 
 

@@ -45,12 +45,16 @@ __all__ = ["Source", "load", "parse_input_shapes"]
 
 @dataclass(frozen=True)
 class Source:
-    """A model and where it came from. `sha256` covers the .onnx file and every external data file it names."""
+    """A model and where it came from. `sha256` covers the .onnx file and every external data file it names.
+
+    `is_file` is False for a torch module: `path` is then only the name to show.
+    """
 
     model: ir.Model
     path: Path
     sha256: str
     warnings: list[Diagnostic] = field(default_factory=list)
+    is_file: bool = True
 
 
 def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Source:

@@ -18,12 +18,12 @@ import numpy as np
 from prunec.diagnostics import PrunecError
 
 
-class FunctionSource:
-    """The items of a user's function: (where, item)."""
+class KeptSource:
+    """Items (where, item) of an iterator that can run once; what it gave is kept."""
 
-    def __init__(self, spec: str, *, samples: int, seed: int) -> None:
+    def __init__(self, spec: str, items: Iterator[object]) -> None:
         self.spec = spec
-        self._iterator = self._call(_import(spec), samples, seed)
+        self._iterator = items
         self._kept: list[object] = []
 
     def items(self) -> Iterator[tuple[str, object]]:
@@ -53,31 +53,43 @@ class FunctionSource:
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _call(self, function: Callable[..., object], samples: int, seed: int) -> Iterator[object]:
-        try:
-            result = function(**_accepted(function, {"samples": samples, "seed": seed}))
-        except Exception as error:  # the user's code may raise anything
-            raise self._failed(error) from error
-        if isinstance(result, Mapping):
-            return iter([result])
-        if isinstance(result, np.ndarray):
-            return iter([result])
-        if not isinstance(result, Iterable):
-            raise PrunecError(
-                "PC311",
-                f"returned a {type(result).__name__}, not samples",
-                where=self.spec,
-                hint="return an iterable of dicts {input name: array}",
-            )
-        return iter(result)
-
     def _failed(self, error: Exception) -> PrunecError:
-        return PrunecError(
-            "PC310",
-            f"raised {type(error).__name__}: {error}",
-            where=self.spec,
-            hint="call the function on its own to see where it fails",
+        return _raised(self.spec, error)
+
+
+class FunctionSource(KeptSource):
+    """The items of a user's function."""
+
+    def __init__(self, spec: str, *, samples: int, seed: int) -> None:
+        super().__init__(spec, _call(spec, _import(spec), samples, seed))
+
+
+def _call(spec: str, function: Callable[..., object], samples: int, seed: int) -> Iterator[object]:
+    try:
+        result = function(**_accepted(function, {"samples": samples, "seed": seed}))
+    except Exception as error:  # the user's code may raise anything
+        raise _raised(spec, error) from error
+    if isinstance(result, Mapping):
+        return iter([result])
+    if isinstance(result, np.ndarray):
+        return iter([result])
+    if not isinstance(result, Iterable):
+        raise PrunecError(
+            "PC311",
+            f"returned a {type(result).__name__}, not samples",
+            where=spec,
+            hint="return an iterable of dicts {input name: array}",
         )
+    return iter(result)
+
+
+def _raised(spec: str, error: Exception) -> PrunecError:
+    return PrunecError(
+        "PC310",
+        f"raised {type(error).__name__}: {error}",
+        where=spec,
+        hint="call the function on its own to see where it fails",
+    )
 
 
 def _copy(item: object) -> object:

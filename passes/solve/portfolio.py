@@ -1,0 +1,173 @@
+"""`solve`: one layer, one pattern, a named amount of effort; every step is kept only if held-out error falls.
+
+- `fast`: Wanda's mask, and SparseGPT's, each with exact weights against the dense target, at one damping.
+- `balanced`: the damping is chosen on held-out data, then ADMM finds the mask, `refit` its weights.
+- `best`: more dampings, ADMM to its end, ExactOBS where the layer is small enough, masks from all of them.
+
+The plain mask (Wanda without any update) always competes: with uncorrelated inputs nothing beats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from prunec.passes.solve import exactobs, sparsegpt
+from prunec.passes.solve.admm import admm
+from prunec.passes.solve.hessian import Array, Double
+from prunec.passes.solve.masks import wanda_mask
+from prunec.passes.solve.problem import LayerProblem
+from prunec.passes.solve.quadratic import Quadratic, quadratic
+from prunec.passes.solve.refit import refit
+from prunec.patterns import Pattern, masked
+from prunec.patterns.base import Mask, Scope
+
+Effort = Literal["fast", "balanced", "best"]
+EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`iterations` of ADMM at most, and in the search for a damping; `probe_rows` outputs take part in that search."""
+
+    dampings: tuple[float, ...]
+    iterations: int
+    probe_iterations: int
+    probe_rows: int
+
+
+SETTINGS: dict[Effort, Settings] = {
+    "fast": Settings((0.03,), 0, 0, 0),
+    "balanced": Settings((0.003, 0.03, 0.1, 0.3, 1.0), 60, 20, 128),
+    "best": Settings((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0), 300, 60, 512),
+}
+NARROW_ITERATIONS = 40
+"""ADMM iterations at most for layers wide enough to run in single precision, unless `best` is asked for."""
+WIDE = 1024
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt: relative errors ‖t − Ŵx‖²/‖t‖² on the data it was fitted to and on held-out data."""
+
+    method: str
+    damping: float
+    error_fit: float
+    error_held_out: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """New weights in plain coordinates, zero outside `mask`, and how they came about."""
+
+    weight: Double
+    mask: Mask
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    notes: tuple[str, ...]
+
+
+Candidate = tuple[str, float, Double, Mask]
+
+
+def solve(
+    problem: LayerProblem, pattern: Pattern, level: float, effort: Effort = "balanced", *, scope: Scope = "layer"
+) -> Solution:
+    """The candidate with the least held-out error.
+
+    Raises:
+        PrunecError PC225: the pattern does not fit the weight; PC332: a system cannot be solved.
+    """
+    settings = SETTINGS[effort]
+    notes = list(_notes(problem))
+    best: tuple[Trial, Double, Mask] | None = None
+    trials: list[Trial] = []
+    for name, damping, weight, mask in _candidates(problem, pattern, level, effort, settings, scope, notes):
+        trial = Trial(name, damping, problem.fit.error(weight), problem.held_out.error(weight))
+        trials.append(trial)
+        if best is None or trial.error_held_out < best[0].error_held_out:
+            best = trial, weight, mask
+    assert best is not None
+    chosen, weight, mask = best
+    return Solution(masked(weight, mask), mask, chosen, tuple(trials), tuple(dict.fromkeys(notes)))
+
+
+def _notes(problem: LayerProblem) -> Iterator[str]:
+    columns = problem.weight.shape[1]
+    if problem.fit.count < columns:
+        yield f"fewer samples ({problem.fit.count}) than inputs ({columns}): damping decides what is not known"
+
+
+def _candidates(
+    problem: LayerProblem,
+    pattern: Pattern,
+    level: float,
+    effort: Effort,
+    settings: Settings,
+    scope: Scope,
+    notes: list[str],
+) -> Iterator[Candidate]:
+    own: Scope = "row" if pattern.name == "unstructured" and scope == "row" else "layer"
+    plain = quadratic(problem, 0.01, to_dense=False)
+    if plain.dead:
+        notes.append(f"{plain.dead} inputs are always zero or constant")
+    mask = wanda_mask(plain, pattern, level, own)
+    yield "mask", 0.0, masked(problem.weight, mask), mask
+    damping = settings.dampings[0]
+    if len(settings.dampings) > 1:
+        damping = _damping(problem, pattern, level, settings, own)
+    q = quadratic(problem, damping)
+    if effort != "balanced":
+        mask = wanda_mask(q, pattern, level, own)
+        yield "wanda+refit", damping, _refitted(q, pattern, mask), mask
+        refusal = sparsegpt.refusal(q, pattern)
+        if refusal is None:
+            _, mask, more = sparsegpt.sparsegpt(q, pattern, level)
+            notes += more
+            yield "sparsegpt+refit", damping, _refitted(q, pattern, mask), mask
+        else:
+            notes.append(refusal)
+    if settings.iterations:
+        limit = settings.iterations if effort == "best" or q.target.shape[1] < WIDE else NARROW_ITERATIONS
+        found = admm(q, pattern, level, iterations=limit, scope=own)
+        if not found.has_settled:
+            notes.append(f"ADMM's mask still moved after {found.iterations} iterations")
+        yield "admm+refit", damping, _refitted(q, pattern, found.mask, found.weight), found.mask
+    if effort == "best":
+        refusal = exactobs.refusal(q, pattern)
+        if refusal is None:
+            mask = exactobs.exactobs(q, pattern, level)
+            yield "exactobs+refit", damping, _refitted(q, pattern, mask), mask
+        else:
+            notes.append(refusal)
+
+
+def _refitted(q: Quadratic, pattern: Pattern, mask: Mask, start: Array | None = None) -> Double:
+    return masked(q.unscale(refit(q, mask, pattern.rows, start)), mask)
+
+
+def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Settings, scope: Scope) -> float:
+    """The damping with the least held-out error of a short run on some of the outputs."""
+    part = problem.rows(_spread(len(problem.weight), pattern.quantum, settings.probe_rows))
+    errors: Callable[[float], float] = lambda damping: _probe(part, pattern, level, damping, settings, scope)  # noqa: E731
+    return min(settings.dampings, key=errors)
+
+
+def _probe(
+    problem: LayerProblem, pattern: Pattern, level: float, damping: float, settings: Settings, scope: Scope
+) -> float:
+    q = quadratic(problem, damping)
+    found = admm(q, pattern, level, iterations=settings.probe_iterations, scope=scope)
+    return problem.held_out.error(_refitted(q, pattern, found.mask, found.weight))
+
+
+def _spread(outputs: int, quantum: int, wanted: int) -> np.ndarray:
+    """Indices of about `wanted` outputs in runs of `quantum`, spread evenly."""
+    runs = outputs // quantum
+    count = min(runs, max(1, wanted // quantum))
+    first = (np.arange(count) * runs // count) * quantum
+    index: np.ndarray = (first[:, None] + np.arange(quantum)).ravel()
+    return index

@@ -35,7 +35,7 @@ def refusal(q: Quadratic, pattern: Pattern) -> str | None:
 def exactobs(q: Quadratic, pattern: Pattern, level: float) -> Mask:
     """The mask; its exact weights are `refit`'s."""
     assert refusal(q, pattern) is None
-    inverse = q.spectrum.inverse(q.damping)
+    inverse = q.spectrum.inverse(q.damping).astype(np.float64)
     m, n = q.target.shape
     rows = pattern.rows
     width = pattern.c if isinstance(pattern, Block) else 1
@@ -112,4 +112,5 @@ def _scores(weight: Double, inv: Double, width: int) -> Double:
     blocks = np.einsum("bucud->bucd", view)
     own = weight.reshape(b, r, units, width).transpose(0, 2, 3, 1)
     solved = np.linalg.solve(blocks, own)
-    return np.einsum("bucr,bucr->bu", own, solved)
+    pooled: Double = np.einsum("bucr,bucr->bu", own, solved)
+    return pooled

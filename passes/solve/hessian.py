@@ -49,7 +49,7 @@ class Spectrum:
 
     @cached_property
     def is_full(self) -> bool:
-        return self.vectors.shape[0] == self.vectors.shape[1]
+        return bool(self.vectors.shape[0] == self.vectors.shape[1])
 
     @cached_property
     def narrow(self) -> Array:
@@ -60,10 +60,11 @@ class Spectrum:
         """R (H + λ)⁻¹ in the type of R [m, n]."""
         q = self.vectors if right.dtype == np.float64 else self.narrow
         inverse = (1 / (self.values + damping)).astype(right.dtype)
-        if self.is_full:
-            return ((right @ q) * inverse) @ q.T
         inside = right @ q
-        return (right - inside @ q.T) / right.dtype.type(damping) + (inside * inverse) @ q.T
+        found: Array = (inside * inverse) @ q.T
+        if not self.is_full:
+            found += (right - inside @ q.T) / right.dtype.type(damping)
+        return found
 
     def inverse(self, damping: float, kind: npt.DTypeLike = np.float64) -> Array:
         """(H + λ)⁻¹ [n, n]; only where Q is square."""
@@ -81,7 +82,8 @@ class MatrixHessian:
         self._known: tuple[Double, Spectrum] | None = None
 
     def diagonal(self) -> Double:
-        return np.diagonal(self.matrix).copy()
+        diagonal: Double = np.diagonal(self.matrix).copy()
+        return diagonal
 
     def apply(self, weight: Double) -> Double:
         found: Double = weight @ self.matrix
@@ -116,7 +118,8 @@ class RowHessian:
 
     def apply(self, weight: Double) -> Double:
         kind = self.rows.dtype
-        return ((weight.astype(kind) @ self.rows.T) @ self.rows).astype(np.float64) / len(self.rows)
+        found: Double = ((weight.astype(kind) @ self.rows.T) @ self.rows).astype(np.float64) / len(self.rows)
+        return found
 
     def spectrum(self, scale: Double) -> Spectrum:
         """Through the R×R Gram matrix: X/√R S⁻¹ = U D Vᵀ, values D², vectors V."""
@@ -129,7 +132,8 @@ class RowHessian:
         return self._known[1]
 
     def rows_scaled(self, scale: Double) -> Array:
-        return self.rows.astype(np.float64) / scale / np.sqrt(len(self.rows))
+        scaled: Double = self.rows.astype(np.float64) / scale / np.sqrt(len(self.rows))
+        return scaled
 
     def permuted(self, columns: npt.NDArray[np.int64]) -> RowHessian:
         return RowHessian(self.rows[:, columns])

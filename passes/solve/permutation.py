@@ -59,8 +59,7 @@ class KeepN(Objective):
         self.n = n
 
     def kept(self, groups: Array) -> Array:
-        top: Array = sum(self._ranked(groups)[: self.n]).sum(axis=1)
-        return top
+        return _total(self._ranked(groups)[: self.n])
 
     def exchanged(self, groups: Array, others: Array) -> Array:
         ranked = self._ranked(groups)
@@ -69,11 +68,11 @@ class KeepN(Objective):
         lost = np.where(inside, groups - next_one, 0).sum(axis=2)
         threshold = np.where(inside, next_one, last)
         gained = np.maximum(others[:, None] - threshold[:, :, None], 0).sum(axis=3)
-        found: Array = (sum(ranked[: self.n]).sum(axis=1)[:, None] - lost)[:, :, None] + gained
+        found: Array = (_total(ranked[: self.n])[:, None] - lost)[:, :, None] + gained
         return found
 
     def _ranked(self, groups: Array) -> list[Array]:
-        """The N + 1 largest members of every group and lane, the largest first: N + 1 passes of compare and exchange."""
+        """The N + 1 largest members of every group and lane, the largest first, by compare and exchange."""
         left = [groups[:, i] for i in range(self.size)]
         found = []
         for _ in range(self.n + 1):
@@ -85,6 +84,12 @@ class KeepN(Objective):
             found.append(top)
             left = rest
         return found
+
+
+def _total(parts: list[Array]) -> Array:
+    """Over parts and lanes, [pairs]."""
+    found: Array = np.sum([part.sum(axis=1) for part in parts], axis=0)
+    return found
 
 
 class KeepSums(Objective):
@@ -132,7 +137,9 @@ def order_outputs(saliency: Array, pattern: Pattern, level: float, seed: int = 0
     return search(np.ascontiguousarray(pooled.T), pattern.r, pattern, level, seed)
 
 
-def search(saliency: Array, group: int, pattern: Pattern, level: float, seed: int = 0, steps: int | None = None) -> Index:
+def search(
+    saliency: Array, group: int, pattern: Pattern, level: float, seed: int = 0, steps: int | None = None
+) -> Index:
     """Order of the columns of `saliency` [lanes, columns]; the identity where nothing better was found."""
     columns = saliency.shape[1]
     if columns % group or columns < 2 * group:

@@ -3,7 +3,7 @@
 With inputs x of the *pruned* model and targets t of the *dense* one (t = W x_d + b, or whatever else the layer should
 give), the error of weights Ŵ is a quadratic in the moments
 
-    H = E[x xᵀ] [n, n],   G = E[t xᵀ] [m, n],   t² = E[t tᵀ] (its diagonal, [m]):   e(Ŵ) = tr(t²) − 2 tr(Ŵ Gᵀ) + tr(Ŵ H Ŵᵀ)
+    H = E[x xᵀ] [n, n],  G = E[t xᵀ] [m, n],  t² = E[t ∘ t] [m]:   e(Ŵ) = Σ t² − 2 tr(Ŵ Gᵀ) + tr(Ŵ H Ŵᵀ)
 
 centred where a bias can be corrected, uncentred where not. Two such sets belong to a layer: one to fit, one held out.
 """
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunec.diagnostics import PrunecError
-from prunec.patterns import Layout
 from prunec.passes.solve.hessian import Hessian, MatrixHessian, RowHessian
+from prunec.patterns import Layout
 
 Double = npt.NDArray[np.float64]
 Array = npt.NDArray[np.floating]
@@ -41,8 +41,13 @@ class Sample:
 
     @classmethod
     def of_rows(cls, inputs: Array, targets: Array, *, centred: bool = False, as_rows: bool = False) -> Sample:
-        """From rows x [R, n] and t [R, m]. `as_rows` keeps the rows instead of the matrix H (n too large for one)."""
+        """From rows x [R, n] and t [R, m]. `as_rows` keeps the rows instead of the matrix H (n too large for one).
+
+        Raises PrunecError PC331 where there are none.
+        """
         count = len(inputs)
+        if not count:
+            raise PrunecError("PC331", "a layer needs samples to fit and samples to hold out", hint="give more samples")
         mean = inputs.mean(axis=0, dtype=np.float64)
         target_mean = targets.mean(axis=0, dtype=np.float64)
         power = float(np.square(targets, dtype=np.float64).sum() / count)
@@ -73,7 +78,7 @@ class LayerProblem:
     """Weights W₀ [m, n], how they lie, and what is known about the layer.
 
     Raises:
-        PrunecError PC330: a weight or a moment is not finite; PC331: there are no samples.
+        PrunecError PC330: a weight or a moment is not finite.
     """
 
     weight: Double
@@ -84,17 +89,13 @@ class LayerProblem:
     def __post_init__(self) -> None:
         m, n = self.weight.shape
         assert n == self.layout.columns and self.fit.cross.shape == self.held_out.cross.shape == (m, n)
-        if not self.fit.count or not self.held_out.count:
-            raise PrunecError("PC331", "a layer needs samples to fit and samples to hold out", hint="give more samples")
+        assert self.fit.count and self.held_out.count
         if not np.isfinite(self.weight).all():
             raise PrunecError("PC330", "a weight is not finite", hint="look at the model in ONNX Runtime")
         for sample in (self.fit, self.held_out):
             if not (np.isfinite(sample.cross).all() and np.isfinite(sample.hessian.diagonal()).all()):
-                raise PrunecError(
-                    "PC330",
-                    "the activations are not finite",
-                    hint="look at the calibration data and at the model in ONNX Runtime: it overflows or divides by zero",
-                )
+                hint = "look at the calibration data and at the model in ONNX Runtime: it overflows or divides by zero"
+                raise PrunecError("PC330", "the activations are not finite", hint=hint)
 
     def rows(self, index: npt.NDArray[np.int64]) -> LayerProblem:
         """The same problem for some of the outputs (they share H)."""

@@ -3,8 +3,8 @@
     min over Ŵ with an allowed mask of  tr((Ŵ − T) A (Ŵ − T)ᵀ),    A = H + λD,   T = (G + λ W₀ D)(H + λD)⁻¹
 
 T is what the layer should be without any mask: with inputs that drifted it is *not* W₀ but W₀ pulled towards the dense
-target (algorithm of sequential fitting). D is diag(H) ("diagonal") or its mean ("mean", SparseGPT's). Everything happens
-in coordinates scaled by √D: A becomes S + λ·1 and one eigendecomposition of S serves every λ.
+target (algorithm of sequential fitting). D is diag(H) ("diagonal") or its mean ("mean", SparseGPT's). Everything
+happens in coordinates scaled by √D: A becomes S + λ·1 and one eigendecomposition of S serves every λ.
 Inputs that are always zero (or constant, in centred moments) get D from the mean: their weights keep W₀ in T and have
 next to no saliency, so that they go first.
 """

@@ -1,7 +1,7 @@
 """Sparsity patterns as projections: N:M, blocks, V:N:M, whole kernels, unstructured.
 
-A pattern says which masks are allowed on a weight seen as a matrix (`Layout`), finds the allowed mask that keeps the most
-saliency (`project`), and proves that a weight has one (`check`). `parse` reads its name.
+A pattern says which masks are allowed on a weight seen as a matrix (`Layout`), finds the allowed mask that keeps the
+most saliency (`project`), and proves that a weight has one (`check`). `parse` reads its name.
 """
 
 from prunec.patterns.base import Pattern, Proof

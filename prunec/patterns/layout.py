@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Layout:
     """A weight as a matrix [outputs, positions·channels]: columns ordered (kernel position, input channel).
 
-    A 3×3 convolution has 9 positions, a product one. M consecutive columns are then M consecutive *input channels* of one
-    kernel position, which is the axis that sparse tensor cores read. Flattening (C, kh, kw) instead puts kernel positions
+    A 3×3 convolution has 9 positions, a product one. M consecutive columns are then M consecutive *input channels* of
+    one kernel position, which is the axis that sparse tensor cores read. Flattening (C, kh, kw) puts kernel positions
     into one N:M group, as SparseGPT and its descendants do; TensorRT refuses such tensors.
     """
 

@@ -21,6 +21,7 @@ def kept_count(size: int, level: float) -> int:
 def top_k(values: Array, k: int) -> Mask:
     """The k largest of all values, whatever the shape; among equal ones the first stay."""
     flat = values.reshape(-1)
+    mask: Mask
     if k >= flat.size:
         return np.ones(values.shape, bool)
     if k <= 0:
@@ -29,7 +30,8 @@ def top_k(values: Array, k: int) -> Mask:
     mask = flat > threshold
     equal = np.flatnonzero(flat == threshold)
     mask[equal[: k - int(mask.sum())]] = True
-    return mask.reshape(values.shape)
+    mask = mask.reshape(values.shape)
+    return mask
 
 
 def top_k_rows(values: Array, k: int) -> Mask:

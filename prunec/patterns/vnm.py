@@ -1,4 +1,4 @@
-"""V:N:M (VENOM, arXiv 2310.02065): in every block of V outputs × M input channels four columns stay, N of those per row.
+"""V:N:M (VENOM, arXiv 2310.02065): in blocks of V outputs × M input channels four columns stay, N of those per row.
 
 With N = 2 this runs on 2:4 hardware at sparsity 1 − 2/M: the four columns of a block are gathered first.
 """

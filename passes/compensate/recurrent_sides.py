@@ -42,8 +42,8 @@ class Sides:
     @cached_property
     def units(self) -> np.ndarray | None:
         """The kept hidden units as a mask [H], None where all are."""
-        ids = self.kept.analysis.use_axes[self.layers[0].name, R][2]
-        return None if ids is None else self.kept.alive[ids]
+        axes = self.kept.analysis.use_axes.get((self.layers[0].name, R))
+        return None if axes is None or axes[2] is None else self.kept.alive[axes[2]]
 
     def feeds(self, side: Side, batch: int) -> Feeds:
         read = self.layers[side == "pruned"].activations()

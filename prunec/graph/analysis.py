@@ -18,6 +18,7 @@ from prunec.graph.cost import node_macs
 from prunec.graph.flow import Flow, Pin, SplitPolicy, Statistic, solve_axes
 from prunec.graph.groups import Group, build_groups
 from prunec.graph.rules import rule_for
+from prunec.graph.rules.base import outputs_untracked, rank
 from prunec.graph.shapes import dims
 
 TIED_MIN_ELEMENTS = 1024
@@ -91,7 +92,7 @@ def analyse(
     flow = Flow(split=split, residual=residual)
     macs: dict[str, int] = {}
     for node in model.graph:
-        rule_for(node).couple(node, flow)
+        _couple(node, flow)
         macs[node.name or ""] = node_macs(node)
     for output in model.graph.outputs if pin_outputs else ():
         for ids in flow.of(output):
@@ -113,6 +114,15 @@ def analyse(
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
         statistics=tuple(replace(s, ids=labels[s.ids]) for s in flow.statistics),
     )
+
+
+def _couple(node: ir.Node, flow: Flow) -> None:
+    """Apply a node's rule. No rule is asked about operands of which not even the number of axes is known."""
+    if any(value is not None and rank(value) is None for value in node.inputs):
+        flow.pin_inputs(node, "PC104", "the rank of an operand is unknown")
+        outputs_untracked(node, flow)
+    else:
+        rule_for(node).couple(node, flow)
 
 
 def _with_constants(model: ir.Model, group: Group) -> Group:

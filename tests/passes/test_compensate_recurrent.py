@@ -177,6 +177,30 @@ def test_states_and_lengths_may_be_inputs_of_the_model() -> None:
     assert found.error_chosen < 0.3 * found.error_none
 
 
+def test_a_layer_whose_units_nobody_follows_is_refitted_for_its_inputs() -> None:
+    def build(b: Builder) -> str:
+        """The shape of the data is computed at run time, so no group holds the hidden units."""
+        x = b.relu(b.linear(b.relu(b.linear(b.input("x", SHAPE), 12)), INPUTS))
+        data = str(b.op("Reshape", [x, b.input("shape", [None], dtype=7)]))  # type: ignore[list-item]
+        b.shapes[data] = [TIME, BATCH, INPUTS]
+        return b.linear(b.reshape(layer(b, data, "LSTM")[1], [BATCH, HIDDEN]), 3)
+
+    class Shaped(Data):
+        def shaped(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {**feeds, "shape": np.array([TIME, BATCH, INPUTS])}
+
+        def fit(self):  # type: ignore[no-untyped-def]
+            return map(self.shaped, super().fit())
+
+        def held_out(self):  # type: ignore[no-untyped-def]
+            return map(self.shaped, super().held_out())
+
+    case = random_case(build, share=0.75)
+    assert [group.size for group in case.analysis.groups if group.pinned is None] == [12]
+    (record,) = recurrent_records(refit(case, Shaped(SHAPE)))
+    assert record.method == "lsq" and record.error_chosen < record.error_none
+
+
 def test_a_layer_that_sees_what_the_dense_one_sees_is_left() -> None:
     found = refit(random_case(net("lstm, both ways"), share=0.0))
     (record,) = recurrent_records(found)

@@ -1,13 +1,10 @@
 """An ONNX Runtime session for a model in memory or on disk: quiet, sequential, with a known number of threads.
 
-A model whose tensors exceed what one protobuf message can hold (2 GiB), or that has tensors in other files, goes
-through a temporary folder that is gone before `make_session` returns: ONNX Runtime has read (or, for mapped files,
-still holds) the data by then.
+Weights are shared with the session, not copied into it (see `weights`).
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-_MAX_MESSAGE_BYTES = 1_500_000_000  # protobuf's limit is 2 GiB for the whole message
-_EXTERNAL_FROM_BYTES = 1024
+from prunec.backends.onnx.weights import SharedWeights
+
 _QUIET = 3  # errors only
 
 
@@ -32,14 +29,13 @@ def make_session(
         if outputs is None:
             return _session(str(model), options)
         model = ir.load(model)
-    if outputs is not None:
-        model = _with_outputs(model, outputs)
-    if _fits_in_memory(model):
-        return _session(ir.to_proto(model).SerializeToString(), options)
-    with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
-        path = Path(folder, "model.onnx")
-        ir.save(model, path, external_data="weights.bin", size_threshold_bytes=_EXTERNAL_FROM_BYTES)
-        return _session(str(path), options)
+    weights = SharedWeights()
+    model = _with_outputs(model, outputs)
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            value.const_value = weights.reference(value.const_value, name)
+    weights.offer(options)
+    return weights.attach(_session(ir.to_proto(model).SerializeToString(), options))
 
 
 def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -63,15 +59,11 @@ def _session(source: str | bytes, options: onnxruntime.SessionOptions) -> onnxru
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _fits_in_memory(model: ir.Model) -> bool:
-    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values() if v.const_value]
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    return not external and sum(tensor.nbytes for tensor in tensors) < _MAX_MESSAGE_BYTES
-
-
-def _with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+def _with_outputs(model: ir.Model, names: Sequence[str] | None) -> ir.Model:
     """A clone (tensors shared) whose graph outputs are `names`, in that order."""
     model = model.clone()
+    if names is None:
+        return model
     graph = model.graph
     values = {value.name: value for value in graph.inputs}
     values.update(graph.initializers)

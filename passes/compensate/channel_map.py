@@ -9,12 +9,13 @@ estimate instead of M·kh·kw·K, so it is what little data can support, and wha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from prunec.passes.compensate.judge import Candidate
-from prunec.passes.compensate.layers import ConvLayer, Double, Layer
+from prunec.passes.compensate.layers import ConvLayer, Double, Layer, Matrix
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.rows import channel_rows, position_count, sample
@@ -30,27 +31,27 @@ def has_channel_map(layer: Layer) -> bool:
     return isinstance(layer, ConvLayer) and kernel > 1 and 1 < channels <= MAX_CHANNELS
 
 
-def channel_maps(pairs: Pairs, options: Options, seed: list[int]) -> list[Candidate]:
-    """One candidate per damping; none where the kept channels of the input cannot be told."""
+def channel_maps(pairs: Pairs, options: Options, seed: list[int]) -> Iterator[Candidate]:
+    """One candidate per damping, each made when it is asked for; none where the kept channels of the input cannot be told."""
     layer = pairs.layer
     assert isinstance(layer, ConvLayer)
     groups, _, _, channels = layer.matrix().shape
     dense = _dense_matrix(pairs, layer)
     start = _selection(pairs, layer, dense.shape[-1], channels)
     if start is None or dense.shape[0] != groups:
-        return []
+        return
     moments = _moments(pairs, options, [*seed, 1])
     covariance, cross = moments.covariance(), moments.cross_covariance()
-    found = []
+    residual = cross - start @ covariance
     for damping in options.dampings:
-        mapped, used = solve(start, covariance, cross, damping)
+        change, used = solve(covariance, residual, damping)
+        mapped = start + change
         offset = moments.target_mean - np.einsum("gck,gk->gc", mapped, moments.mean)
         bias = layer.bias() + np.einsum("gmkc,gc->gm", dense, offset).ravel()
-        found.append(Candidate("channel", dense @ mapped[:, None], bias, used))
-    return found
+        yield Candidate("channel", dense @ mapped[:, None], bias, used)
 
 
-def _dense_matrix(pairs: Pairs, layer: ConvLayer) -> Double:
+def _dense_matrix(pairs: Pairs, layer: ConvLayer) -> Matrix:
     """W_d [g, M/g, k, C/g] with the kept outputs and all input channels."""
     matrix = replace(layer, node=pairs.dense_node).matrix()
     groups, outputs = matrix.shape[:2]
@@ -58,7 +59,7 @@ def _dense_matrix(pairs: Pairs, layer: ConvLayer) -> Double:
     if mask is None:
         return matrix
     flat = matrix.reshape(groups * outputs, *matrix.shape[2:])[mask]
-    kept: Double = flat.reshape(groups, -1, *matrix.shape[2:])
+    kept: Matrix = flat.reshape(groups, -1, *matrix.shape[2:])
     return kept
 
 

@@ -27,9 +27,11 @@ from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.compensate.runner import SequentialRunner, Stop
+from prunec.passes.compensate.store import ActivationStore
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
 
+OUTPUT_BYTES = 64 * 1024**2
 EXACT_BELOW = 1e-11
 """Relative squared error of a layer that has nothing to compensate: float32 rounding in another order."""
 
@@ -144,17 +146,27 @@ def _skipped(skip: Skipped) -> CompensationRecord:
 
 
 def _output_errors(dense: ir.Model, others: list[ir.Model], calibration: CalibrationData, threads: int) -> list[float]:
-    """Mean over the outputs of ‖y_dense − y‖²/‖y_dense‖² on held-out data (whole numbers count as they are)."""
-    sessions = [make_session(model, threads=threads) for model in (dense, *others)]
-    count = len(dense.graph.outputs)
-    sums, totals = np.zeros((len(others), count)), np.zeros(count)
-    for feeds in calibration.held_out():
-        wanted, *found = [list(run(session, feeds).values()) for session in sessions]
-        for i, reference in enumerate(wanted):
-            exact = reference.astype(np.float64)
-            totals[i] += np.square(exact).sum()
-            for j, outputs in enumerate(found):
-                same = outputs[i].shape == reference.shape
-                sums[j, i] += np.square(exact - outputs[i]).sum() if same else np.inf
-    errors = sums / np.where(totals > 0, totals, 1.0)
-    return [float(own.mean()) if np.isfinite(own).all() else math.inf for own in errors]
+    """Mean over the outputs of ‖y_dense − y‖²/‖y_dense‖² on held-out data (whole numbers count as they are).
+
+    One model runs at a time, so that one session's packed weights are in memory; the dense outputs wait in a store.
+    """
+    names = [value.name or "" for value in dense.graph.outputs]
+    totals = np.zeros(len(names))
+    errors = []
+    with ActivationStore(OUTPUT_BYTES) as store:
+        session = make_session(dense, threads=threads)
+        for batch, feeds in enumerate(calibration.held_out()):
+            for i, output in enumerate(run(session, feeds).values()):
+                store.put(("dense", names[i], batch), output)
+                totals[i] += np.square(output, dtype=np.float64).sum()
+        for model in others:
+            session = make_session(model, threads=threads)
+            sums = np.zeros(len(names))
+            for batch, feeds in enumerate(calibration.held_out()):
+                for i, output in enumerate(run(session, feeds).values()):
+                    reference = store.get(("dense", names[i], batch))
+                    same = output.shape == reference.shape
+                    sums[i] += np.square(reference.astype(np.float64) - output).sum() if same else np.inf
+            found = sums / np.where(totals > 0, totals, 1.0)
+            errors.append(float(found.mean()) if np.isfinite(found).all() else math.inf)
+    return errors

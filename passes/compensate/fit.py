@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prunec.diagnostics import PrunecError
 from prunec.passes.compensate.channel_map import channel_maps, has_channel_map
 from prunec.passes.compensate.judge import Candidate
-from prunec.passes.compensate.layers import Double, Layer, NormLayer
+from prunec.passes.compensate.layers import Double, Layer, Matrix, NormLayer
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
@@ -46,59 +46,52 @@ class Fit:
     def none(self) -> Candidate:
         return Candidate("none", self.start, self.bias)
 
-    def first(self) -> list[Candidate]:
-        """Candidates that need few numbers to be estimated."""
-        found = []
+    def first(self) -> Iterator[Candidate]:
+        """Candidates that need few numbers to be estimated, each made when it is asked for."""
         if self.options.method in ("bias", "auto") and self.layer.can_shift:
             moments = self._moments()
-            found.append(Candidate("bias", self.start, self._shifted(moments, self.start)))
+            yield Candidate("bias", self.start, self._shifted(moments, self.start))
             if isinstance(self.layer, NormLayer):
                 variance = moments.covariance()[:, 0, 0]
-                found.append(Candidate("statistics", *self.layer.reestimated(moments.mean[:, 0], variance)))
+                yield Candidate("statistics", *self.layer.reestimated(moments.mean[:, 0], variance))
         if self.options.method in ("lsq", "auto") and has_channel_map(self.layer):
-            found += channel_maps(self.pairs, self.options, self.seed)
-        return found
+            yield from channel_maps(self.pairs, self.options, self.seed)
 
-    def second(self, start: Candidate) -> list[Candidate]:
+    def second(self, start: Candidate) -> Iterator[Candidate]:
         """Least squares towards the weights of `start`."""
-        if self.options.method not in ("lsq", "auto"):
-            return []
+        if self.options.method not in ("lsq", "auto") or (self.is_large and self.groups > 1):
+            return iter(())
         return self._by_rows(start) if self.is_large else self._by_moments(start)
 
     # -- solutions ----------------------------------------------------------------------------------------------
-    def _by_moments(self, start: Candidate) -> list[Candidate]:
+    def _by_moments(self, start: Candidate) -> Iterator[Candidate]:
         moments, centred = self._moments(), self.layer.can_shift
         covariance, cross = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
         towards = start.matrix.reshape(self.groups, self.outputs, self.unknowns)
-        found = []
+        residual = cross - towards @ covariance
         for damping in self.options.dampings:
-            solved, used = solve(towards, covariance, cross, damping)
-            matrix = solved.reshape(self.start.shape)
+            change, used = solve(covariance, residual, damping)
+            matrix = (towards + change).reshape(self.start.shape)
             bias = self._shifted(moments, matrix) if centred else self.bias
-            found.append(Candidate("lsq", matrix, bias, used, (*start.basis(), *_escalated(damping, used))))
-        return found
+            yield Candidate("lsq", matrix, bias, used, (*start.basis(), *_escalated(damping, used)))
 
-    def _by_rows(self, start: Candidate) -> list[Candidate]:
-        if self.groups > 1:
-            return []
-        rows = list(self._sampled(min(MAX_ROWS_SOLVED, ROWS_ELEMENTS // self.unknowns)))
-        z = np.concatenate([z[0] for z, _ in rows])
-        t = np.concatenate([t[0] for _, t in rows]).astype(np.float64)
+    def _by_rows(self, start: Candidate) -> Iterator[Candidate]:
+        """Rows z [R, n] are the largest array of all and exist once."""
+        z, t = self._gathered(min(MAX_ROWS_SOLVED, ROWS_ELEMENTS // self.unknowns))
         self.rows = len(z)
-        towards = start.matrix.reshape(self.outputs, self.unknowns)
+        towards = start.matrix.reshape(self.outputs, self.unknowns).astype(z.dtype, copy=False)
         centred = self.layer.can_shift
         z_mean = z.mean(axis=0, dtype=np.float64) * centred
-        residual = t - z @ towards.astype(z.dtype).T
+        residual = t - z @ towards.T
         residual_mean = residual.mean(axis=0) * centred
         z -= z_mean.astype(z.dtype)
         system = RowSystem(z, residual - residual_mean)
-        found = []
         for damping in self.options.dampings:
             change, used = system.change(damping)
             bias = residual_mean - change @ z_mean if centred else self.bias
             notes = (*start.basis(), f"{self.unknowns} unknowns from {len(z)} rows", *_escalated(damping, used))
-            found.append(Candidate("lsq", (towards + change).reshape(self.start.shape), bias, used, notes))
-        return found
+            change += towards
+            yield Candidate("lsq", change.reshape(self.start.shape), bias, used, notes)
 
     # -- rows and moments ---------------------------------------------------------------------------------------
     def _moments(self) -> Moments:
@@ -112,6 +105,20 @@ class Fit:
             self.rows = moments.count
             self._known = moments
         return self._known
+
+    def _gathered(self, wanted: int) -> tuple[Rows, Double]:
+        """z [R, n] and t [R, m] in two arrays that are filled, not joined."""
+        z = t = np.empty((0, 0), np.float32)
+        count = 0
+        for own_z, own_t in self._sampled(wanted):
+            if not count:
+                most = wanted + len(self.pairs.runner.fit)  # a batch's share is rounded up
+                z = np.empty((most, self.unknowns), own_z.dtype)
+                t = np.empty((most, self.outputs), np.float64)
+            rows = slice(count, count + own_z.shape[1])
+            z[rows], t[rows] = own_z[0], own_t[0]
+            count = rows.stop
+        return z[:count], t[:count]
 
     def _wanted(self) -> int:
         """Rows for moments. Many small systems (depthwise) need more rows per unknown, but not as many in all."""
@@ -138,7 +145,7 @@ class Fit:
                 block = positions[first : first + block_rows]
                 yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
 
-    def _shifted(self, moments: Moments, matrix: Double) -> Double:
+    def _shifted(self, moments: Moments, matrix: Matrix) -> Double:
         """b' = E[t] − W E[z]."""
         flat = matrix.reshape(self.groups, self.outputs, self.unknowns)
         bias: Double = moments.target_mean - np.einsum("gmn,gn->gm", flat, moments.mean)

@@ -6,7 +6,7 @@ What is compared is what comes out behind the layer's addition, if there is one,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from prunec.passes.compensate.segment import Segment, proto_of, reads
 from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
+CANDIDATE_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Candidate:
     """New weights for a layer (see `layers`), how they were made, and what is worth saying about that."""
 
     method: str
-    matrix: Double
+    matrix: npt.NDArray[np.floating]
     bias: Double
     damping: float = 0.0
     notes: tuple[str, ...] = field(default=())
@@ -63,12 +64,16 @@ class Judge:
         found = sums / (total or 1.0)
         return [float(error) if math.isfinite(error) else math.inf for error in found]
 
-    def best(self, standing: tuple[Candidate, float], others: Sequence[Candidate]) -> tuple[Candidate, float]:
-        """The candidate with the lowest error and that error; the standing one unless another is lower."""
+    def best(self, standing: tuple[Candidate, float], others: Iterable[Candidate]) -> tuple[Candidate, float]:
+        """The candidate with the lowest error and that error; the standing one unless another is lower.
+
+        As many candidates as fit into `CANDIDATE_BYTES` are judged in one pass over the data.
+        """
         found = standing
-        for candidate, error in zip(others, self.errors(others), strict=True):
-            if error < found[1]:
-                found = candidate, error
+        for together in _by_size(others):
+            for candidate, error in zip(together, self.errors(together), strict=True):
+                if error < found[1]:
+                    found = candidate, error
         return found
 
     def outputs(self, x: np.ndarray, constants: dict[str, np.ndarray], bias: Double) -> np.ndarray:
@@ -102,6 +107,17 @@ class Judge:
             self.tail_segment = Segment(self.model, protos, weights, feeds, [self.tail.output], self.threads)
         (found,) = self.tail_segment.run(feeds).values()
         return widened(found)
+
+
+def _by_size(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    together: list[Candidate] = []
+    for candidate in candidates:
+        together.append(candidate)
+        if sum(own.matrix.nbytes for own in together) >= CANDIDATE_BYTES:
+            yield together
+            together = []
+    if together:
+        yield together
 
 
 def _constants(layer: Layer, candidate: Candidate) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """What can be refitted: every layer as y = W z + b over patches z of its input.
 
-A layer has g independent groups; its matrix is float64 [g, M/g, K, C/g] (output channels, kernel positions, input
+A layer has g independent groups; its matrix is [g, M/g, K, C/g] (output channels, kernel positions, input
 channels) and its bias [M]. Layouts, Gemm's alpha and beta, and where a bias lives are known here only.
 """
 
@@ -19,6 +19,8 @@ from prunec.passes.compensate.constants import set_constant
 from prunec.passes.compensate.segment import proto_of
 
 Double = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.floating]
+LARGE = 1 << 22
 Patch = dict[int, np.ndarray]
 """New constants of a node by input index."""
 
@@ -45,18 +47,19 @@ class Layer:
         assert value is not None
         return value
 
-    def weight(self, index: int | None = None) -> Double:
+    def weight(self, index: int | None = None) -> Matrix:
+        """float64; above `LARGE` elements float32, which is what the layer itself computes in."""
         value = constant(self.node.inputs[self.weight_index if index is None else index])
         assert value is not None
-        return value.astype(np.float64)
+        return value.astype(np.float64 if value.size <= LARGE else np.float32, copy=False)
 
-    def matrix(self) -> Double:
+    def matrix(self) -> Matrix:
         raise NotImplementedError
 
     def bias(self) -> Double:
         raise NotImplementedError
 
-    def arrays(self, matrix: Double, bias: Double) -> Patch:
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         """The node's constants that realise a matrix and a bias."""
         raise NotImplementedError
 
@@ -69,7 +72,7 @@ class Layer:
         """Whether the bias is not one of the node's own constants."""
         return False
 
-    def judged_arrays(self, matrix: Double, bias: Double) -> dict[str, np.ndarray]:
+    def judged_arrays(self, matrix: Matrix, bias: Double) -> dict[str, np.ndarray]:
         """`arrays` under the names that `judged` reads, always with a bias where the node can have one."""
         arrays = self.arrays(matrix, bias)
         if self.can_shift and not self.adds_bias_outside:
@@ -86,7 +89,7 @@ class Layer:
             node.input[index] = name
         return [node]
 
-    def write(self, graph: ir.Graph, matrix: Double, bias: Double) -> None:
+    def write(self, graph: ir.Graph, matrix: Matrix, bias: Double) -> None:
         for index, array in self.arrays(matrix, bias).items():
             set_constant(graph, self.node, index, array)
 
@@ -107,7 +110,7 @@ class ConvLayer(Layer):
     def is_transposed(self) -> bool:
         return self.node.op_type == "ConvTranspose"
 
-    def matrix(self) -> Double:
+    def matrix(self) -> Matrix:
         weight = self.weight()
         groups, (first, second) = self.groups, weight.shape[:2]
         split: Double = weight.reshape(groups, first // groups, second, -1)
@@ -120,7 +123,7 @@ class ConvLayer(Layer):
         assert shape is not None
         return self.bias_of(2, int(shape[1] or 0) * self.groups if self.is_transposed else int(shape[0] or 0))
 
-    def arrays(self, matrix: Double, bias: Double) -> Patch:
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         shape = [int(d or 0) for d in dims(self.node.inputs[1]) or ()]
         order = (0, 3, 1, 2) if self.is_transposed else (0, 1, 3, 2)
         found = {1: matrix.transpose(order).reshape(shape)}
@@ -136,7 +139,7 @@ class GemmLayer(Layer):
     def _scales(self) -> tuple[float, float]:
         return float(attribute(self.node, "alpha", 1.0)), float(attribute(self.node, "beta", 1.0))
 
-    def matrix(self) -> Double:
+    def matrix(self) -> Matrix:
         weight = self.weight() * self._scales()[0]
         return (weight if attribute(self.node, "transB", 0) else weight.T)[None, :, None, :]
 
@@ -144,7 +147,7 @@ class GemmLayer(Layer):
         length = self.matrix().shape[1]
         return self.bias_of(2, length) * self._scales()[1] if self.can_shift else np.zeros(length)
 
-    def arrays(self, matrix: Double, bias: Double) -> Patch:
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         alpha, beta = self._scales()
         weight = matrix[0, :, 0, :] / alpha
         found = {1: weight if attribute(self.node, "transB", 0) else weight.T}
@@ -171,18 +174,18 @@ class MatMulLayer(Layer):
     def adds_bias_outside(self) -> bool:
         return True
 
-    def matrix(self) -> Double:
+    def matrix(self) -> Matrix:
         weight = self.weight()
         return (weight.T if self.weight_index == 1 else weight)[None, :, None, :]
 
     def bias(self) -> Double:
         return np.zeros(self.matrix().shape[1])
 
-    def arrays(self, matrix: Double, bias: Double) -> Patch:
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         weight = matrix[0, :, 0, :]
         return {self.weight_index: weight.T if self.weight_index == 1 else weight}
 
-    def write(self, graph: ir.Graph, matrix: Double, bias: Double) -> None:
+    def write(self, graph: ir.Graph, matrix: Matrix, bias: Double) -> None:
         super().write(graph, matrix, bias)
         if self.shift is not None and bias.any():
             index = self._shift_index()
@@ -199,17 +202,17 @@ class NormLayer(Layer):
     def _deviation(self) -> Double:
         return np.sqrt(self.weight(4) + float(attribute(self.node, "epsilon", 1e-5)))
 
-    def matrix(self) -> Double:
+    def matrix(self) -> Matrix:
         return (self.weight(1) / self._deviation())[:, None, None, None]
 
     def bias(self) -> Double:
         return self.weight(2) - self.matrix().ravel() * self.weight(3)
 
-    def arrays(self, matrix: Double, bias: Double) -> Patch:
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         scale = matrix.ravel()
         return {1: scale * self._deviation(), 2: bias + scale * self.weight(3)}
 
-    def reestimated(self, mean: Double, variance: Double) -> tuple[Double, Double]:
+    def reestimated(self, mean: Double, variance: Double) -> tuple[Matrix, Double]:
         """The same γ and β with the statistics of another input: what re-estimation in training mode would give."""
         deviation = np.sqrt(variance + float(attribute(self.node, "epsilon", 1e-5)))
         scale = self.weight(1) / deviation

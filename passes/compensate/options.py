@@ -37,7 +37,7 @@ class Options:
     gate: bool = True
     seed: int = 0
     threads: int = 1
-    ram_bytes: int = 256 * 1024**2
+    ram_bytes: int = 64 * 1024**2
     folder: Path | None = None
 
 

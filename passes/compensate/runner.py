@@ -52,7 +52,7 @@ class SequentialRunner:
         calibration: CalibrationData,
         *,
         threads: int = 1,
-        ram_bytes: int = 256 * 1024**2,
+        ram_bytes: int = 64 * 1024**2,
         folder: Path | None = None,
     ) -> None:
         self.store = ActivationStore(ram_bytes, folder)

@@ -10,6 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import helper
 
+from prunec.backends.onnx.weights import SharedWeights
+
 Feeds = Mapping[str, np.ndarray]
 
 
@@ -44,13 +46,13 @@ class Segment:
         outputs: Sequence[str],
         threads: int,
     ) -> None:
-        given = dict(feeds)
+        given, shared = dict(feeds), SharedWeights()
         graph = helper.make_graph(
             list(nodes),
             "segment",
             [_input(name, array) for name, array in given.items()],
             [onnx.ValueInfoProto(name=name) for name in outputs],
-            [_tensor(value) for value in weights if value.name not in given],
+            [_tensor(value, shared) for value in weights if value.name not in given],
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
         proto = helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
@@ -58,8 +60,10 @@ class Segment:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        options.enable_cpu_mem_arena = False  # a stored output would keep a whole region of the arena
+        shared.offer(options)
+        self._session = shared.attach(
+            onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         )
         self.inputs = tuple(given)
         self.outputs = tuple(outputs)
@@ -80,11 +84,9 @@ def _input(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
 
 
-def _tensor(value: ir.Value) -> onnx.TensorProto:
+def _tensor(value: ir.Value, shared: SharedWeights) -> onnx.TensorProto:
     tensor = value.const_value
     assert tensor is not None
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
-    proto = ir.serde.serialize_tensor(tensor)
+    proto = ir.serde.serialize_tensor(shared.reference(tensor, value.name or ""))
     proto.name = value.name or ""
     return proto

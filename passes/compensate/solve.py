@@ -24,6 +24,7 @@ BATCHED_BELOW = 64
 CONSTANT_BELOW = 1e-8
 """A variable is constant when its variance is below this share of the mean variance."""
 MAX_DAMPING = 1e4
+COLUMN_BLOCK = 4096
 
 
 def scales(diagonal: Double) -> Double:
@@ -34,11 +35,10 @@ def scales(diagonal: Double) -> Double:
     return found
 
 
-def solve(start: Double, covariance: Double, cross: Double, damping: float) -> tuple[Double, float]:
-    """W' [g, m, n] from W₀, H and G, and the damping it took."""
+def solve(covariance: Double, residual: Double, damping: float) -> tuple[Double, float]:
+    """W' − W₀ [g, m, n] from H and G − W₀H, and the damping it took."""
     n = covariance.shape[-1]
     ridge = scales(np.diagonal(covariance, axis1=1, axis2=2))
-    residual = cross - start @ covariance
     for used in _escalating(damping):
         damped = covariance.copy()
         damped[:, np.arange(n), np.arange(n)] += used * ridge
@@ -47,7 +47,7 @@ def solve(start: Double, covariance: Double, cross: Double, damping: float) -> t
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(change).all():
-            return start + change, used
+            return change, used
     raise unsolvable()
 
 
@@ -55,26 +55,40 @@ class RowSystem:
     """The same minimiser for one problem with fewer rows than unknowns, from an R×R system.
 
     W' = W₀ + Eᵀ(Z D⁻¹ Zᵀ + λR)⁻¹ Z D⁻¹, with centred rows Z [R, n] and centred residuals E = T − Z W₀ᵀ [R, m].
+    Z is read in blocks of columns and never copied as a whole.
     """
 
     def __init__(self, z: npt.NDArray[np.floating], residual: Double) -> None:
-        ridge = scales(np.square(z, dtype=np.float64).mean(axis=0)[None])[0]
-        self.scaled = z / ridge.astype(z.dtype)
-        kernel = (self.scaled @ z.T).astype(np.float64)
+        self.z, self.residual = z, residual
+        rows, unknowns = z.shape
+        squares = [np.einsum("rn,rn->n", z[:, c], z[:, c], dtype=np.float64) for c in _columns(unknowns)]
+        self.ridge = scales(np.concatenate(squares)[None] / rows)[0].astype(z.dtype)
+        kernel = np.zeros((rows, rows))
+        for columns in _columns(unknowns):
+            block = z[:, columns]
+            kernel += (block / self.ridge[columns]) @ block.T
         self.kernel = (kernel + kernel.T) / 2
-        self.residual = residual
 
-    def change(self, damping: float) -> tuple[Double, float]:
-        """W' − W₀ [m, n] and the damping it took."""
-        rows = len(self.kernel)
+    def change(self, damping: float) -> tuple[npt.NDArray[np.floating], float]:
+        """W' − W₀ [m, n], in the type of the rows, and the damping it took."""
+        rows, unknowns = self.z.shape
         for used in _escalating(damping):
+            damped = self.kernel.copy()
+            damped.flat[:: rows + 1] += used * rows
             try:
-                factor = cho_factor(self.kernel + used * rows * np.eye(rows), lower=True, overwrite_a=True)
+                factor = cho_factor(damped, lower=True, overwrite_a=True)
             except np.linalg.LinAlgError:
                 continue
-            weights = cho_solve(factor, self.residual).T.astype(self.scaled.dtype)
-            return (weights @ self.scaled).astype(np.float64), used
+            weights = cho_solve(factor, self.residual).T.astype(self.z.dtype)
+            found = np.empty((len(weights), unknowns), self.z.dtype)
+            for columns in _columns(unknowns):
+                np.divide(weights @ self.z[:, columns], self.ridge[columns], out=found[:, columns])
+            return found, used
         raise unsolvable()
+
+
+def _columns(count: int) -> Iterator[slice]:
+    return (slice(first, first + COLUMN_BLOCK) for first in range(0, count, COLUMN_BLOCK))
 
 
 def unsolvable() -> PrunecError:

@@ -39,6 +39,7 @@ import onnx_ir as ir
 from prunec.diagnostics import Diagnostic
 from prunec.frontend import external_data, operators, protobuf, structure, weights
 from prunec.frontend.input_shapes import apply_input_shapes, parse_input_shapes
+from prunec.frontend.own_tensors import own_tensors
 
 __all__ = ["Source", "load", "parse_input_shapes"]
 
@@ -71,6 +72,7 @@ def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[in
     structure.check_graph(model)
     weights.check(model)
     structure.check_valid(proto, model, file)
+    own_tensors(model)
     if input_shapes:
         apply_input_shapes(model, input_shapes)
     return Source(model, file, external_data.sha256(file, data_files), warnings)

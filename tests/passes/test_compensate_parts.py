@@ -82,6 +82,11 @@ def test_patches_times_the_matrix_are_the_layers_output(name: str) -> None:
         np.testing.assert_allclose(array, value.const_value.numpy(), rtol=1e-6)
 
 
+def _solved(start: np.ndarray, covariance: np.ndarray, cross: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
+    change, used = solve(covariance, cross - start @ covariance, damping)
+    return start + change, used
+
+
 @pytest.mark.parametrize("inner", [5, 80])
 def test_solutions_are_ridge_regressions_towards_the_start(inner: int) -> None:
     rng = np.random.default_rng(0)
@@ -89,7 +94,7 @@ def test_solutions_are_ridge_regressions_towards_the_start(inner: int) -> None:
     start, truth = rng.standard_normal((2, 3, inner))
     t = z @ truth.T + 0.1 * rng.standard_normal((300, 3))
     covariance, cross = (z.T @ z / 300)[None], (t.T @ z / 300)[None]
-    weights, used = solve(start[None], covariance, cross, 0.1)
+    weights, used = _solved(start[None], covariance, cross, 0.1)
     ridge = 0.1 * np.diagonal(covariance[0])
     wanted = (cross[0] + start * ridge) @ np.linalg.inv(covariance[0] + np.diag(ridge))
     np.testing.assert_allclose(weights[0], wanted, rtol=1e-8)
@@ -100,9 +105,9 @@ def test_solutions_are_ridge_regressions_towards_the_start(inner: int) -> None:
 
 def test_inputs_that_never_vary_keep_their_weights() -> None:
     covariance = np.diag([1.0, 0.0, 2.0])[None]
-    weights, _ = solve(np.ones((1, 2, 3)), covariance, np.array([[[2.0, 0.0, 2.0], [1.0, 0.0, 4.0]]]), 1e-6)
+    weights, _ = _solved(np.ones((1, 2, 3)), covariance, np.array([[[2.0, 0.0, 2.0], [1.0, 0.0, 4.0]]]), 1e-6)
     np.testing.assert_allclose(weights[0], [[2, 1, 1], [1, 1, 2]], rtol=1e-5)
-    weights, _ = solve(np.ones((1, 2, 3)), np.zeros((1, 3, 3)), np.zeros((1, 2, 3)), 1e-6)
+    weights, _ = _solved(np.ones((1, 2, 3)), np.zeros((1, 3, 3)), np.zeros((1, 2, 3)), 1e-6)
     assert (weights == 1).all()
 
 
@@ -110,14 +115,14 @@ def test_inputs_that_never_vary_keep_their_weights() -> None:
 def test_a_failed_factorisation_escalates_and_tells(inner: int) -> None:
     covariance = np.eye(inner)[None]
     covariance[0, 0, 1] = covariance[0, 1, 0] = 1.0 + 1e-4
-    weights, used = solve(np.zeros((1, 1, inner)), covariance, np.ones((1, 1, inner)), 1e-6)
+    weights, used = _solved(np.zeros((1, 1, inner)), covariance, np.ones((1, 1, inner)), 1e-6)
     assert np.isfinite(weights).all()
     assert used == pytest.approx(1e-3)
 
 
 def test_what_cannot_be_solved_is_an_error() -> None:
     with pytest.raises(PrunecError, match="PC332"):
-        solve(np.zeros((1, 1, 2)), np.full((1, 2, 2), np.nan), np.ones((1, 1, 2)), 1e-6)
+        _solved(np.zeros((1, 1, 2)), np.full((1, 2, 2), np.nan), np.ones((1, 1, 2)), 1e-6)
 
 
 def test_a_constant_that_others_use_is_copied() -> None:

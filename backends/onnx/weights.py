@@ -13,9 +13,7 @@ import onnxruntime
 
 SMALL_BYTES = 1024
 """Smaller tensors stay in the model: shapes and axes, which ONNX Runtime has to read while it builds the session."""
-NATIVE = frozenset(
-    map(np.dtype, (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64))
-)
+NATIVE = frozenset(ir.DataType[name] for name in "FLOAT16 FLOAT DOUBLE INT8 UINT8 INT16 UINT16 INT32 INT64".split())
 
 
 class SharedWeights:
@@ -27,12 +25,11 @@ class SharedWeights:
 
     def reference(self, tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
         """The tensor to put into the model under `name`: itself, or a reference to what has been collected."""
-        if tensor.dtype == ir.DataType.STRING or tensor.nbytes < SMALL_BYTES:
+        if tensor.dtype == ir.DataType.STRING:
             return tensor
-        array = tensor.numpy()
-        if array.dtype not in NATIVE:
-            return tensor
-        array = np.ascontiguousarray(array)
+        if tensor.nbytes < SMALL_BYTES or tensor.dtype not in NATIVE:
+            return _inside(tensor, name)
+        array = np.ascontiguousarray(tensor.numpy())
         self._arrays[name] = array
         return ir.ExternalTensor(name, 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name)
 
@@ -46,3 +43,10 @@ class SharedWeights:
         """Keep the arrays for as long as the session."""
         session.shared_weights = self
         return session
+
+
+def _inside(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    """A tensor whose data goes into the message: what lies in a file is read."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+    return tensor

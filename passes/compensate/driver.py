@@ -27,11 +27,9 @@ from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.compensate.runner import SequentialRunner, Stop
-from prunec.passes.compensate.store import ActivationStore
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
 
-OUTPUT_BYTES = 64 * 1024**2
 EXACT_BELOW = 1e-11
 """Relative squared error of a layer that has nothing to compensate: float32 rounding in another order."""
 
@@ -52,11 +50,8 @@ def compensate(
     """
     options = options or Options()
     model = cut.clone()
-    records: list[CompensationRecord] = []
-    if options.method != "none":
-        with blas_threads(options.threads):
-            records = _refit_all(dense, model, Kept(analysis, alive), calibration, options, progress)
-    errors = _output_errors(dense, [cut, model], calibration, options.threads)
+    with blas_threads(options.threads):
+        records, errors = _refit_all(dense, cut, model, Kept(analysis, alive), calibration, options, progress)
     warnings: list[Diagnostic] = []
     if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):
         warnings.append(
@@ -73,13 +68,15 @@ def compensate(
 
 def _refit_all(
     dense: ir.Model,
+    cut: ir.Model,
     model: ir.Model,
     kept: Kept,
     calibration: CalibrationData,
     options: Options,
     progress: Progress | None,
-) -> list[CompensationRecord]:
-    layers, skipped = find_layers(model)
+) -> tuple[list[CompensationRecord], tuple[float, float]]:
+    """Records in graph order, and the outputs' errors of `cut` and of the refitted `model`."""
+    layers, skipped = ([], []) if options.method == "none" else find_layers(model)
     sources = {node.name or "": node for node in dense.graph}
     order = {node.name or "": i for i, node in enumerate(model.graph)}
     residuals = [find_residual(layer, order) if options.residual else None for layer in layers]
@@ -104,9 +101,11 @@ def _refit_all(
                 records.append(refit_recurrent((dense, model), sides, runner, kept, options, number))
             else:
                 records.append(_refit(model, Pairs(runner, layer, source, residual, kept), options, number))
-    if progress is not None:
-        progress(len(layers), len(layers), "outputs")
-    return sorted(records, key=lambda record: order[record.layer])
+        if progress is not None:
+            progress(len(layers), len(layers), "outputs")
+        runner.finish()
+        errors = _output_errors(runner, cut, calibration, options.threads)
+    return sorted(records, key=lambda record: order[record.layer]), errors
 
 
 def _stop(layer: Layer | RecurrentLayer, residual: Residual | None, dense: ir.Node) -> Stop:
@@ -145,28 +144,25 @@ def _skipped(skip: Skipped) -> CompensationRecord:
     return CompensationRecord(skip.node, "skipped", 0.0, 0, math.nan, math.nan, notes=(skip.reason,))
 
 
-def _output_errors(dense: ir.Model, others: list[ir.Model], calibration: CalibrationData, threads: int) -> list[float]:
-    """Mean over the outputs of ‖y_dense − y‖²/‖y_dense‖² on held-out data (whole numbers count as they are).
+def _output_errors(
+    runner: SequentialRunner, cut: ir.Model, calibration: CalibrationData, threads: int
+) -> tuple[float, float]:
+    """Of `cut` and of the refitted model: mean over the outputs of ‖y_dense − y‖²/‖y_dense‖² on held-out data.
 
-    One model runs at a time, so that one session's packed weights are in memory; the dense outputs wait in a store.
+    Whole numbers count as they are. An output of another shape has an infinite error.
     """
-    names = [value.name or "" for value in dense.graph.outputs]
-    totals = np.zeros(len(names))
-    errors = []
-    with ActivationStore(OUTPUT_BYTES) as store:
-        session = make_session(dense, threads=threads)
-        for batch, feeds in enumerate(calibration.held_out()):
-            for i, output in enumerate(run(session, feeds).values()):
-                store.put(("dense", names[i], batch), output)
-                totals[i] += np.square(output, dtype=np.float64).sum()
-        for model in others:
-            session = make_session(model, threads=threads)
-            sums = np.zeros(len(names))
-            for batch, feeds in enumerate(calibration.held_out()):
-                for i, output in enumerate(run(session, feeds).values()):
-                    reference = store.get(("dense", names[i], batch))
-                    same = output.shape == reference.shape
-                    sums[i] += np.square(reference.astype(np.float64) - output).sum() if same else np.inf
-            found = sums / np.where(totals > 0, totals, 1.0)
-            errors.append(float(found.mean()) if np.isfinite(found).all() else math.inf)
-    return errors
+    session = make_session(cut, threads=threads)
+    sums = np.zeros((2, len(cut.graph.outputs)))
+    totals = np.zeros(len(cut.graph.outputs))
+    for batch, feeds in zip(runner.held_out, calibration.held_out(), strict=True):
+        wanted = runner.outputs("dense", batch)
+        totals += [np.square(y, dtype=np.float64).sum() for y in wanted]
+        for own, found in zip(sums, (run(session, feeds).values(), runner.outputs("pruned", batch)), strict=True):
+            own += [_distance(y, z) for y, z in zip(wanted, found, strict=True)]
+    errors = (sums / np.where(totals > 0, totals, 1.0)).mean(axis=1)
+    before, after = (float(error) if math.isfinite(error) else math.inf for error in errors)
+    return before, after
+
+
+def _distance(y: np.ndarray, z: np.ndarray) -> float:
+    return float(np.square(y.astype(np.float64) - z).sum()) if y.shape == z.shape else math.inf

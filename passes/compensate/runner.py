@@ -8,6 +8,7 @@ later segments or fits read is kept in an `ActivationStore` until its last reade
         for k in range(len(stops)):
             runner.advance(k)
             runner.value("pruned", name, batch)
+        runner.finish()  # both models to their outputs, on the held-out batches
 """
 
 from __future__ import annotations
@@ -91,8 +92,22 @@ class SequentialRunner:
         for side in self._sides:
             side.run(stop, self.store, range(self.held_out.stop), self._threads)
 
+    def finish(self) -> None:
+        """Run both models to their outputs on the held-out batches."""
+        for side in self._sides:
+            side.run(len(side.segments) - 1, self.store, self.held_out, self._threads)
+
     def value(self, side: Side, name: str, batch: int) -> np.ndarray:
         return self.store.get((side, name, batch))
+
+    def outputs(self, side: Side, batch: int) -> list[np.ndarray]:
+        """A model's outputs on a held-out batch, after `finish`."""
+        (model,) = (own.model for own in self._sides if own.side == side)
+        found = []
+        for value in model.graph.outputs:
+            constant = value.const_value if value.is_initializer() else None
+            found.append(self.value(side, value.name or "", batch) if constant is None else constant.numpy())
+        return found
 
     def __enter__(self) -> SequentialRunner:
         return self
@@ -125,6 +140,8 @@ class _Side:
                     self.last_read[value.name or ""] = 2 * k
             for name in fits[k] if k < len(fits) else ():
                 self.last_read[name] = 2 * k + 1
+        for value in model.graph.outputs:
+            self.last_read[value.name or ""] = 2 * len(self.segments)
 
     def run(self, k: int, store: ActivationStore, batches: range, threads: int) -> None:
         for side, name in sorted(store.names()):
@@ -156,7 +173,7 @@ class _Side:
 
 
 def _split(model: ir.Model, stops: list[str], includes_layer: bool) -> list[list[ir.Node]]:
-    """Nodes in graph order, a new list after (or before) each stop; what follows the last stop never runs."""
+    """Nodes in graph order, a new list after (or before) each stop; the last list is what follows the last stop."""
     segments: list[list[ir.Node]] = [[]]
     waiting = list(stops)
     for node in model.graph:
@@ -169,4 +186,4 @@ def _split(model: ir.Model, stops: list[str], includes_layer: bool) -> list[list
         if at_stop:
             waiting.pop(0)
     assert not waiting, f"not in topological order: {waiting}"
-    return segments[: len(stops)]
+    return segments

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from prunec.backends.onnx import session as session_module
+from prunec.backends.onnx import weights as weights_module
 from prunec.backends.onnx.session import make_session, run
 from prunec.frontend.onnx import load
 from tests.frontend.models import conv_model, save, save_external, text_model
@@ -49,14 +50,27 @@ def test_external_data_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(external["y"], run(make_session(ir.from_proto(conv_model())), feed())["y"])
 
 
-def test_a_model_beyond_one_message_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_MAX_MESSAGE_BYTES", 100)
+def test_large_weights_are_shared_with_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(weights_module, "SMALL_BYTES", 16)
     model = ir.from_proto(conv_model())
-    session = make_session(model)
+    wanted = run(make_session(model, optimise=False), feed())["y"]
+    messages = []
+    original = session_module._session
+    monkeypatch.setattr(session_module, "_session", lambda source, o: messages.append(source) or original(source, o))
+    session = make_session(model, optimise=False)
+    kernel = model.graph.initializers["w"].const_value
+    assert kernel is not None
+    assert kernel.tobytes() not in messages[0]
+    del model
+    assert np.array_equal(run(session, feed())["y"], wanted)
     assert list(tmp_path.iterdir()) == []
-    assert run(session, feed())["y"].shape == (2, 4, 6, 6)
-    assert not isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+def test_the_model_keeps_its_own_tensors() -> None:
+    model = ir.from_proto(conv_model())
+    make_session(model)
+    assert not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
 
 
 def test_threads_are_set(tmp_path: Path) -> None:

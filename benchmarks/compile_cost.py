@@ -2,9 +2,9 @@
 
     python -m benchmarks.compile_cost crepe-full [--flops 0.5] [--samples N]
 
-Forward passes are the calls of ONNX Runtime sessions inside this process; memory is the process's resident set, sampled
-every 10 ms, over what it was after the imports, beside the size of the model file. Stages are those that `prunec compile`
-reports. One thread, nothing measured.
+Forward passes are the calls of ONNX Runtime sessions inside this process; memory is its resident set, sampled every
+10 ms, over what it was after the imports, beside the size of the model file. Stages are those of `prunec compile`.
+One thread, nothing measured.
 """
 
 from __future__ import annotations

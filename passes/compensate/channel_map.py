@@ -32,7 +32,7 @@ def has_channel_map(layer: Layer) -> bool:
 
 
 def channel_maps(pairs: Pairs, options: Options, seed: list[int]) -> Iterator[Candidate]:
-    """One candidate per damping, each made when it is asked for; none where the kept channels of the input cannot be told."""
+    """One candidate per damping, made when it is asked for; none where the kept channels of the input are unknown."""
     layer = pairs.layer
     assert isinstance(layer, ConvLayer)
     groups, _, _, channels = layer.matrix().shape

@@ -108,7 +108,8 @@ class Fit:
 
     def _gathered(self, wanted: int) -> tuple[Rows, Double]:
         """z [R, n] and t [R, m] in two arrays that are filled, not joined."""
-        z = t = np.empty((0, 0), np.float32)
+        z: Rows = np.empty((0, 0))
+        t: Double = np.empty((0, 0))
         count = 0
         for own_z, own_t in self._sampled(wanted):
             if not count:

@@ -113,9 +113,9 @@ class ConvLayer(Layer):
     def matrix(self) -> Matrix:
         weight = self.weight()
         groups, (first, second) = self.groups, weight.shape[:2]
-        split: Double = weight.reshape(groups, first // groups, second, -1)
+        split: Matrix = weight.reshape(groups, first // groups, second, -1)
         order = (0, 2, 3, 1) if self.is_transposed else (0, 1, 3, 2)
-        turned: Double = split.transpose(order)
+        turned: Matrix = split.transpose(order)
         return turned
 
     def bias(self) -> Double:
@@ -200,7 +200,9 @@ class NormLayer(Layer):
     """BatchNormalization as C layers of one weight: y = s·x + o, s = γ/√(σ²+ε), o = β − s·μ."""
 
     def _deviation(self) -> Double:
-        return np.sqrt(self.weight(4) + float(attribute(self.node, "epsilon", 1e-5)))
+        variance = self.weight(4).astype(np.float64)
+        found: Double = np.sqrt(variance + float(attribute(self.node, "epsilon", 1e-5)))
+        return found
 
     def matrix(self) -> Matrix:
         return (self.weight(1) / self._deviation())[:, None, None, None]

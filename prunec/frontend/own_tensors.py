@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-_NATIVE = frozenset(np.dtype(name) for name in "float16 float32 float64 int8 int16 int32 int64 bool".split()) | frozenset(
-    np.dtype(name) for name in "uint8 uint16 uint32 uint64 complex64 complex128".split()
-)
+_NATIVE = frozenset(
+    np.dtype(name) for name in "float16 float32 float64 int8 int16 int32 int64 bool".split()
+) | frozenset(np.dtype(name) for name in "uint8 uint16 uint32 uint64 complex64 complex128".split())
 
 
 def own_tensors(model: ir.Model) -> None:
@@ -43,7 +43,8 @@ def _owned(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     if not isinstance(tensor, ir.TensorProtoTensor):
         return tensor
     if tensor.dtype == ir.DataType.STRING:
-        return ir.StringTensor(tensor.string_data(), shape=tensor.shape, name=tensor.name, doc_string=tensor.doc_string)
+        texts = tensor.numpy().tolist()
+        return ir.StringTensor(texts, shape=tensor.shape, name=tensor.name, doc_string=tensor.doc_string)
     array = tensor.numpy()
     if array.dtype not in _NATIVE:
         return tensor

@@ -9,6 +9,7 @@ model that draws random numbers.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
@@ -33,10 +34,7 @@ def check_rewriting(
     """
     if any(node.op_type in _RANDOM or node.op_type == "RandomUniformLike" for node in source.graph):
         return 0.0
-    dense = make_session(source, threads=threads, optimise=False)
-    feeds = first_that_runs(source, lambda f: run(dense, f), seed, ORT_ERRORS, spare)
-    wanted = run(dense, feeds)
-    del dense  # one session's packed weights at a time
+    feeds, wanted = _source_answers(source, seed, threads, spare)
     found = run(make_session(canonical, threads=threads, optimise=False), feeds)
     worst = 0.0
     for name, expected in wanted.items():
@@ -52,3 +50,12 @@ def check_rewriting(
             hint="this is a bug in a rewrite: please report the model",
         )
     return worst
+
+
+def _source_answers(
+    source: ir.Model, seed: int, threads: int, spare: Feeds | None
+) -> tuple[Feeds, dict[str, np.ndarray]]:
+    """Inputs that the source accepts, and its outputs; its session is gone before the next one is made."""
+    session = make_session(source, threads=threads, optimise=False)
+    feeds = first_that_runs(source, lambda f: run(session, f), seed, ORT_ERRORS, spare)
+    return feeds, run(session, feeds)

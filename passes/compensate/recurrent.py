@@ -118,7 +118,9 @@ class Fit:
                 weights, used = start.weights, damping
                 for part, moments in zip(self.layer.parts, all_moments, strict=True):
                     covariance, cross = moments.covariance(), moments.cross_covariance()
-                    matrix, own = solve(weights.matrix(part), covariance, cross, damping)
+                    matrix = weights.matrix(part)
+                    change, own = solve(covariance, cross - matrix @ covariance, damping)
+                    matrix = matrix + change
                     weights, used = weights.with_part(part, matrix, _shifted(moments, matrix)), max(used, own)
                 found.append(Candidate("lsq", weights, used, (f"on {kind}",)))
         return found

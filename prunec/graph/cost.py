@@ -72,6 +72,13 @@ def _attention(node: ir.Node) -> list[list[Factor]]:
     return [[*tokens, *_axes(node, 1)], [*tokens, length, (OUTPUT, 2)], [*tokens, length, (OUTPUT, 2)]]
 
 
+def _experts(node: ir.Node) -> list[list[Factor]]:
+    """k experts for each token."""
+    tokens = _axes(node, 0)[:-1]
+    weights = [index for index in (2, 4, 6) if index < len(node.inputs) and node.inputs[index] is not None]
+    return [[*tokens, (index, 1), (index, 2)] for index in weights] * int(node.attributes.get_int("k", 1))
+
+
 def _mixing(node: ir.Node) -> list[list[Factor]]:
     """Scores and mixing of attention without projections, on [batch, length, heads · width]."""
     if len(dims(operand(node, 0)) or ()) != 3 or len(dims(operand(node, 1)) or ()) != 3:
@@ -100,6 +107,7 @@ _FORMULAS: dict[str, Callable[[ir.Node], list[list[Factor]]]] = {
 _CONTRIB: dict[str, Callable[[ir.Node], list[list[Factor]]]] = {
     "FusedConv": _conv, "FusedGemm": _gemm, "QGemm": _gemm, "FusedMatMul": _matmul,
     "Attention": _attention, "QAttention": _attention, "MultiHeadAttention": _mixing, "GroupQueryAttention": _mixing,
+    "MoE": _experts,
 }  # fmt: skip
 
 

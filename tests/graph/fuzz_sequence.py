@@ -26,11 +26,7 @@ class SequenceGrower:
 
     def grow(self, steps: int) -> ir.Model:
         self.pool.append(self.b.linear(self.pool[0], self.width()))
-        makers = (
-            [self.linear] * 3
-            + [self.activation, self.add, self.concat, self.gated, self.split, self.norm, self.scale, self.recurrent]
-            + [self.attention, self.attention, self.packed, self.grouped_query, self.einsum, self.pick, self.tile]
-        )
+        makers = self.makers()
         for _ in range(steps):
             maker: Callable[[str], None] = makers[int(self.rng.integers(len(makers)))]
             source = str(self.rng.choice(self.pool[1:][-4:]))
@@ -40,6 +36,13 @@ class SequenceGrower:
         for end in ends[-4:]:
             self.b.output(self.b.linear(end, 3))
         return self.b.model()
+
+    def makers(self) -> list[Callable[[str], None]]:
+        return (
+            [self.linear] * 3
+            + [self.activation, self.add, self.concat, self.gated, self.split, self.norm, self.scale, self.recurrent]
+            + [self.attention, self.attention, self.packed, self.grouped_query, self.einsum, self.pick, self.tile]
+        )
 
     # -- helpers ------------------------------------------------------------------------------------------------
     def width(self) -> int:

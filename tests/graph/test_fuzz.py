@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.graph.fuzz import check
+from tests.graph.fuzz import GROWERS, check
 
 
-@pytest.mark.parametrize("kind", ["image", "sequence"])
-@pytest.mark.parametrize("first", range(0, 200, 25))
-def test_sliced_equals_masked(first: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [(kind, first) for kind in GROWERS for first in range(0, 200 if kind in ("image", "sequence") else 75, 25)],
+)
+def test_sliced_equals_masked(kind: str, first: int) -> None:
     assert sum(check(seed, kind) for seed in range(first, first + 25)) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["image", "sequence"])
+@pytest.mark.parametrize("kind", GROWERS)
 @pytest.mark.parametrize("first", range(1000, 4000, 250))
 def test_sliced_equals_masked_thousands(first: int, kind: str) -> None:
     assert sum(check(seed, kind) for seed in range(first, first + 250)) > 0

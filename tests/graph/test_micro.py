@@ -21,11 +21,12 @@ from tests.graph.checks import (
 )
 from tests.graph.micros import C
 from tests.graph.micros_contrib import CONTRIBS
+from tests.graph.micros_experts import EXPERT_MICROS
 from tests.graph.micros_image import IMAGES
 from tests.graph.micros_quantised import QUANTISED
 from tests.graph.micros_sequence import SEQUENCES
 
-MICROS = IMAGES | SEQUENCES | CONTRIBS | QUANTISED
+MICROS = IMAGES | SEQUENCES | CONTRIBS | QUANTISED | EXPERT_MICROS
 
 
 def build(name: str) -> ir.Model:
@@ -52,7 +53,7 @@ def test_numbers(name: str) -> None:
 
 # ONNX's reference implementation cannot run a grouped ConvTranspose and knows nothing of ONNX Runtime's own operators;
 # float32 above covers them.
-NO_REFERENCE = {"conv_transpose_grouped", "quantised_attention", *CONTRIBS}
+NO_REFERENCE = {"conv_transpose_grouped", "quantised_attention", "experts_fused", "experts_fused_gated", *CONTRIBS}
 
 
 @pytest.mark.parametrize("name", [n for n in MICROS if MICROS[n].free and n not in NO_REFERENCE])

@@ -1,16 +1,20 @@
 """Analyse, cut and check every graph of a folder: groups, pins, what is left at a given ratio, and exactness.
 
-    python -m benchmarks.graphs FOLDER [--ratio 0.5] [--only 'tv_*'] [--markdown table.md]
+    python -m benchmarks.graphs FOLDER [--ratio 0.5] [--only 'tv_*'] [--speed] [--markdown table.md]
 
 Per graph: canonicalise, find the groups, cut `ratio` of every group that is free (random channels, seeded), and prove
 the cut as every compile does: cut against masked dense model, float32 ≤ 1e-5 of the output range; float64 ≤ 1e-12 where
-it is affordable, and there it decides. Exit code 1 if any graph fails.
+it is affordable, and there it decides. `pinned`: groups by the code of what pins them; `why`: the most frequent reasons
+and how often each is given. `heads`: attentions whose heads are free, of all attentions; `ffn`: free hidden layers of
+feed-forward blocks. `--speed`: median latency of dense over cut, in ONNX Runtime on one thread, alternating runs.
+Exit code 1 if any graph fails, or has an attention whose heads cannot be cut.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import sys
 import time
 from collections import Counter
@@ -18,13 +22,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from benchmarks.graph_files import graph_files, read_graph
+from benchmarks.transformer_blocks import attentions, feed_forwards
+from prunec.backends.onnx.session import make_session, run
 from prunec.graph import Analysis, analyse
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.slice_channels import slice_channels
 from prunec.verify.exactness import prove
+from prunec.verify.inputs import first_that_runs
+from prunec.verify.ort_errors import ORT_ERRORS
 
 # Share of parameters that Torch-Pruning 1.6.1 keeps at 50 % of the channels (measured once, same networks).
 TORCH_PRUNING = {
@@ -46,11 +55,15 @@ class Row:
     groups: int
     free: int
     pinned: str
+    why: str
+    heads: str
+    ffn: int
     params_kept: float
     macs_kept: float
     torch_pruning: float | None
     float32: float
     float64: float | None
+    speed: float | None = None
 
 
 def cut_half(analysis: Analysis, ratio: float, rng: np.random.Generator) -> np.ndarray:
@@ -68,7 +81,31 @@ def cut_half(analysis: Analysis, ratio: float, rng: np.random.Generator) -> np.n
     return alive
 
 
-def examine(path: Path, ratio: float, seed: int) -> Row:
+def reasons(model: ir.Model, analysis: Analysis, most: int = 3) -> str:
+    """The most frequent reasons of the pinned groups, without the names in them: "… ×n"."""
+    names = {value.name for node in model.graph for value in [*node.inputs, *node.outputs] if value is not None}
+    found: Counter[str] = Counter()
+    for group in analysis.groups:
+        if group.pinned is not None:
+            words = ["…" if word.strip(",") in names else word for word in group.pinned.reason.split()]
+            found[" ".join(words)] += 1
+    return "; ".join(f"{reason} ×{n}" for reason, n in found.most_common(most))
+
+
+def speed(dense: ir.Model, cut: ir.Model, seed: int, runs: int = 15) -> float:
+    """Median latency of the dense model over that of the cut one; the runs alternate, the first two do not count."""
+    sessions = [make_session(model, threads=1) for model in (dense, cut)]
+    feeds = first_that_runs(dense, functools.partial(run, sessions[0]), seed, ORT_ERRORS)
+    times: list[list[float]] = [[], []]
+    for _ in range(runs + 2):
+        for session, taken in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            run(session, feeds)
+            taken.append(time.perf_counter() - start)
+    return float(np.median(times[0][2:]) / np.median(times[1][2:]))
+
+
+def examine(path: Path, ratio: float, seed: int, *, measure_speed: bool = False) -> Row:
     model = read_graph(path)
     start = time.perf_counter()
     canonical = canonicalise(model)
@@ -79,7 +116,8 @@ def examine(path: Path, ratio: float, seed: int) -> Row:
     alive = cut_half(analysis, ratio, rng)
     cut = slice_channels(canonical, analysis, alive)
     outcome = prove(canonical, analysis, alive, cut_model=cut, seed=seed, random_keeps=0)[0]
-    reasons = Counter(g.pinned.code for g in analysis.groups if g.pinned is not None)
+    blocks = attentions(canonical, analysis)
+    codes = Counter(g.pinned.code for g in analysis.groups if g.pinned is not None)
     name = path.name.split(".")[0]
     return Row(
         graph=name,
@@ -88,12 +126,16 @@ def examine(path: Path, ratio: float, seed: int) -> Row:
         analyse_s=analysed - canonicalised,
         groups=len(analysis.groups),
         free=sum(g.pinned is None for g in analysis.groups),
-        pinned=" ".join(f"{code}×{n}" for code, n in sorted(reasons.items())),
+        pinned=" ".join(f"{code}×{n}" for code, n in sorted(codes.items())),
+        why=reasons(canonical, analysis),
+        heads=f"{sum(bool(block.heads) for block in blocks)}/{len(blocks)}" if blocks else "–",
+        ffn=len(feed_forwards(canonical, analysis)),
         params_kept=parameter_count(cut) / max(parameter_count(canonical), 1),
         macs_kept=model_macs(cut) / max(model_macs(canonical), 1),
         torch_pruning=TORCH_PRUNING.get(name),
         float32=outcome.float32,
         float64=outcome.float64,
+        speed=speed(canonical, cut, seed) if measure_speed else None,
     )
 
 
@@ -118,6 +160,7 @@ def main() -> int:
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the channels of every free group to cut")
     parser.add_argument("--only", default="*", help="file name pattern")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speed", action="store_true", help="time dense and cut in ONNX Runtime")
     parser.add_argument("--markdown", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -126,12 +169,15 @@ def main() -> int:
         if not fnmatch.fnmatch(path.name, arguments.only + "*"):
             continue
         try:
-            row = examine(path, arguments.ratio, arguments.seed)
+            row = examine(path, arguments.ratio, arguments.seed, measure_speed=arguments.speed)
         except Exception as error:  # noqa: BLE001 - one broken graph must not hide the others; it is counted below
             print(f"{path.name}: FAILED: {type(error).__name__}: {str(error)[:200]}", flush=True)
             failed += 1
             continue
         rows.append(row)
+        if row.heads != "–" and len(set(row.heads.split("/"))) > 1:
+            print(f"{path.name}: FAILED: only {row.heads} attentions have heads that can be cut", flush=True)
+            failed += 1
         print("  ".join(f"{f.name}={_cell(getattr(row, f.name))}" for f in fields(Row)), flush=True)
     print(f"{len(rows)} graphs examined, {failed} failed (seed {arguments.seed})")
     if arguments.markdown:

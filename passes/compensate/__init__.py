@@ -5,6 +5,6 @@
 """
 
 from prunec.passes.compensate.driver import compensate
-from prunec.passes.compensate.options import Compensated, CompensationRecord, Method, Options, Progress
+from prunec.passes.compensate.options import Compensated, CompensationRecord, LayerSolver, Method, Options, Progress
 
-__all__ = ["Compensated", "CompensationRecord", "Method", "Options", "Progress", "compensate"]
+__all__ = ["Compensated", "CompensationRecord", "LayerSolver", "Method", "Options", "Progress", "compensate"]

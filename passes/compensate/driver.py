@@ -22,7 +22,7 @@ from prunec.passes.compensate.find import Residual, Skipped, find_layers, find_r
 from prunec.passes.compensate.fit import Fit, not_finite
 from prunec.passes.compensate.judge import Judge
 from prunec.passes.compensate.layers import Layer
-from prunec.passes.compensate.options import Compensated, CompensationRecord, Options, Progress
+from prunec.passes.compensate.options import Compensated, CompensationRecord, LayerSolver, Options, Progress
 from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
@@ -42,8 +42,11 @@ def compensate(
     calibration: CalibrationData,
     options: Options | None = None,
     progress: Progress | None = None,
+    solver: LayerSolver | None = None,
 ) -> Compensated:
     """Refit the layers of `cut` to `dense`. Both are canonical and stay as they are; node names pair their layers.
+
+    `solver` treats the layers that it takes itself, whatever `options.method` is.
 
     Raises:
         PrunecError PC330: activations are not finite; PC331: not enough samples; PC332: a system cannot be solved.
@@ -51,7 +54,9 @@ def compensate(
     options = options or Options()
     model = cut.clone()
     with blas_threads(options.threads):
-        records, errors = _refit_all(dense, cut, model, Kept(analysis, alive), calibration, options, progress)
+        kept = Kept(analysis, alive)
+        records, errors = _refit_all(dense, cut, model, kept, calibration, options, progress, solver)
+    least = cut if solver is None else solver.baseline
     warnings: list[Diagnostic] = []
     if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):
         warnings.append(
@@ -62,7 +67,7 @@ def compensate(
                 hint="give more calibration samples, or samples closer to the real data",
             )
         )
-        return Compensated(cut.clone(), tuple(records), tuple(warnings), errors[0], errors[0])
+        return Compensated(least.clone(), tuple(records), tuple(warnings), errors[0], errors[0])
     return Compensated(model, tuple(records), tuple(warnings), errors[0], errors[1])
 
 
@@ -74,9 +79,13 @@ def _refit_all(
     calibration: CalibrationData,
     options: Options,
     progress: Progress | None,
+    solver: LayerSolver | None,
 ) -> tuple[list[CompensationRecord], tuple[float, float]]:
-    """Records in graph order, and the outputs' errors of `cut` and of the refitted `model`."""
-    layers, skipped = ([], []) if options.method == "none" else find_layers(model)
+    """Records in graph order, and the outputs' errors of `cut` (or the solver's baseline) and of the new `model`."""
+    layers, skipped = find_layers(model)
+    taken = {layer.name for layer in layers if solver is not None and solver.takes(layer.name)}
+    if options.method == "none":
+        layers, skipped = [layer for layer in layers if layer.name in taken], []
     sources = {node.name or "": node for node in dense.graph}
     order = {node.name or "": i for i, node in enumerate(model.graph)}
     residuals = [find_residual(layer, order) if options.residual else None for layer in layers]
@@ -99,12 +108,17 @@ def _refit_all(
             if isinstance(layer, RecurrentLayer):
                 sides = (RecurrentLayer(source), layer)
                 records.append(refit_recurrent((dense, model), sides, runner, kept, options, number))
+                continue
+            pairs = Pairs(runner, layer, source, residual, kept)
+            if solver is not None and layer.name in taken:
+                records.append(solver.solve(model, pairs, options, number))
             else:
-                records.append(_refit(model, Pairs(runner, layer, source, residual, kept), options, number))
+                records.append(_refit(model, pairs, options, number))
         if progress is not None:
             progress(len(layers), len(layers), "outputs")
         runner.finish()
-        errors = _output_errors(runner, cut, calibration, options.threads)
+        least = cut if solver is None else solver.baseline
+        errors = _output_errors(runner, least, calibration, options.threads)
     return sorted(records, key=lambda record: order[record.layer]), errors
 
 

@@ -77,7 +77,7 @@ class Fit:
 
     def _by_rows(self, start: Candidate) -> Iterator[Candidate]:
         """Rows z [R, n] are the largest array of all and exist once."""
-        z, t = self._gathered(min(MAX_ROWS_SOLVED, ROWS_ELEMENTS // self.unknowns))
+        z, t = self.gathered(min(MAX_ROWS_SOLVED, ROWS_ELEMENTS // self.unknowns))
         self.rows = len(z)
         towards = start.matrix.reshape(self.outputs, self.unknowns).astype(z.dtype, copy=False)
         centred = self.layer.can_shift
@@ -98,7 +98,7 @@ class Fit:
         """Of patches and targets; above the patch limit their means only."""
         if self._known is None:
             moments = Moments(self.groups, self.unknowns, self.outputs, means_only=self.is_large)
-            for z, t in self._sampled(self._wanted()):
+            for z, t in self.sampled(self.wanted()):
                 moments.add(z, t)
             if not moments.is_finite():
                 raise not_finite(self.layer)
@@ -106,14 +106,15 @@ class Fit:
             self._known = moments
         return self._known
 
-    def _gathered(self, wanted: int) -> tuple[Rows, Double]:
+    def gathered(self, wanted: int, batches: range | None = None) -> tuple[Rows, Double]:
         """z [R, n] and t [R, m] in two arrays that are filled, not joined."""
         z: Rows = np.empty((0, 0))
         t: Double = np.empty((0, 0))
         count = 0
-        for own_z, own_t in self._sampled(wanted):
+        batches = self.pairs.runner.fit if batches is None else batches
+        for own_z, own_t in self.sampled(wanted, batches):
             if not count:
-                most = wanted + len(self.pairs.runner.fit)  # a batch's share is rounded up
+                most = wanted + len(batches)  # a batch's share is rounded up
                 z = np.empty((most, self.unknowns), own_z.dtype)
                 t = np.empty((most, self.outputs), np.float64)
             rows = slice(count, count + own_z.shape[1])
@@ -121,7 +122,7 @@ class Fit:
             count = rows.stop
         return z[:count], t[:count]
 
-    def _wanted(self) -> int:
+    def wanted(self) -> int:
         """Rows for moments. Many small systems (depthwise) need more rows per unknown, but not as many in all."""
         options = self.options
         if self.is_large:
@@ -130,13 +131,14 @@ class Fit:
             return max(4 * options.rows_per_unknown * self.unknowns, options.min_rows // 4)
         return int(np.clip(options.rows_per_unknown * self.unknowns, options.min_rows, options.max_rows))
 
-    def _sampled(self, wanted: int) -> Iterator[tuple[Rows, Rows]]:
-        """Blocks of z [g, R, n] and t [g, R, m] from all batches, about `wanted` positions in all."""
+    def sampled(self, wanted: int, batches: range | None = None) -> Iterator[tuple[Rows, Rows]]:
+        """Blocks of z [g, R, n] and t [g, R, m] from all batches (to fit), about `wanted` positions in all."""
         runner, layer = self.pairs.runner, self.layer
-        sizes = [position_count(runner.value("dense", self.pairs.output, b), layer.out_axis) for b in runner.fit]
+        batches = runner.fit if batches is None else batches
+        sizes = [position_count(runner.value("dense", self.pairs.output, b), layer.out_axis) for b in batches]
         share = wanted / max(sum(sizes), 1)
         block_rows = max(1, min(BLOCK_ROWS, ROWS_ELEMENTS // (self.groups * self.unknowns)))
-        for batch in runner.fit:
+        for batch in batches:
             pair = self.pairs.pair(batch)
             random = np.random.default_rng([*self.seed, batch])
             targets = channel_rows(pair.target, layer.out_axis)

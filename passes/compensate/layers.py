@@ -149,7 +149,7 @@ class GemmLayer(Layer):
 
     def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         alpha, beta = self._scales()
-        weight = matrix[0, :, 0, :] / alpha
+        weight = matrix[0, :, 0, :] / alpha + 0.0  # a zero divided by a negative number would be −0.0
         found = {1: weight if attribute(self.node, "transB", 0) else weight.T}
         if self.can_shift and (given(self.node, 2) or bias.any()):
             found[2] = bias / beta

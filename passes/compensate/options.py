@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic
+
+if TYPE_CHECKING:
+    from prunec.passes.compensate.pairs import Pairs
 
 Method = Literal["none", "bias", "lsq", "auto"]
 Progress = Callable[[int, int, str], None]
@@ -68,3 +71,18 @@ class Compensated:
     warnings: tuple[Diagnostic, ...]
     error_none: float
     error_chosen: float
+
+
+class LayerSolver(Protocol):
+    """Takes some layers over from the least squares, because their weights have to meet more than an output."""
+
+    @property
+    def baseline(self) -> ir.Model:
+        """The cut model with the least that has to be done to those layers: what the result is compared with."""
+        ...
+
+    def takes(self, layer: str) -> bool: ...
+
+    def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
+        """Write the layer's new weights into `model`, and the least that has to be done into `baseline`."""
+        ...

@@ -1,5 +1,6 @@
 """`solve`: one layer, one pattern, a named amount of effort; every step is kept only if held-out error falls.
 
+- `mask`: Wanda's mask and the old weights, nothing else.
 - `fast`: Wanda's mask, and SparseGPT's, each with exact weights against the dense target, at one damping.
 - `balanced`: the damping is chosen on held-out data, then ADMM finds the mask, `refit` its weights.
 - `best`: more dampings, ADMM to its end, ExactOBS where the layer is small enough, masks from all of them.
@@ -25,7 +26,7 @@ from prunec.passes.solve.refit import refit
 from prunec.patterns import Pattern, masked
 from prunec.patterns.base import Mask, Scope
 
-Effort = Literal["fast", "balanced", "best"]
+Effort = Literal["mask", "fast", "balanced", "best"]
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
 
 
@@ -40,6 +41,7 @@ class Settings:
 
 
 SETTINGS: dict[Effort, Settings] = {
+    "mask": Settings((0.0,), 0, 0, 0),
     "fast": Settings((0.03,), 0, 0, 0),
     "balanced": Settings((0.003, 0.03, 0.1, 0.3, 1.0), 60, 20, 128),
     "best": Settings((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0), 300, 60, 512),
@@ -65,6 +67,8 @@ class Solution:
 
     weight: Double
     mask: Mask
+    plain: Double
+    """The old weights under the plain mask: what everything else had to beat."""
     chosen: Trial
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
@@ -84,15 +88,17 @@ def solve(
     settings = SETTINGS[effort]
     notes = list(_notes(problem))
     best: tuple[Trial, Double, Mask] | None = None
+    plain: Double | None = None
     trials: list[Trial] = []
     for name, damping, weight, mask in _candidates(problem, pattern, level, effort, settings, scope, notes):
         trial = Trial(name, damping, problem.fit.error(weight), problem.held_out.error(weight))
         trials.append(trial)
+        plain = weight if plain is None else plain
         if best is None or trial.error_held_out < best[0].error_held_out:
             best = trial, weight, mask
-    assert best is not None
+    assert best is not None and plain is not None
     chosen, weight, mask = best
-    return Solution(masked(weight, mask), mask, chosen, tuple(trials), tuple(dict.fromkeys(notes)))
+    return Solution(masked(weight, mask), mask, plain, chosen, tuple(trials), tuple(dict.fromkeys(notes)))
 
 
 def _notes(problem: LayerProblem) -> Iterator[str]:
@@ -116,6 +122,8 @@ def _candidates(
         notes.append(f"{plain.dead} inputs are always zero or constant")
     mask = wanda_mask(plain, pattern, level, own)
     yield "mask", 0.0, masked(problem.weight, mask), mask
+    if effort == "mask":
+        return
     damping = settings.dampings[0]
     if len(settings.dampings) > 1:
         damping = _damping(problem, pattern, level, settings, own)

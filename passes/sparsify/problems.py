@@ -1,0 +1,83 @@
+"""A layer under the sequential runner as one `LayerProblem` per group of channels.
+
+Rows are patches of the pruned model's input (convolutions unfolded with their padding, stride and dilation) and what
+the dense model gives there; the held-out batches make the second set of moments. Up to `MATRIX_UP_TO` inputs an output
+these are full float64 moments; beyond, the rows themselves are kept, `ROWS_ELEMENTS` of them, and H is never formed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prunec.diagnostics import PrunecError
+from prunec.passes.compensate.fit import Fit, not_finite
+from prunec.passes.solve import LayerProblem, Sample
+from prunec.passes.solve.hessian import MatrixHessian
+from prunec.patterns import Layout
+from prunec.statistics.moments import Moments
+
+MATRIX_UP_TO = 4608
+"""Unknowns of an output whose H is formed: 162 MiB in float64."""
+ROWS_ELEMENTS = 1 << 26
+"""Elements of the float32 rows that stand in for a larger H (256 MiB)."""
+HELD_OUT_SHARE = 0.25
+"""Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
+
+
+def problems(fit: Fit) -> tuple[list[LayerProblem], tuple[str, ...]]:
+    """One problem per group, and what is to be said about how they were made. `fit.rows` becomes the rows used.
+
+    Raises:
+        PrunecError PC330: the activations are not finite; PC227: a grouped layer is too wide.
+    """
+    groups, _, positions, channels = fit.start.shape
+    layout, runner = Layout(positions, channels), fit.pairs.runner
+    wanted = fit.wanted()
+    notes: tuple[str, ...] = ()
+    if fit.unknowns <= MATRIX_UP_TO:
+        sets = [
+            _moments(fit, batches, int(np.ceil(wanted * share)))
+            for batches, share in ((runner.fit, 1.0), (runner.held_out, HELD_OUT_SHARE))
+        ]
+    elif groups > 1:
+        raise PrunecError("PC227", f"{fit.unknowns} inputs in each of {groups} groups", where=fit.layer.name)
+    else:
+        most = max(ROWS_ELEMENTS // fit.unknowns, 64)
+        sets = [[_rows(fit, runner.fit, most)], [_rows(fit, runner.held_out, max(most // 4, 16))]]
+        notes = (f"{fit.unknowns} inputs an output: H from {sets[0][0].count} rows, never formed",)
+    fit.rows = sets[0][0].count
+    flat = fit.start.reshape(groups, fit.outputs, fit.unknowns).astype(np.float64)
+    found = [LayerProblem(weight, layout, *samples) for weight, *samples in zip(flat, *sets, strict=True)]
+    return found, notes
+
+
+def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
+    moments = Moments(fit.groups, fit.unknowns, fit.outputs)
+    for z, t in fit.sampled(wanted, batches):
+        moments.add(z, t)
+    if not moments.is_finite():
+        raise not_finite(fit.layer)
+    centred = fit.layer.can_shift
+    hessians, crosses = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
+    spread = moments.target / max(moments.count, 1)
+    squares = spread + np.square(moments.target_mean)
+    return [
+        Sample(
+            hessian=MatrixHessian(hessians[i]),
+            cross=crosses[i],
+            target=spread[i] if centred else squares[i],
+            power=float(squares[i].sum()),
+            count=moments.count,
+            mean=moments.mean[i],
+            target_mean=moments.target_mean[i],
+            is_centred=centred,
+        )
+        for i in range(fit.groups)
+    ]
+
+
+def _rows(fit: Fit, batches: range, wanted: int) -> Sample:
+    z, t = fit.gathered(wanted, batches)
+    if not np.isfinite(z).all() or not np.isfinite(t).all():
+        raise not_finite(fit.layer)
+    return Sample.of_rows(z, t, centred=fit.layer.can_shift, as_rows=True)

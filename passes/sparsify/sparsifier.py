@@ -1,0 +1,145 @@
+"""What the sequential driver hands sparse layers to.
+
+Every group of a layer is solved for its pattern (`prunec.passes.solve`), on the inputs that the layers before it,
+pruned already, now give, against what the dense model gives. The plain mask, the plain mask with a corrected bias, and the
+solution are then run on held-out data and judged behind the activation; the best one is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.passes.compensate.find import find_layers
+from prunec.passes.compensate.fit import Fit, not_finite
+from prunec.passes.compensate.judge import Candidate, Judge
+from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.options import CompensationRecord, Options
+from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.solve import Effort, LayerProblem, Solution, solve
+from prunec.passes.sparsify.problems import problems
+from prunec.patterns import Layout, Pattern, masked
+
+Double = np.ndarray
+
+
+@dataclass(frozen=True)
+class LayerPattern:
+    """What one layer is to become."""
+
+    pattern: Pattern
+    level: float
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What happened to one layer.
+
+    Errors are relative squares: `error_fit`, `error_held_out` of the layer's own outputs ‖t − Ŵx‖²/‖t‖² (summed over
+    groups), `error_plain`, `error` behind its activation on held-out data, for the plain mask and for what was written.
+    """
+
+    layer: str
+    method: str
+    damping: float
+    error_fit: float
+    error_held_out: float
+    error_plain: float
+    error: float
+    notes: tuple[str, ...]
+
+
+class Sparsifier:
+    """A `LayerSolver` for `prunec.passes.compensate`. `layers`: by node name. `results` fill up as layers are done."""
+
+    def __init__(self, cut: ir.Model, layers: Mapping[str, LayerPattern], effort: Effort) -> None:
+        self.layers, self.effort = dict(layers), effort
+        self.baseline = cut.clone()
+        self._plain = {layer.name: layer for layer in find_layers(self.baseline)[0] if layer.name in layers}
+        self.results: dict[str, LayerResult] = {}
+
+    def takes(self, layer: str) -> bool:
+        return layer in self.layers
+
+    def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
+        layer, wanted = pairs.layer, self.layers[pairs.layer.name]
+        refusal = pairs.refusal()
+        if refusal is not None:
+            return self._by_magnitude(model, layer, wanted, refusal)
+        fit, judge = Fit(pairs, options, number), Judge(model, pairs, options.threads)
+        own, notes = problems(fit)
+        # with other layers left as they are, this one is only masked too
+        effort: Effort = "mask" if options.method == "none" else self.effort
+        solved = [solve(problem, wanted.pattern, wanted.level, effort) for problem in own]
+        plain = Candidate("mask", _joined([s.plain for s in solved], fit), fit.bias)
+        best, error = plain, judge.errors([plain])[0]
+        if error == math.inf:
+            raise not_finite(layer)
+        error_plain = error
+        if effort != "mask":
+            best, error = judge.best((plain, error), _candidates(fit, own, solved, plain))
+        layer.write(model.graph, best.matrix, best.bias)
+        self._write_plain(layer.name, plain.matrix)
+        said = tuple(dict.fromkeys(note for s in solved for note in s.notes))
+        notes = (*notes, *said, *(() if layer.can_shift else ("there is no bias to correct",)))
+        chosen = [s.plain if best.method.startswith("mask") else s.weight for s in solved]
+        fitted = sum(p.fit.error(w) * p.fit.power for p, w in zip(own, chosen, strict=True))
+        held_out = sum(p.held_out.error(w) * p.held_out.power for p, w in zip(own, chosen, strict=True))
+        self.results[layer.name] = LayerResult(
+            layer=layer.name,
+            method=best.method,
+            damping=best.damping,
+            error_fit=fitted / (sum(p.fit.power for p in own) or 1.0),
+            error_held_out=held_out / (sum(p.held_out.power for p in own) or 1.0),
+            error_plain=error_plain,
+            error=error,
+            notes=notes,
+        )
+        residual = pairs.residual is not None
+        return CompensationRecord(layer.name, best.method, best.damping, fit.rows, error_plain, error, residual, notes)
+
+    def _by_magnitude(self, model: ir.Model, layer: Layer, wanted: LayerPattern, why: str) -> CompensationRecord:
+        """No activations to go by: the largest weights stay as they are."""
+        matrix = layer.matrix().astype(np.float64)
+        groups, outputs, positions, channels = matrix.shape
+        layout = Layout(positions, channels)
+        flat = matrix.reshape(groups, outputs, -1)
+        kept = [masked(w, wanted.pattern.project(np.square(w), layout, wanted.level)) for w in flat]
+        found = np.stack(kept).reshape(matrix.shape)
+        layer.write(model.graph, found, layer.bias())
+        self._write_plain(layer.name, found)
+        note = f"by magnitude: {why}"
+        nan = math.nan
+        self.results[layer.name] = LayerResult(layer.name, "magnitude", 0.0, nan, nan, nan, nan, (note,))
+        return CompensationRecord(layer.name, "magnitude", 0.0, 0, nan, nan, notes=(note,))
+
+    def _write_plain(self, name: str, matrix: Double) -> None:
+        layer = self._plain[name]
+        assert isinstance(layer, Layer)
+        layer.write(self.baseline.graph, matrix, layer.bias())
+
+
+def _candidates(fit: Fit, own: list[LayerProblem], solved: list[Solution], plain: Candidate) -> list[Candidate]:
+    """With corrected biases where there are any."""
+    found = []
+    if fit.layer.can_shift:
+        found.append(Candidate("mask+bias", plain.matrix, _biases(own, [s.plain for s in solved])))
+    weights = [s.weight for s in solved]
+    bias = _biases(own, weights) if fit.layer.can_shift else fit.bias
+    methods = dict.fromkeys(s.chosen.method for s in solved)
+    damping = max(s.chosen.damping for s in solved)
+    if list(methods) != ["mask"]:
+        found.append(Candidate(", ".join(methods), _joined(weights, fit), bias, damping))
+    return found
+
+
+def _joined(weights: list[Double], fit: Fit) -> Double:
+    return np.stack(weights).reshape(fit.start.shape)
+
+
+def _biases(own: list[LayerProblem], weights: list[Double]) -> Double:
+    return np.concatenate([problem.fit.bias(weight) for problem, weight in zip(own, weights, strict=True)])

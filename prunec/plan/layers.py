@@ -1,0 +1,117 @@
+"""Which layers get a sparsity pattern, at which level, and why the others stay dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict, Field
+
+from prunec.catalog import unknown_name
+from prunec.graph.cost import node_macs
+from prunec.passes.compensate.find import WEIGHTED, find_layers
+from prunec.passes.compensate.layers import ConvLayer, Layer, NormLayer
+from prunec.patterns import Layout, Pattern
+from prunec.plan.select import matches
+
+DENSE = "dense"
+STEM_CHANNELS = 4
+"""A convolution of at most this many input channels is the stem: images, audio."""
+NORMS = frozenset(
+    {"LayerNormalization", "SkipLayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
+     "SkipSimplifiedLayerNormalization", "GroupNormalization", "InstanceNormalization", "Sqrt"}
+)  # fmt: skip
+"""A layer in front of one of these is no head (`Sqrt`: of a norm in its parts)."""
+
+
+class LayerPlan(BaseModel):
+    """One layer: `pattern` is a name that `prunec.patterns.parse` reads, or "dense"; `level` the share that goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    tensor: str
+    pattern: str
+    level: Annotated[float, Field(ge=0, lt=1)]
+    why: str
+
+
+def choose_layers(
+    model: ir.Model, pattern: Pattern, level: float, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[LayerPlan, ...]:
+    """Every layer of the canonical (or cut) `model` in graph order: what `pattern` fits gets it.
+
+    Stem, depthwise convolutions and head stay dense unless `include` names them; with `include` all others do too.
+
+    Raises:
+        PrunecError PC206: a name of `include` or `exclude` matches no layer.
+    """
+    layers, skipped = find_layers(model)
+    nodes = {node.name or "": node for node in model.graph}
+    reasons = {skip.node: skip.reason for skip in skipped}
+    own = {layer.name: layer for layer in layers if isinstance(layer, Layer) and not isinstance(layer, NormLayer)}
+    names = [name for name, node in nodes.items() if name in own or (name in reasons and node_macs(node))]
+    tensors = {name: _tensor(nodes[name], own.get(name)) for name in names}
+    for wanted in (*include, *exclude):
+        if not any(matches(name, wanted) or matches(tensors[name], wanted) for name in names):
+            raise unknown_name("PC206", "layer", wanted, names)
+
+    def named(name: str, patterns: Sequence[str]) -> bool:
+        return any(matches(name, p) or matches(tensors[name], p) for p in patterns)
+
+    def decide(name: str) -> tuple[str | None, str]:
+        """Why it stays dense, or None; why it does not."""
+        if name not in own:
+            return reasons[name], ""
+        if named(name, exclude):
+            return "--exclude", ""
+        groups, outputs, positions, channels = own[name].matrix().shape
+        refusal = pattern.refusal(outputs, Layout(positions, channels))
+        if named(name, include):
+            return refusal, "--include"
+        if include:
+            return "not named by --include", ""
+        return _default_reason(own[name], groups, channels) or refusal, "asked for"
+
+    found = []
+    for name in names:
+        dense, why = decide(name)
+        entry = (pattern.name, level, why) if dense is None else (DENSE, 0.0, dense)
+        found.append(LayerPlan(node=name, tensor=tensors[name], pattern=entry[0], level=entry[1], why=entry[2]))
+    return tuple(found)
+
+
+def _tensor(node: ir.Node, layer: Layer | None) -> str:
+    value = node.inputs[1 if layer is None else layer.weight_index]
+    return "" if value is None else value.name or ""
+
+
+def _default_reason(layer: Layer, groups: int, channels: int) -> str | None:
+    if groups > 1 and channels == 1:
+        return "depthwise: one input channel an output"
+    if isinstance(layer, ConvLayer) and groups == 1 and channels <= STEM_CHANNELS:
+        return f"stem: {channels} input channel{'s' if channels > 1 else ''}"
+    return "head: no layer comes after it" if _is_last(layer.node) else None
+
+
+def _is_last(node: ir.Node) -> bool:
+    """No further layer or normalisation between here and the outputs."""
+    return not any(_is_layer(later) or later.op_type in NORMS for later in _after(node))
+
+
+def _is_layer(node: ir.Node) -> bool:
+    if node.op_type not in WEIGHTED:
+        return False
+    return any(value is not None and value.is_initializer() and len(value.shape or ()) > 1 for value in node.inputs)
+
+
+def _after(node: ir.Node) -> Iterator[ir.Node]:
+    seen: set[ir.Node] = set()
+    waiting = [use.node for value in node.outputs for use in value.uses()]
+    while waiting:
+        found = waiting.pop()
+        if found not in seen:
+            seen.add(found)
+            yield found
+            waiting += [use.node for value in found.outputs for use in value.uses()]

@@ -1,8 +1,8 @@
 """What the sequential driver hands sparse layers to.
 
 Every group of a layer is solved for its pattern (`prunec.passes.solve`), on the inputs that the layers before it,
-pruned already, now give, against what the dense model gives. The plain mask, the plain mask with a corrected bias, and the
-solution are then run on held-out data and judged behind the activation; the best one is written.
+pruned already, now give, against what the dense model gives. The plain mask, the plain mask with a corrected bias, and
+the solution are then run on held-out data and judged behind the activation; the best one is written.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Sparsifier:
             error=error,
             notes=notes,
         )
-        residual = pairs.residual is not None
-        return CompensationRecord(layer.name, best.method, best.damping, fit.rows, error_plain, error, residual, notes)
+        residual, method = pairs.residual is not None, "none" if best is plain else best.method
+        return CompensationRecord(layer.name, method, best.damping, fit.rows, error_plain, error, residual, notes)
 
     def _by_magnitude(self, model: ir.Model, layer: Layer, wanted: LayerPattern, why: str) -> CompensationRecord:
         """No activations to go by: the largest weights stay as they are."""

@@ -1,4 +1,4 @@
-"""Photographs from scikit-image's package and 20 labelled ImageNet pictures from foolbox's, as 224×224 crops.
+"""Photographs as 224×224 crops: for calibration from GCompris and scikit-image, for tests from scikit-image and foolbox.
 
 Calibration and test crops never come from the same photograph: the split is by file, below.
 """
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from prunec.models.fetch import fetch
 from prunec.models.packages import FOOLBOX, FOOLBOX_LABELS, SCIKIT_IMAGE
+from prunec.models.photographs import Picture, gcompris_photographs
 from prunec.models.text_lines import need_pillow
 
 CALIBRATION_PHOTOGRAPHS = (
@@ -30,7 +30,6 @@ CALIBRATION_PHOTOGRAPHS = (
 TEST_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "camera.png", "hubble_deep_field.jpg", "coins.png")
 SIZE = 224
 SHARE = (0.15, 1.0)  # of the photograph's area that a crop covers, log-uniform
-Picture = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 
 
 def photographs(names: Sequence[str]) -> list[Picture]:
@@ -39,7 +38,9 @@ def photographs(names: Sequence[str]) -> list[Picture]:
 
 
 def calibration_pictures() -> list[Picture]:
-    return photographs(CALIBRATION_PHOTOGRAPHS)
+    """Shuffled, so that any number of crops is a mixture of subjects."""
+    found = [*gcompris_photographs(), *photographs(CALIBRATION_PHOTOGRAPHS)]
+    return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
 
 
 def test_pictures() -> list[Picture]:

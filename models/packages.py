@@ -211,6 +211,25 @@ WORDNET = Package(
     6.5,
     "WordNet 3.0",
 )
+GCOMPRIS = Package(
+    "apt",
+    "gcompris-qt-data",
+    "3.1",
+    tuple(
+        Member(f"usr/share/gcompris-qt/rcc/{name}.rcc", sha256)
+        for name, sha256 in {
+            "categorization": "984852ac8377a224c94e26a5bc8a13d0a589612030902c6d76c14509fef3c984",
+            "erase": "0c92974491a4a4e90bebe79156720122adaf084b2e2fcc4513ce6907c3e14d6b",
+            "explore_farm_animals": "1d17b5eb6c72b3a26aa37d6767fbeaf5a943064602c82b2d9c21ba006f748ba8",
+            "explore_monuments": "337878371e443f7401d4fe4798c88dde44569953bf5fa8f2738d45be4ec59ab1",
+            "explore_world_animals": "85599f387a1f0da48d8e9e4502e6ef1ba9e826391bc4d6feb3b1f614d2d0ebdd",
+        }.items()
+    ),
+    None,
+    44.2,
+    "GPL-3+; photographs under free licences",
+)
+"""Photographs of animals, tools and monuments, inside the resource files of an educational program."""
 FASHION_MNIST = Package(
     "apt",
     "dataset-fashion-mnist",

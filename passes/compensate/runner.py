@@ -2,7 +2,7 @@
 
 For layer k the dense model runs up to and including it, the pruned model up to its input; after the fit the pruned
 model goes on with the layer's new weights. Every node runs once per model over the whole calibration set, and what
-later segments or fits read is kept in an `ActivationStore` until its last reader is done.
+later segments or fits read is kept in an `ArrayStore` until its last reader is done.
 
     with SequentialRunner(dense, pruned, stops, calibration, …) as runner:
         for k in range(len(stops)):
@@ -22,12 +22,14 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from prunec.array_store import ArrayStore
 from prunec.diagnostics import PrunecError
 from prunec.passes.compensate.segment import Segment, proto_of, reads
-from prunec.passes.compensate.store import ActivationStore
 from prunec.statistics.collect import CalibrationData
 
 Side = Literal["dense", "pruned"]
+Store = ArrayStore[tuple[Side, str, int]]
+"""Arrays by model, value name and batch."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class SequentialRunner:
         ram_bytes: int = 64 * 1024**2,
         folder: Path | None = None,
     ) -> None:
-        self.store = ActivationStore(ram_bytes, folder)
+        self.store: Store = ArrayStore(ram_bytes, folder)
         try:
             self.fit, self.held_out = self._take_inputs(calibration)
-            fed = frozenset(name for _, name in self.store.names())
+            fed = frozenset(name for _, name, _ in self.store.keys())
             names = [stop.node for stop in stops]
             self._sides = (
                 _Side("dense", dense, names, [stop.dense for stop in stops], fed, includes_layer=True),
@@ -143,8 +145,8 @@ class _Side:
         for value in model.graph.outputs:
             self.last_read[value.name or ""] = 2 * len(self.segments)
 
-    def run(self, k: int, store: ActivationStore, batches: range, threads: int) -> None:
-        for side, name in sorted(store.names()):
+    def run(self, k: int, store: Store, batches: range, threads: int) -> None:
+        for side, name in sorted({key[:2] for key in store.keys()}):
             if side == self.side and self.last_read.get(name, -1) < 2 * k:
                 self._drop(store, name, range(batches.stop))
         nodes = self.segments[k]
@@ -167,7 +169,7 @@ class _Side:
             for name in done:
                 store.drop((self.side, name, batch))
 
-    def _drop(self, store: ActivationStore, name: str, batches: range) -> None:
+    def _drop(self, store: Store, name: str, batches: range) -> None:
         for batch in batches:
             store.drop((self.side, name, batch))
 

@@ -12,18 +12,31 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from prunec.array_store import ArrayStore
 from prunec.diagnostics import PrunecError
+
+KEPT_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """An item whose arrays are in the store."""
+
+    names: tuple[str, ...]
+    is_mapping: bool
 
 
 class KeptSource:
-    """Items (where, item) of an iterator that can run once; what it gave is kept."""
+    """Items (where, item) of an iterator that can run once; what it gave is kept, in files where it is much."""
 
     def __init__(self, spec: str, items: Iterator[object]) -> None:
         self.spec = spec
         self._iterator = items
+        self._store: ArrayStore[tuple[int, str]] = ArrayStore(KEPT_BYTES)
         self._kept: list[object] = []
 
     def items(self) -> Iterator[tuple[str, object]]:
@@ -38,20 +51,37 @@ class KeptSource:
                     raise
                 except Exception as error:  # the user's code may raise anything
                     raise self._failed(error) from error
-                self._kept.append(_copy(item))
-            yield f"{self.spec}, item {index}", self._kept[index]
+                self._kept.append(self._keep(index, item))
+            yield f"{self.spec}, item {index}", self._item(index)
             index += 1
 
     def fingerprint(self, used: int) -> str:
         """sha256 over the first `used` items: names, types, shapes and contents."""
         digest = hashlib.sha256()
-        for item in self._kept[:used]:
+        for index in range(min(used, len(self._kept))):
+            item = self._item(index)
             named = item if isinstance(item, Mapping) else {"": item}
             for name in sorted(named):
                 array = np.ascontiguousarray(named[name])
                 digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
                 digest.update(array.tobytes())
         return digest.hexdigest()
+
+    def _keep(self, index: int, item: object) -> object:
+        """Copies of the arrays: a generator may fill the same ones for its next item."""
+        if not isinstance(item, Mapping | np.ndarray):
+            return item
+        named = item if isinstance(item, Mapping) else {"": item}
+        for name, value in named.items():
+            self._store.put((index, name), np.array(value))
+        return _Arrays(tuple(named), isinstance(item, Mapping))
+
+    def _item(self, index: int) -> object:
+        kept = self._kept[index]
+        if not isinstance(kept, _Arrays):
+            return kept
+        found = {name: self._store.get((index, name)) for name in kept.names}
+        return found if kept.is_mapping else found[""]
 
     def _failed(self, error: Exception) -> PrunecError:
         return _raised(self.spec, error)
@@ -90,13 +120,6 @@ def _raised(spec: str, error: Exception) -> PrunecError:
         where=spec,
         hint="call the function on its own to see where it fails",
     )
-
-
-def _copy(item: object) -> object:
-    """Arrays may be reused by the generator for its next item."""
-    if isinstance(item, Mapping):
-        return {name: np.array(value) for name, value in item.items()}
-    return np.array(item) if isinstance(item, np.ndarray) else item
 
 
 def _import(spec: str) -> Callable[..., object]:

@@ -1,28 +1,29 @@
-"""Activations of all calibration batches between two segments: in memory up to a limit, then in a temporary folder.
+"""Arrays by key: in memory up to a limit, then in a temporary folder.
 
-The folder is removed when the store is closed, whatever happened (also on Ctrl-C).
+The folder is removed when the store is closed or forgotten, whatever happened (also on Ctrl-C).
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Hashable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import Generic, TypeVar
 
 import numpy as np
 
-Key = tuple[str, str, int]
-"""(model, value name, batch number)."""
-
+Key = TypeVar("Key", bound=Hashable)
 SMALL_BYTES = 4096
 """Arrays that are never worth a file."""
 
 
-class ActivationStore:
-    """A mapping from `Key` to arrays with a limit on memory. Arrays handed out must not be written to."""
+class ArrayStore(Generic[Key]):
+    """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to."""
 
     def __init__(self, ram_bytes: int, folder: Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="prunec-activations-", dir=folder)
+        self._temporary = tempfile.TemporaryDirectory(prefix="prunec-arrays-", dir=folder)
         self.folder = Path(self._temporary.name)
         self._ram_bytes = ram_bytes
         self._arrays: dict[Key, np.ndarray] = {}
@@ -54,16 +55,16 @@ class ActivationStore:
         if path is not None:
             path.unlink()
 
-    def names(self) -> set[tuple[str, str]]:
-        """(model, value name) of everything that is held."""
-        return {key[:2] for key in (*self._arrays, *self._files)}
+    def keys(self) -> Iterator[Key]:
+        """Of everything that is held."""
+        return chain(self._arrays, self._files)
 
     def close(self) -> None:
         self._arrays.clear()
         self._files.clear()
         self._temporary.cleanup()
 
-    def __enter__(self) -> ActivationStore:
+    def __enter__(self) -> ArrayStore[Key]:
         return self
 
     def __exit__(

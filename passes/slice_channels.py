@@ -4,6 +4,8 @@
    go on sharing one tensor; others get their own copy.
 2. Every node's rule rewrites what depends on lengths or positions (`Rule.cut`).
 3. The shapes of the activations are updated; initializers without users are dropped.
+
+Large weights that lie in a file stay there: the cut model reads and slices them when its numbers are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
+from prunec.graph.mapped import compressed
 from prunec.graph.rules import rule_for
 from prunec.graph.rules.cut import Cut
 from prunec.graph.shapes import is_constant
@@ -69,9 +72,13 @@ class _Slicer:
         return name
 
     def add_constant(self, base: str, array: np.ndarray) -> ir.Value:
+        return self.add_tensor(base, ir.tensor(array))
+
+    def add_tensor(self, base: str, tensor: ir.TensorProtocol) -> ir.Value:
         name = self.unique(base)
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+        tensor.name = name
+        shape = ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
         self.graph.register_initializer(value)
         return value
 
@@ -111,15 +118,11 @@ class _Slicer:
             if not masks:
                 continue
             assert source.const_value is not None
-            array = source.const_value.numpy()
-            for axis, mask in masks:
-                array = np.compress(mask, array, axis=axis)
-            array = np.ascontiguousarray(array)
             if whole and len(variants) == 1:
-                source.const_value = ir.Tensor(array, dtype=source.dtype, name=name)
-                source.shape = ir.Shape(array.shape)
+                source.const_value = compressed(source.const_value, masks, name)
+                source.shape = ir.Shape(source.const_value.shape.numpy())
                 continue
-            new = self.add_constant(name, array)
+            new = self.add_tensor(name, compressed(source.const_value, masks, name))
             for node, index in members:
                 node.replace_input_with(index, new)
 

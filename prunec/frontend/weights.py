@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
+from prunec.graph.mapped import opened
 
 _WEIGHTED = frozenset(
     "Conv ConvTranspose Gemm MatMul Einsum LSTM GRU RNN BatchNormalization LayerNormalization GroupNormalization "
@@ -58,7 +59,7 @@ def _array(name: str, tensor: ir.TensorProtocol) -> np.ndarray | None:
         dtype = tensor.dtype
         if dtype == ir.DataType.STRING:
             return None
-        array = tensor.numpy()
+        array = opened(tensor)
         agrees = array.shape == tuple(tensor.shape.numpy())
         is_float = dtype.is_floating_point()
     except Exception as error:  # the tensor is whatever the file says it is

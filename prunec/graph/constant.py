@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from prunec.graph.cost import FLOAT_TYPES
 from prunec.graph.groups import Group
+from prunec.graph.mapped import opened
 
 
 def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
@@ -23,11 +24,15 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
         assert value is not None
         if value.dtype not in FLOAT_TYPES:
             return np.zeros(group.size, bool)  # the integer that stands for zero is not looked up
-        rows = np.moveaxis(value.numpy(), member.axis, 0)
+        makes = _makes(np.moveaxis(opened(value), member.axis, 0), member.index >= 0)
         used = member.index >= 0
-        first = (slice(None),) + (0,) * (rows.ndim - 1)
-        makes = np.array(rows[first] != 0)
-        for row in np.flatnonzero(~makes & used):  # one weight per channel answers for nearly all of them
-            makes[row] = bool(np.any(rows[row] != 0))
         np.logical_and.at(constant, member.index[used], ~makes[used])
     return constant
+
+
+def _makes(rows: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Whether any weight of a row is not zero: one weight answers for nearly all rows."""
+    makes = np.array(rows[(slice(None),) + (0,) * (rows.ndim - 1)] != 0)
+    for row in np.flatnonzero(~makes & used):
+        makes[row] = bool(np.any(rows[row] != 0))
+    return makes

@@ -7,6 +7,7 @@ unions are solved once at the end as connected components, so analysis is near-l
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -108,6 +109,8 @@ class Flow:
     count: int = 0
     blocks: list[np.ndarray] = field(default_factory=list)
     _fixed: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    _fixed_dims: dict[int, set[int]] = field(default_factory=dict)
+    """`_fixed` by the identity of the block, which `_fixed` keeps alive."""
     _free: list[tuple[int, int]] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     _claims: dict[ir.Value, set[tuple[str, int]]] = field(default_factory=dict)
@@ -134,7 +137,7 @@ class Flow:
 
     def _resolve(self, part: Part) -> Ids:
         """Ids of one axis of a block, all of whose other axes then follow: unites along them."""
-        fixed = {dim for block, dim in self._fixed if block is part.ids}
+        fixed = self._fixed_dims.get(id(part.ids), set())
         allowed = [dim for dim in range(part.ids.ndim) if dim not in fixed] or [0]
         chosen = allowed[0] if self.split == "outer" else allowed[-1]
         if part.dim != chosen:
@@ -173,7 +176,8 @@ class Flow:
         return ids
 
     def is_free(self, ids: np.ndarray) -> bool:
-        return any(start <= ids[0] < stop for start, stop in self._free)
+        place = bisect_right(self._free, (int(ids[0]), self.count + 1)) - 1  # ranges in order of their start
+        return place >= 0 and ids[0] < self._free[place][1]
 
     def joint(self, grid: np.ndarray) -> RawAxes:
         """Axes for an n-D grid of ids that a reshape made: those along which nothing varies are untracked."""
@@ -204,6 +208,7 @@ class Flow:
             single = isinstance(index, int) or len(ids) == 1
             if single:
                 self._fixed.append((entry.ids, entry.dim))
+                self._fixed_dims.setdefault(id(entry.ids), set()).add(entry.dim)
                 ids = ids if isinstance(index, int) else ids[0]
             else:
                 ids = np.moveaxis(ids, 0, entry.dim)
@@ -226,7 +231,7 @@ class Flow:
     def pin(self, ids: Ids, code: str, node: ir.Node | str, reason: str) -> None:
         if ids is not None:
             name = node if isinstance(node, str) else node.name or ""
-            self.pins.append((np.unique(ids), Pin(code, name, reason)))
+            self.pins.append((ids, Pin(code, name, reason)))
 
     def pin_inputs(self, node: ir.Node, code: str, reason: str) -> None:
         """Pin every tracked axis of every input; outputs stay untracked."""

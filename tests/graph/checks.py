@@ -52,13 +52,15 @@ def random_feeds(model: ir.Model, rng: np.random.Generator) -> dict[str, np.ndar
     return feeds
 
 
-def run(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> list[np.ndarray]:
     """Outputs in ONNX Runtime, one thread, of a model that must pass the checker."""
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, dict(feeds)))
 
@@ -92,7 +94,9 @@ def assert_exact(model: ir.Model, analysis: Analysis, seed: int, share: float = 
     feeds = random_feeds(model, rng)
     masked = mask_channels(model, analysis, alive)
     if is_quantised(model):
-        assert [y.shape for y in run(masked, feeds)] == [y.shape for y in run(cut, feeds)]
+        # Optimisations fuse activations with a scale per channel into kernels that then refuse them.
+        shapes = [[y.shape for y in run(either, feeds, optimise=False)] for either in (masked, cut)]
+        assert shapes[0] == shapes[1]
     error = relative_error(run(without_rounding(masked), feeds), run(without_rounding(cut), feeds))
     assert error <= 1e-5, f"seed {seed}: sliced and masked differ by {error:.2e}"
     return cut

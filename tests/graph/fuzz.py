@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from prunec.diagnostics import PrunecError
+from prunec.verify.ort_errors import ORT_ERRORS
 from tests.graph.checks import assert_exact, prepare
 from tests.graph.fuzz_image import Grower
 from tests.graph.fuzz_quantised import QuantisedGrower
@@ -43,7 +44,7 @@ def main() -> int:
     for seed in range(arguments.seed, arguments.seed + arguments.cases):
         try:
             groups += check(seed, arguments.kind)
-        except (AssertionError, PrunecError, RuntimeError, ValueError, IndexError) as error:
+        except (AssertionError, PrunecError, RuntimeError, ValueError, IndexError, *ORT_ERRORS) as error:
             failed.append(seed)
             print(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}")
     print(f"{arguments.cases} cases, {groups} groups cut, {len(failed)} failed: seeds {failed[:20]}")

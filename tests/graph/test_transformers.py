@@ -16,7 +16,7 @@ from tests.graph.micros_sequence import SEQUENCES, TOKENS, attend, heads
 GRAPHS = Path(__file__).parents[3] / "shared" / "graphs"
 
 # (attentions, hidden layers), counted in the architectures: albert shares one block over its three layers, the poolers
-# of bert, distilbert and albert are hidden layers too, and so is the pointwise convolution before mobilevit's classifier.
+# of bert, distilbert and albert are hidden layers too, and so is the 1×1 convolution before mobilevit's classifier.
 EXPECTED = {
     "hf_albert": (3, 2),
     "hf_bert": (3, 4),

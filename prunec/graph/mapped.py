@@ -1,0 +1,50 @@
+"""Tensors in files: read them without keeping them.
+
+`ExternalTensor.numpy()` maps the whole data file for as long as the tensor lives, and every page that was ever read
+counts as resident. A model larger than the memory has to be read one tensor at a time instead: mapped, used, let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+LAZY_BYTES = 1 << 20
+"""Smaller tensors are simply read."""
+
+
+def opened(tensor: ir.TensorProtocol) -> np.ndarray:
+    """The data of a tensor; that of a large one in a file is mapped until the array and its views are gone."""
+    if not isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < LAZY_BYTES or not _is_plain(tensor.dtype):
+        return tensor.numpy()
+    shape = tuple(int(d) for d in tensor.shape.numpy())
+    dtype = np.dtype(tensor.dtype.numpy()).newbyteorder("<")
+    return np.memmap(Path(tensor.path), dtype, "r", tensor.offset or 0, shape)
+
+
+def compressed(tensor: ir.TensorProtocol, masks: Sequence[tuple[int, np.ndarray]], name: str) -> ir.TensorProtocol:
+    """`tensor` at the positions where `masks` (axis, bool per position) are true; read when asked for, if it is large.
+
+    What lies in a file stays there until somebody wants the numbers, and is not kept then.
+    """
+    shape = [int(d) for d in tensor.shape.numpy()]
+    for axis, mask in masks:
+        shape[axis] = int(mask.sum())
+
+    def read() -> ir.TensorProtocol:
+        array = opened(tensor)
+        for axis, mask in masks:
+            array = np.compress(mask, array, axis=axis)
+        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=name)
+
+    if isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and tensor.nbytes >= LAZY_BYTES:
+        return ir.LazyTensor(read, tensor.dtype, ir.Shape(shape), name=name)
+    return read()
+
+
+def _is_plain(dtype: ir.DataType) -> bool:
+    """Whether numpy has the type and an element takes whole bytes."""
+    return dtype.bitwidth >= 8 and np.dtype(dtype.numpy()).kind in "iufb"

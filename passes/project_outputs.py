@@ -18,6 +18,7 @@ import onnx_ir as ir
 from prunec.graph import Analysis, analyse
 from prunec.graph.shapes import dims
 from prunec.passes.mask_statistics import constant
+from prunec.passes.rewire import insert_behind
 
 PROJECTION = "prunec.projection"
 """Names of the nodes start with this."""
@@ -45,7 +46,7 @@ def project_outputs(model: ir.Model) -> ir.Model:
     return projected
 
 
-def drop_identities(model: ir.Model) -> None:
+def drop_projections(model: ir.Model) -> None:
     """Take projections out, in place, whose stream was not cut after all."""
     graph = model.graph
     for add in [node for node in graph if (node.name or "").startswith(PROJECTION) and node.op_type == "Add"]:
@@ -106,20 +107,15 @@ def _insert(graph: ir.Graph, value: ir.Value, width: int, number: int) -> None:
     """value → value·I + 0, for all users of the value; a graph output keeps its name."""
     name = f"{PROJECTION}.{number}"
     dtype = np.dtype((value.dtype or ir.DataType.FLOAT).numpy())
-    producer = value.producer()
-    assert producer is not None
     weight = constant(graph, f"{name}.weight", np.eye(width, dtype=dtype))
     bias = constant(graph, f"{name}.bias", np.zeros(width, dtype))
-    users = list(value.uses())
-    product = ir.node("MatMul", [value, weight], name=name)
-    shifted = ir.node("Add", [product.outputs[0], bias], name=f"{name}.add")
-    for new in (product, shifted):
-        new.outputs[0].name = f"{new.name}.out"
-        new.outputs[0].type, new.outputs[0].shape = value.type, value.shape
-    graph.insert_after(producer, [product, shifted])
-    for node, index in users:
-        node.replace_input_with(index, shifted.outputs[0])
-    if value.is_graph_output():
-        position = list(graph.outputs).index(value)
-        value.name, shifted.outputs[0].name = f"{name}.in", value.name
-        graph.outputs[position] = shifted.outputs[0]
+
+    def project(x: ir.Value) -> list[ir.Node]:
+        product = ir.node("MatMul", [x, weight], name=name)
+        shifted = ir.node("Add", [product.outputs[0], bias], name=f"{name}.add")
+        for new in (product, shifted):
+            new.outputs[0].name = f"{new.name}.out"
+            new.outputs[0].type, new.outputs[0].shape = x.type, x.shape
+        return [product, shifted]
+
+    insert_behind(graph, value, project)

@@ -10,7 +10,7 @@ from prunec.graph import Analysis, analyse
 from prunec.graph.cost import parameter_count
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.mask_channels import mask_channels
-from prunec.passes.project_outputs import drop_identities, project_outputs
+from prunec.passes.project_outputs import drop_projections, project_outputs
 from prunec.passes.slice_channels import slice_channels
 from tests.graph.builder import Builder
 from tests.graph.checks import assert_exact, free_sizes, random_alive, random_feeds, relative_error, run, run_float64
@@ -134,7 +134,7 @@ def test_a_projection_of_an_uncut_stream_goes_again() -> None:
     model = encoder(pooled=True)
     projected = project_outputs(model)
     assert len(list(projected.graph)) == len(list(model.graph)) + 2
-    drop_identities(projected)
+    drop_projections(projected)
     assert [node.name for node in projected.graph] == [node.name for node in model.graph]
     feeds = random_feeds(model, np.random.default_rng(1))
     assert relative_error(run(model, feeds), run(projected, feeds)) == 0

@@ -1,0 +1,39 @@
+"""Put something between a value and its readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+
+def insert_behind(graph: ir.Graph, value: ir.Value, make: Callable[[ir.Value], list[ir.Node]]) -> None:
+    """Everything that read `value` now reads the last of the nodes that `make` builds from it.
+
+    A graph output keeps its name; `value` then gets another one.
+    """
+    users = list(value.uses())
+    nodes = make(value)
+    new = nodes[-1].outputs[0]
+    new.type, new.shape = value.type, value.shape
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.insert_after(producer, nodes)
+    for node, index in users:
+        node.replace_input_with(index, new)
+    if value.is_graph_output():
+        position = list(graph.outputs).index(value)
+        value.name, new.name = f"{new.name}.in", value.name
+        graph.outputs[position] = new
+
+
+def drop_dead(graph: ir.Graph) -> None:
+    """Remove, in place, nodes that no output needs, and initializers that no node reads."""
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]

@@ -61,8 +61,7 @@ def mask_blocks(model: ir.Model, blocks: Collection[Block]) -> ir.Model:
             gone = _node("Mul", [change.outputs[0], nought], f"{base}.gone")
             return [change, gone, _node("Add", [x, gone.outputs[0]], base)]
 
-        insert_behind(masked.graph, output, without)
-        values = _values(masked)
+        values[block.output] = insert_behind(masked.graph, output, without)
     return masked
 
 
@@ -70,8 +69,8 @@ def gate_blocks(model: ir.Model, blocks: Collection[Block]) -> tuple[ir.Model, l
     """New model with one more bool input per block, in order: true keeps the block, false removes it."""
     gated = model.clone()
     names = []
+    values = _values(gated)
     for number, block in enumerate(blocks):
-        values = _values(gated)
         gate = ir.Value(name=f"prunec.gate.{number}", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(()))
         gated.graph.inputs.append(gate)
         source, output = values[block.input], values[block.output]
@@ -79,7 +78,7 @@ def gate_blocks(model: ir.Model, blocks: Collection[Block]) -> tuple[ir.Model, l
         def gate_it(y: ir.Value, x: ir.Value = source, on: ir.Value = gate, n: int = number) -> list[ir.Node]:
             return [_node("Where", [on, y, x], f"prunec.gated.{n}")]
 
-        insert_behind(gated.graph, output, gate_it)
+        values[block.output] = insert_behind(gated.graph, output, gate_it)
         names.append(gate.name or "")
     return gated, names
 

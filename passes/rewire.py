@@ -7,8 +7,8 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 
-def insert_behind(graph: ir.Graph, value: ir.Value, make: Callable[[ir.Value], list[ir.Node]]) -> None:
-    """Everything that read `value` now reads the last of the nodes that `make` builds from it.
+def insert_behind(graph: ir.Graph, value: ir.Value, make: Callable[[ir.Value], list[ir.Node]]) -> ir.Value:
+    """Everything that read `value` now reads what the last of the nodes gives that `make` builds from it: returned.
 
     A graph output keeps its name; `value` then gets another one.
     """
@@ -27,6 +27,7 @@ def insert_behind(graph: ir.Graph, value: ir.Value, make: Callable[[ir.Value], l
         position = list(graph.outputs).index(value)
         value.name, new.name = f"{new.name}.in", value.name
         graph.outputs[position] = new
+    return new
 
 
 def drop_dead(graph: ir.Graph) -> None:

@@ -26,6 +26,7 @@ from prunec.frontend.calibration import Calibration, Samples
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
 
@@ -53,6 +54,7 @@ def compile(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     round_to: int | None = None,
+    structures: str | Sequence[str] | None = None,
     plan: PathLike | None = None,
     compensate: bool = True,
     measure: bool = True,
@@ -80,7 +82,7 @@ def compile(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, input_shapes=input_shapes,
+        exclude=exclude, round_to=round_to, structures=structures, input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
@@ -112,6 +114,7 @@ def compile(
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
             command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
+                     "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "no-compensate": not compensate, "samples": samples},
         )  # fmt: skip
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)

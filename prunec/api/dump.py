@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import onnx_ir as ir
 
+from prunec.api.stages import Stage
 from prunec.diagnostics import PrunecError
 from prunec.package.errors import os_errors
 from prunec.package.writer import save_model
+from prunec.plan.structures import StageName
 
-STAGES = ("canonical", "masked", "cut", "model")
+STEPS: tuple[StageName, ...] = ("depth", "channels", "head-width")
+STAGES = ("canonical", "masked", "cut", *(f"{kind}-{step}" for step in STEPS for kind in ("masked", "cut")), "model")
 
 
 class Dump:
@@ -43,6 +47,13 @@ class Dump:
             assert stage in STAGES
             with os_errors(self.folder):
                 save_model(model, self.folder / f"{stage}.onnx")
+
+    def save_steps(self, steps: Sequence[Stage]) -> None:
+        """The reference and the result of every step; only those of several steps have its name in theirs."""
+        for step in steps if self.folder is not None else ():
+            suffix = f"-{step.name}" if len(steps) > 1 else ""
+            self.save(f"masked{suffix}", step.masked())
+            self.save(f"cut{suffix}", step.after)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

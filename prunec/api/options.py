@@ -11,6 +11,7 @@ from prunec.api.target_list import check_target
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.plan.budget import Budget, BudgetKind
+from prunec.plan.structures import parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
 PATTERNS = ("auto", "channel")
@@ -39,6 +40,7 @@ class PlanOptions:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     round_to: int | None = None
+    structures: str | Sequence[str] | None = None
     input_shapes: InputShapes | None = field(default=None)
 
     def check(self) -> None:
@@ -64,9 +66,10 @@ class PlanOptions:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
 
     def chosen_recipe(self) -> Recipe:
-        """The recipe with the options that were given on top. Raises PrunecError PC203 and PC214."""
+        """The recipe with the options that were given on top. Raises PrunecError PC203, PC214 and PC216."""
         recipe = load(self.recipe if self.recipe is not None else DEFAULT)
-        own = {"criterion": self.criterion, "scope": self.scope}
+        structures = None if self.structures is None else parse_structures(self.structures)
+        own = {"criterion": self.criterion, "scope": self.scope, "structures": structures}
         return recipe.model_copy(update={key: value for key, value in own.items() if value is not None})
 
     def budget(self, *, max_drop: float | None = None) -> Budget | None:
@@ -92,7 +95,7 @@ class PlanOptions:
         decided = {
             "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
-            "round-to": self.round_to,
+            "round-to": self.round_to, "structures": self.structures,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]
         if given:

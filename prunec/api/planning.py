@@ -12,6 +12,8 @@ import onnx_ir as ir
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted, silent
+from prunec.api.staged_planning import make_staged
+from prunec.api.stages import checked
 from prunec.criteria import ScoreContext, create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
@@ -19,7 +21,7 @@ from prunec.graph.cost import model_macs
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import make_plan
-from prunec.plan.replay import check_plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.statistics import collect
 
 
@@ -56,6 +58,7 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     round_to: int | None = None,
+    structures: str | Sequence[str] | None = None,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Planned:
@@ -69,7 +72,7 @@ def plan(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, input_shapes=input_shapes,
+        exclude=exclude, round_to=round_to, structures=structures, input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     budget = options.required_budget()
@@ -107,6 +110,8 @@ def make(
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
     recipe = options.chosen_recipe()
+    if recipe.structures != DEFAULT_STRUCTURES:
+        return make_staged(opened, calibration, options, budget, progress)
     criterion = create(recipe.criterion)
     if criterion.needs:
         progress("statistics", 0, 0)
@@ -150,5 +155,4 @@ def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | Non
     if found.target != options.target:
         message = f"the plan is for target {found.target}, not {options.target}"
         raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")
-    checked = check_plan(found, opened.canonical, opened.analysis, source_sha256=opened.source.sha256)
-    return checked, replace(options, seed=found.seed if seed is None else seed)
+    return checked(opened, found), replace(options, seed=found.seed if seed is None else seed)

@@ -11,15 +11,16 @@ from prunec.api.evidence import compensation_records
 from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted
+from prunec.api.refitting import refit
+from prunec.api.stage_proofs import prove_stages
+from prunec.api.stages import stages_of, tidied
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
-from prunec.passes.compensate import Options, compensate
-from prunec.passes.mask_channels import mask_channels
-from prunec.passes.slice_channels import slice_channels
+from prunec.passes.compensate import Options
 from prunec.plan.plan import Plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.checker import Outcome
-from prunec.verify.exactness import exactness_record, prove, prove_groups
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, QualityRecord
@@ -53,33 +54,25 @@ def prune(
     Raises:
         GateError PC501, PC506: the cut or a rewrite is wrong; PrunecError PC32x: the data does not serve to refit.
     """
-    dense, analysis, seed, threads = opened.canonical, opened.analysis, options.seed, options.threads
-    alive = analysis.alive(plan.keeps())
+    seed, threads = options.seed, options.threads
     progress("checking the canonical model", 0, 0)
-    spare = one_sample(calibration, dense)
+    spare = one_sample(calibration, opened.canonical)
+    steps = stages_of(opened, plan)
+    dense, cut = steps[0].before, steps[-1].after
     check_rewriting(opened.source.model, dense, seed=seed, threads=threads, spare=spare)
     progress("cutting", 0, 0)
     stages.save("canonical", dense)
-    stages.save("masked", mask_channels(dense, analysis, alive))
-    cut = slice_channels(dense, analysis, alive)
-    stages.save("cut", cut)
+    stages.save_steps(steps)
     progress("proving the cut", 0, 0)
-    outcomes = prove(dense, analysis, alive, cut_model=cut, seed=seed, threads=threads, spare=spare)
-    groups = prove_groups(dense, analysis, alive, seed=seed, threads=threads, spare=spare)
-    exactness = exactness_record(outcomes, analysis, alive, groups)
+    outcomes, exactness = prove_stages(steps, seed=seed, threads=threads, spare=spare)
     method = options.chosen_recipe().compensation if compensates else "none"
     if method == "none":
-        stages.save("model", cut)
-        return Pruned(cut, tuple(outcomes), exactness, None, ())
+        final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
+        stages.save("model", final)
+        return Pruned(final, tuple(outcomes), exactness, None, ())
     progress("compensating", 0, 0)
-    refitted = compensate(
-        dense,
-        cut,
-        analysis,
-        alive,
-        calibration,
-        Options(method=method, seed=seed, threads=threads),
-        counted(progress, "compensating"),
+    refitted = refit(
+        steps, calibration, Options(method=method, seed=seed, threads=threads), counted(progress, "compensating")
     )
     stages.save("model", refitted.model)
     records = compensation_records(refitted.records)

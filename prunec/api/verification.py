@@ -21,14 +21,13 @@ from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, judge
 from prunec.api.record import Result
 from prunec.api.results import TrialInfo
+from prunec.api.stage_proofs import prove_stages
+from prunec.api.stages import checked, stages_of, tidied
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
 from prunec.package.load import Package, load_package
 from prunec.package.manifest import PLAN
-from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
-from prunec.plan.replay import check_plan
-from prunec.verify.exactness import exactness_record, prove, prove_groups
 from prunec.verify.inputs import first_that_runs
 from prunec.verify.metrics import is_inexact
 from prunec.verify.ort_errors import ORT_ERRORS
@@ -81,15 +80,11 @@ def verify(
         return found
     check_source(opened, source)
     dense = open_model(source, input_shapes)
-    plan = check_plan(Plan.load(opened.path / PLAN), dense.canonical, dense.analysis, source_sha256=dense.source.sha256)
+    stages = stages_of(dense, checked(dense, Plan.load(opened.path / PLAN)))
     progress("proving the cut", 0, 0)
-    alive = dense.analysis.alive(plan.keeps())
-    cut = slice_channels(dense.canonical, dense.analysis, alive)
-    outcomes = prove(dense.canonical, dense.analysis, alive, cut_model=cut, seed=seed, threads=threads)
-    groups = prove_groups(dense.canonical, dense.analysis, alive, seed=seed, threads=threads)
-    exactness = exactness_record(outcomes, dense.analysis, alive, groups)
+    outcomes, exactness = prove_stages(stages, seed=seed, threads=threads)
     model = ir.load(opened.model_path)
-    _check_shapes(cut, model)
+    _check_shapes(tidied(stages[-1].after), model)
     progress("judging quality", 0, 0)
     options = PlanOptions(calib=calib, samples=samples, seed=seed, threads=threads)
     quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)

@@ -44,6 +44,7 @@ def compile(
     include: o.Include = None,
     exclude: o.Exclude = None,
     round_to: o.RoundTo = None,
+    structures: o.Structures = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Replay a plan, no budget.")] = None,
     no_compensate: Annotated[bool, typer.Option("--no-compensate", help="Cut only, refit nothing.")] = False,
     no_measure: Annotated[bool, typer.Option("--no-measure", help="Time nothing.")] = False,
@@ -69,7 +70,7 @@ def compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
-                exclude=exclude or (), round_to=round_to, plan=plan, compensate=not no_compensate,
+                exclude=exclude or (), round_to=round_to, structures=structures, plan=plan, compensate=not no_compensate,
                 measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
                 input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip

@@ -50,6 +50,12 @@ Exclude = Annotated[
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]
+Structures = Annotated[
+    str | None,
+    typer.Option(
+        "--structures", metavar="LIST", help="What may go: channels, head-width, residual, depth; a comma list."
+    ),
+]
 
 
 def input_shapes(texts: list[str] | None) -> dict[str, list[int]] | None:

@@ -35,6 +35,7 @@ def plan(
     include: o.Include = None,
     exclude: o.Exclude = None,
     round_to: o.RoundTo = None,
+    structures: o.Structures = None,
     input_shape: o.InputShape = None,
     json: o.Json = False,
 ) -> Answer:
@@ -50,8 +51,8 @@ def plan(
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
             sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
-            include=include or (), exclude=exclude or (), round_to=round_to, input_shapes=o.input_shapes(input_shape),
-            progress=progress,
+            include=include or (), exclude=exclude or (), round_to=round_to, structures=structures,
+            input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan))

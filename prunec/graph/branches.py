@@ -28,9 +28,9 @@ _NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNo
 
 @dataclass(frozen=True)
 class Block:
-    """`output` may be replaced by `input` (names of values). `name`: the node that makes `output`, the `Add` of a branch.
+    """`output` may be replaced by `input` (names of values).
 
-    `branch` is the operand of the `Add` that goes; None for a layer.
+    `name`: that of the `Add` of a branch, or of both of a layer's. `branch`: the operand of the `Add` that goes.
     """
 
     name: str

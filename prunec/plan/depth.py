@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunec.graph.branches import Block, live_nodes
 from prunec.graph.cost import FLOAT_TYPES, node_macs
-from prunec.graph.shapes import is_constant
+from prunec.graph.shapes import dims, is_constant
 from prunec.plan.budget import Budget
 from prunec.plan.cost_model import Cost
 
@@ -26,10 +26,14 @@ Errors = Callable[[Sequence[Block]], float]
 def block_cost(model: ir.Model, removed: Sequence[Block]) -> Cost:
     """What the model costs without these blocks. `weights` are the parameters of matrices and kernels."""
     nodes = live_nodes(model, removed)
-    values = {value for node in nodes for value in node.inputs if value is not None and is_constant(value)}
-    sizes = {value: math.prod(int(d) for d in value.shape or ()) for value in values if value.dtype in FLOAT_TYPES}  # type: ignore[arg-type]
-    weights = sum(size for value, size in sizes.items() if len(value.shape or ()) >= 2)
+    read = {value for node in nodes for value in node.inputs if value is not None and is_constant(value)}
+    sizes = {value: _size(value) for value in read if value.dtype in FLOAT_TYPES}
+    weights = sum(size for value, size in sizes.items() if len(dims(value) or ()) >= 2)
     return Cost(sum(sizes.values()), sum(node_macs(node) for node in nodes), weights)
+
+
+def _size(value: ir.Value) -> int:
+    return math.prod(d for d in dims(value) or () if isinstance(d, int))
 
 
 def choose_blocks(
@@ -44,25 +48,16 @@ def choose_blocks(
     chosen: list[Block] = []
     error, left = 0.0, budget.remaining(block_cost(model, []), dense)
     while left > budget.limit() + 1e-12:
-        shares = {b: budget.remaining(block_cost(model, [*chosen, b]), dense) for b in blocks if b not in chosen}
-        candidates = [b for b, share in shares.items() if share < left - 1e-12 and math.isfinite(rise[b])]
+        after = {b: budget.remaining(block_cost(model, [*chosen, b]), dense) for b in blocks if b not in chosen}
+        needed = left - budget.limit()
+        saved = {b: min(left - share, needed) for b, share in after.items() if share < left - 1e-12}
+        candidates = [b for b in saved if math.isfinite(rise[b])]
         if not candidates:
             return [(block, alone[block]) for block in chosen], False
-        needed = left - budget.limit()
-        measured: dict[Block, float] = {}
-
-        def gain(
-            block: Block, left: float = left, needed: float = needed, shares: dict[Block, float] = shares
-        ) -> float:
-            return rise[block] / min(left - shares[block], needed)
-
-        while True:
-            best = min(candidates, key=gain)
-            if best in measured or (not chosen):
-                break
-            measured[best] = errors([*chosen, best])
-            rise[best] = max(measured[best] - error, 0.0)
-        error = measured.get(best, alone[best])
-        left = shares[best]
+        fresh = set(candidates) if not chosen else set()
+        while (best := min(candidates, key=lambda b: rise[b] / saved[b])) not in fresh:
+            rise[best] = max(errors([*chosen, best]) - error, 0.0)
+            fresh.add(best)
+        error, left = error + rise[best], after[best]
         chosen.append(best)
     return [(block, alone[block]) for block in chosen], True

@@ -9,17 +9,17 @@ from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.plan.allocate import Path
 from prunec.plan.budget import WORDS, Budget
-from prunec.plan.cost_model import CostModel
+from prunec.plan.cost_model import Cost, CostModel
 from prunec.plan.select import Selection
 
 
 def impossible(
-    budget: Budget, path: Path, selection: Selection, costs: CostModel, *, floor: float, step: int
+    budget: Budget, path: Path, selection: Selection, costs: CostModel, dense: Cost, *, floor: float, step: int
 ) -> PrunecError:
     """PC207: the most that can go, what holds the rest, and the nearest budget that works."""
     left = path.share_kept(len(path))
     if budget.kind != "channels":
-        left = budget.remaining(costs.evaluate(path.alive(len(path))), costs.evaluate(path.alive(0)))
+        left = budget.remaining(costs.evaluate(path.alive(len(path))), dense)
     most = math.floor((1 - left) * 1000) / 10
     reasons = _reasons(path, selection, floor, step)
     message = f"at most {most:g} % of the {WORDS[budget.kind]} can be removed here, because {' and '.join(reasons)}"

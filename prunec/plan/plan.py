@@ -9,15 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from prunec.diagnostics import PrunecError
 from prunec.plan.budget import Budget
 from prunec.plan.normalise import Normalise
+from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
 
 Scope = Literal["layer", "global"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,6 +82,21 @@ class GroupPlan(_Strict):
         return mask
 
 
+class BlockPlan(_Strict):
+    """One block that goes (`graph.branches`). `error`: relative squared error of the outputs without it alone."""
+
+    name: str
+    kind: Literal["branch", "layer"]
+    error: float
+
+
+class WidthPlan(_Strict):
+    """The stage of head widths: `fingerprint` is that of the model which the stages before it leave."""
+
+    fingerprint: str
+    groups: tuple[GroupPlan, ...]
+
+
 class Realised(_Strict):
     """params, flops: share of the dense model's that remains; sparsity: share of the prunable weights that is gone."""
 
@@ -80,7 +106,11 @@ class Realised(_Strict):
 
 
 class Plan(_Strict):
-    """See the module. `rounding` is the channel step, `floor` the least share of a group that stays."""
+    """See the module. `rounding` is the channel step, `floor` the least share of a group that stays.
+
+    `structures` names the stages (`plan.structures`): `depth` goes first, then the channels of `groups`, then those of
+    `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
+    """
 
     schema_version: Literal[1] = 1
     source_sha256: str
@@ -96,23 +126,36 @@ class Plan(_Strict):
     floor: Share
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    structures: tuple[Structure, ...] = DEFAULT_STRUCTURES
+    depth: tuple[BlockPlan, ...] = ()
     groups: tuple[GroupPlan, ...]
+    head_width: WidthPlan | None = None
     realised: Realised
     notes: tuple[str, ...]
 
     @field_validator("groups")
     @classmethod
     def _check_ids(cls, groups: tuple[GroupPlan, ...]) -> tuple[GroupPlan, ...]:
-        seen: set[str] = set()
-        for group in groups:
-            if group.id in seen:
-                raise ValueError(f"{group.id} is listed twice")
-            seen.add(group.id)
+        _refuse_twice(group.id for group in groups)
         return groups
+
+    @field_validator("depth")
+    @classmethod
+    def _check_blocks(cls, blocks: tuple[BlockPlan, ...]) -> tuple[BlockPlan, ...]:
+        _refuse_twice(block.name for block in blocks)
+        return blocks
 
     def keeps(self) -> dict[str, np.ndarray]:
         """Group id → bool mask of the channels that stay, for `Analysis.alive`."""
         return {group.id: group.keep() for group in self.groups}
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What belongs to structures that the plan does not have is left out."""
+        document: dict[str, Any] = handler(self)
+        unused = {name for name in ("depth", "head_width") if not getattr(self, name)}
+        unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()
+        return {name: value for name, value in document.items() if name not in unused}
 
     def to_bytes(self) -> bytes:
         """JSON with one line per field and per list of channels."""
@@ -143,6 +186,14 @@ class Plan(_Strict):
             raise PrunecError(
                 "PC204", f"this is not a valid plan: {_first(error)}", where=str(path), hint=hint
             ) from error
+
+
+def _refuse_twice(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{name} is listed twice")
+        seen.add(name)
 
 
 def _first(error: ValidationError) -> str:

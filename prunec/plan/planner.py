@@ -15,7 +15,7 @@ from prunec.graph import Analysis, Group
 from prunec.plan.allocate import Ladder, Path, Planned
 from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
-from prunec.plan.cost_model import CostModel
+from prunec.plan.cost_model import Cost, CostModel
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.global_ import score_keys
 from prunec.plan.impossible import impossible
@@ -24,7 +24,7 @@ from prunec.plan.normalise import normalise as normalised
 from prunec.plan.plan import GroupPlan, Plan, Scope, Why
 from prunec.plan.rounding import blocked_nodes, step_for, unit
 from prunec.plan.select import Selection, select_groups
-from prunec.plan.shares import DIGITS, prunable_weights, realised
+from prunec.plan.shares import DIGITS, baseline_cost, own_weights, prunable_weights, shares
 from prunec.plan.uniform import share_keys
 
 FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25}
@@ -47,8 +47,13 @@ def make_plan(
     normalise: Normalise = "mean",
     seed: int = 0,
     source_sha256: str = "",
+    baseline: ir.Model | None = None,
+    is_last: bool = True,
 ) -> Plan:
     """The least cut along the scope's path that meets `budget`. `model` is canonical, `context` is about it.
+
+    `baseline` is the model that shares are taken of, where `model` is not the dense one any more. Unless `is_last`, a
+    budget that cannot be met gives the most that can be done.
 
     Raises:
         PrunecError PC206: a pattern names nothing; PC207: the budget cannot be met; PC208: a value is out of range;
@@ -60,10 +65,13 @@ def make_plan(
     scores = score_groups(criterion, selection.groups, context)
     common = {group: normalised(values, normalise) for group, values in scores.items()}
     path = _path(model, analysis, selection, common, step, least, scope)
-    costs = CostModel(model, analysis, prunable_weights(model, selection.groups))
-    length = _length(path, budget, costs, scope)
-    if length is None:
-        raise impossible(budget, path, selection, costs, floor=least, step=step)
+    prunable = prunable_weights(model, selection.groups)
+    costs = CostModel(model, analysis, prunable if baseline is None else own_weights(prunable, baseline))
+    dense = costs.evaluate(path.alive(0)) if baseline is None else baseline_cost(baseline, prunable)
+    length = _length(path, budget, costs, scope, dense)
+    if length is None and is_last:
+        raise impossible(budget, path, selection, costs, dense, floor=least, step=step)
+    length = len(path) if length is None else length
     return Plan(
         source_sha256=source_sha256,
         fingerprint=fingerprint(model, analysis),
@@ -78,7 +86,7 @@ def make_plan(
         include=tuple(include),
         exclude=tuple(exclude),
         groups=tuple(_describe(path, length, budget, scope, selection)),
-        realised=realised(costs, analysis, path.alive(length)),
+        realised=shares(costs.evaluate(path.alive(length)), dense),
         notes=tuple(str(note) for note in context.notes),
     )
 
@@ -100,11 +108,10 @@ def _path(
     return planned.path(share_keys if scope == "layer" else score_keys)
 
 
-def _length(path: Path, budget: Budget, costs: CostModel, scope: Scope) -> int | None:
+def _length(path: Path, budget: Budget, costs: CostModel, scope: Scope, dense: Cost) -> int | None:
     """Steps to take: the fewest that meet the budget; for channels per group, all up to the wanted share."""
     if budget.kind == "channels" and scope == "layer":
         return bisect_right(path.keys.tolist(), budget.value + 1e-9)
-    dense = costs.evaluate(path.alive(0))
     if budget.kind == "channels":
         return path.shortest(lambda n: path.share_kept(n) <= budget.limit() + 1e-12)
     return path.shortest(lambda n: budget.is_met(costs.evaluate(path.alive(n)), dense))

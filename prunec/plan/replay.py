@@ -6,6 +6,9 @@ anew and a note that the budget is no longer what decided.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
 from prunec.catalog import unknown_name
@@ -13,7 +16,7 @@ from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.plan.cost_model import CostModel
 from prunec.plan.fingerprint import fingerprint
-from prunec.plan.plan import Plan
+from prunec.plan.plan import GroupPlan, Plan, Realised
 from prunec.plan.shares import prunable_weights, realised
 
 EDITED = "cut by hand: the budget was not checked again"
@@ -26,37 +29,53 @@ def check_plan(plan: Plan, model: ir.Model, analysis: Analysis, *, source_sha256
         PrunecError PC204: a group that is not there, is pinned or has another size, or an axis that runs empty.
         PrunecError PC205: the plan was made for another model, or by another version for this one.
     """
+    check_source(plan, source_sha256)
+    alive = check_groups(plan.groups, plan.fingerprint, model, analysis)
+    cuttable = {planned.id for planned in plan.groups if planned.why != "excluded"}
+    weights = prunable_weights(model, [group for group in analysis.groups if group.id in cuttable])
+    now = realised(CostModel(model, analysis, weights), analysis, alive)
+    return with_realised(plan, now)
+
+
+def with_realised(plan: Plan, now: Realised) -> Plan:
+    """`plan`, with a note where what it realises is not what it says."""
+    if now == plan.realised:
+        return plan
+    return plan.model_copy(update={"realised": now, "notes": (*(n for n in plan.notes if n != EDITED), EDITED)})
+
+
+def check_source(plan: Plan, source_sha256: str) -> None:
+    """Refuse another model file. PrunecError PC205."""
     if source_sha256 and plan.source_sha256 and source_sha256 != plan.source_sha256:
         raise PrunecError(
             "PC205",
             f"the plan was made for another model file (sha256 {plan.source_sha256[:12]}…, not {source_sha256[:12]}…)",
             hint="write a plan for this file with prunec plan, or pass the model that the plan was made for",
         )
-    _check_groups(plan, analysis)
-    if plan.fingerprint != fingerprint(model, analysis):
+
+
+def check_groups(groups: Sequence[GroupPlan], name: str, model: ir.Model, analysis: Analysis) -> np.ndarray:
+    """The class mask that the groups leave alive, in the model with fingerprint `name`. PrunecError PC204, PC205."""
+    _check_sizes(groups, analysis)
+    if name != fingerprint(model, analysis):
         raise PrunecError(
             "PC205",
             "the model's graph or groups differ from those the plan was made for",
             hint="another version of prunec sees this model differently: write the plan again with prunec plan",
         )
-    alive = analysis.alive(plan.keeps())
+    alive = analysis.alive({group.id: group.keep() for group in groups})
     if analysis.empty_axes(alive):
         raise PrunecError(
             "PC204",
             "the cut leaves an axis of some tensor without channels",
             hint="a slice or a part of a split of one group is cut whole: keep one of its channels",
         )
-    cuttable = {planned.id for planned in plan.groups if planned.why != "excluded"}
-    weights = prunable_weights(model, [group for group in analysis.groups if group.id in cuttable])
-    now = realised(CostModel(model, analysis, weights), analysis, alive)
-    if now == plan.realised:
-        return plan
-    return plan.model_copy(update={"realised": now, "notes": (*(n for n in plan.notes if n != EDITED), EDITED)})
+    return alive
 
 
-def _check_groups(plan: Plan, analysis: Analysis) -> None:
+def _check_sizes(groups: Sequence[GroupPlan], analysis: Analysis) -> None:
     known = {group.id: group for group in analysis.groups}
-    for planned in plan.groups:
+    for planned in groups:
         group = known.get(planned.id)
         if group is None:
             raise unknown_name("PC204", "group", planned.id, known)

@@ -1,7 +1,7 @@
 """Read recipes: the packaged ones by name, a user's own by path.
 
-A recipe says how to choose (criterion, scope, normalise, floor) and how to make up for what went (compensation). How
-much goes is the budget's business, on the command line.
+A recipe says how to choose (criterion, scope, normalise, floor) and how to make up for what went (compensation), and
+which structures may go (`plan.structures`). How much goes is the budget's business, on the command line.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prunec.catalog import criteria, unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.plan.normalise import Normalise
 from prunec.plan.plan import Scope
+from prunec.plan.structures import DEFAULT_STRUCTURES, Structure, parse_structures
 
 DEFAULT = "obs"
 Compensation = Literal["none", "bias", "lsq", "auto"]
@@ -37,6 +38,12 @@ class Recipe(BaseModel):
     normalise: Normalise = "mean"
     compensation: Compensation = "auto"
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None
+    structures: tuple[Structure, ...] = DEFAULT_STRUCTURES
+
+    @field_validator("structures", mode="before")
+    @classmethod
+    def _parse_structures(cls, given: Any) -> Any:
+        return parse_structures(given) if isinstance(given, str | list | tuple) else given
 
 
 def names() -> list[str]:

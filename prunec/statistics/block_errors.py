@@ -7,8 +7,7 @@ All blocks are gated by inputs of one session, so that asking about another set 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,10 +17,24 @@ from prunec.diagnostics import PrunecError
 from prunec.graph.branches import Block
 from prunec.passes.remove_blocks import gate_blocks
 from prunec.statistics.collect import CalibrationData
+from prunec.verify.float64 import reference_cost
+
+SCORE_MACS = 2e11
+FEWEST_SAMPLES, MOST_SAMPLES = 8, 32
+
+
+def sample_count(model: ir.Model, calibration: CalibrationData, blocks: int) -> int:
+    """As many samples as `SCORE_MACS` allow when every block is asked about once."""
+    feeds = next(iter(calibration.fit()), None)
+    if feeds is None or not blocks:
+        return FEWEST_SAMPLES
+    batch = max(len(next(iter(feeds.values()))), 1)
+    affordable = int(SCORE_MACS / max(reference_cost(model, feeds) / batch * blocks, 1))
+    return min(max(affordable, FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 class BlockErrors:
-    """Asks one model about sets of its blocks, on the first `samples` batches of the calibration data.
+    """Asks one model about sets of its blocks, on the first `samples` of the calibration data or a few more.
 
     Raises PrunecError PC331 where there is no calibration sample.
     """
@@ -33,7 +46,7 @@ class BlockErrors:
         gated, self._gates = gate_blocks(model, blocks)
         self._outputs = [str(value.name) for value in model.graph.outputs]
         self._session = make_session(gated, threads=threads)
-        self._batches = [{k: v.copy() for k, v in feeds.items()} for feeds in islice(calibration.fit(), samples)]
+        self._batches = list(_first(calibration, samples))
         if not self._batches:
             raise PrunecError("PC331", "there is no calibration sample to judge blocks by")
         self._dense = [self._run(feeds, frozenset()) for feeds in self._batches]
@@ -55,6 +68,16 @@ class BlockErrors:
         }
         found = self._session.run(self._outputs, {**feeds, **gates})
         return [np.asarray(y, np.float64) for y in found]
+
+
+def _first(calibration: CalibrationData, samples: int) -> Iterator[dict[str, np.ndarray]]:
+    """Whole batches until there are enough samples."""
+    seen = 0
+    for feeds in calibration.fit():
+        if seen >= samples:
+            return
+        yield {name: array.copy() for name, array in feeds.items()}  # the source may fill the same array again
+        seen += max(len(next(iter(feeds.values()))), 1)
 
 
 def _square(array: np.ndarray) -> float:

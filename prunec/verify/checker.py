@@ -93,10 +93,14 @@ class Checker:
 
     def check(self, trial: Trial, cut: ir.Model | None = None) -> Outcome:
         """Errors of one trial. `cut` replaces a fresh cut: it is then the very model that goes into the package."""
-        feeds = self.feeds(trial.seed)
         masked = mask_channels(self.model, self.analysis, trial.alive)
         if cut is None:
             cut = slice_channels(self.model, self.analysis, trial.alive)
+        return self.compare(trial, masked, cut)
+
+    def compare(self, trial: Trial, masked: ir.Model, cut: ir.Model) -> Outcome:
+        """Errors of a model against its reference, both made from the dense one."""
+        feeds = self.feeds(trial.seed)
         names: list[str] = []
         if not self._shows(masked, feeds, trial.seed):
             names = probes(self.model, self.analysis, trial.alive)

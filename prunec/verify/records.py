@@ -35,6 +35,7 @@ class ExactnessRecord(Record):
     """`masked.onnx` against `cut.onnx`, over all cut groups and, where it was done, group by group.
 
     `class_a_max_rel` is in float32. `float64_max_rel` decides where it is there; `float64_skipped` says why it is not.
+    `blocks_checked`: whole blocks that were removed, against the model in which they contribute zero.
     `seeds` drew the inputs and random keep sets; `compared` says which values, where the outputs do not show the cut.
     """
 
@@ -47,6 +48,7 @@ class ExactnessRecord(Record):
     seeds: tuple[int, ...] | None = None
     compared: str | None = None
     groups: tuple[GroupError, ...] | None = None
+    blocks_checked: int | None = None
 
 
 class LoweringRecord(Record):

@@ -44,17 +44,17 @@ def layer_table(dense: ir.Model, pruned: ir.Model) -> list[dict[str, Any]]:
     after = {node.name: node for node in pruned.graph}
     rows = []
     for node in dense.graph:
-        same = after.get(node.name)
-        if same is None or not _parameters(node):
+        if not _parameters(node):
             continue
+        same = after.get(node.name)  # None: it went with its block
         rows.append(
             {
                 "name": node.name or "",
                 "op": node.op_type,
                 "macs_before": node_macs(node),
-                "macs_after": node_macs(same),
+                "macs_after": 0 if same is None else node_macs(same),
                 "params_before": _parameters(node),
-                "params_after": _parameters(same),
+                "params_after": 0 if same is None else _parameters(same),
             }
         )
     return rows

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 
 from prunec.api.opening import InputShapes, Model, Opened, open_model
-from prunec.api.results import GroupInfo, Inspection, MemberInfo, PinInfo, ValueInfo, WarningInfo
+from prunec.api.results import BlockInfo, GroupInfo, Inspection, MemberInfo, PinInfo, ValueInfo, WarningInfo
+from prunec.api.stages import inspected
 from prunec.graph import Group, Pin
+from prunec.graph.branches import find_blocks
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.package.manifest import describe_values
+from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 
 
 def inspect(
@@ -20,21 +24,28 @@ def inspect(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
+    structures: str | Sequence[str] | None = None,
 ) -> Inspection:
     """Channel groups of an ONNX file or a torch module, with what pins them and what they cost.
+
+    `structures` as for `plan`: with "residual" the streams under norms are free, "head-width" lists the widths of heads
+    instead, "depth" the blocks that can be removed.
 
     >>> [group.id for group in inspect("resnet18.onnx").groups if group.pinned is None]  # doctest: +SKIP
     ['g0', 'g1', …]
 
     Raises:
-        PrunecError PC0xx: the file cannot be read or is not supported.
+        PrunecError PC0xx: the file cannot be read or is not supported; PC216: structures that are not.
     """
-    return describe(open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes))
+    opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    return describe(opened, structures)
 
 
-def describe(opened: Opened) -> Inspection:
+def describe(opened: Opened, structures: str | Sequence[str] | None = None) -> Inspection:
     """The inspection of a model that is open already."""
     graph = opened.canonical.graph
+    wanted = DEFAULT_STRUCTURES if structures is None else parse_structures(structures)
+    blocks = find_blocks(opened.canonical) if "depth" in wanted else []
     return Inspection(
         model=opened.source.path.name,
         sha256=opened.source.sha256,
@@ -44,7 +55,8 @@ def describe(opened: Opened) -> Inspection:
         macs=model_macs(opened.canonical),
         inputs=_values(list(graph.inputs)),
         outputs=_values(list(graph.outputs)),
-        groups=tuple(group_info(group) for group in opened.analysis.groups),
+        groups=tuple(group_info(group) for group in inspected(opened, wanted).groups),
+        blocks=tuple(BlockInfo(name=b.name, kind=b.kind, input=b.input, output=b.output) for b in blocks),
         warnings=tuple(WarningInfo.of(found) for found in opened.warnings),
     )
 

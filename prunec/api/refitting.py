@@ -9,6 +9,7 @@ from prunec.api.stages import Stage, tidied, whole
 from prunec.passes.centre_blocks import centre_blocks
 from prunec.passes.compensate import Compensated, CompensationRecord, Options, compensate
 from prunec.passes.compensate.pairs import Kept
+from prunec.passes.fold_means import fold_means
 from prunec.passes.rescale_norms import rescale_norms
 from prunec.statistics.collect import CalibrationData
 
@@ -38,4 +39,6 @@ def refit(
         cut, found = rescale_norms(first.before, cut, kept, calibration, threads=options.threads)
         records += found
     refitted = compensate(first.before, cut, analysis, alive, calibration, options, progress)
-    return replace(refitted, model=tidied(refitted.model), records=(*records, *refitted.records))
+    model = tidied(refitted.model)
+    fold_means(model, blocks)
+    return replace(refitted, model=model, records=(*records, *refitted.records))

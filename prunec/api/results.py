@@ -61,6 +61,15 @@ class GroupInfo(Result):
         return {("class" if key == "kind" else key): value for key, value in document.items()}
 
 
+class BlockInfo(Result):
+    """A block that can be removed whole: the value `output` may be `input` instead."""
+
+    name: str
+    kind: Literal["branch", "layer"]
+    input: str
+    output: str
+
+
 class ValueInfo(Result):
     """A graph input or output; a dimension is a number, a symbol, or None where nothing is known."""
 
@@ -85,13 +94,12 @@ class Inspection(Result):
     outputs: tuple[ValueInfo, ...]
     groups: tuple[GroupInfo, ...]
     warnings: tuple[WarningInfo, ...]
+    blocks: tuple[BlockInfo, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        parts = {
-            name: [record.to_json() for record in getattr(self, name)]
-            for name in ("inputs", "outputs", "groups", "warnings")
-        }
-        return {**self.model_dump(mode="json", exclude=set(parts)), **parts}
+        names = ("inputs", "outputs", "groups", "warnings", *(("blocks",) if self.blocks else ()))
+        parts = {name: [record.to_json() for record in getattr(self, name)] for name in names}
+        return {**self.model_dump(mode="json", exclude={*parts, "blocks"}), **parts}
 
 
 class LayerPart(Result):

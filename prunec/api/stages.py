@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from prunec.api.opening import Opened
 from prunec.catalog import unknown_name
+from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis, analyse
 from prunec.graph.branches import Block, find_blocks
 from prunec.graph.head_width import analyse_widths
@@ -61,6 +62,22 @@ def analyse_channels(opened: Opened, model: ir.Model, structures: Collection[str
     if "channels" in structures:
         return analysis
     return replace(analysis, groups=tuple(group for group in analysis.groups if group.kind == "C"))
+
+
+def inspected(opened: Opened, structures: Collection[str]) -> Analysis:
+    """The groups to look at: those of the stage of channels, or the head widths where nothing else is asked for.
+
+    Raises:
+        PrunecError PC216: head widths beside channels, whose groups have numbers of their own.
+    """
+    if "head-width" not in structures:
+        cuts_channels = {"channels", "residual"} & set(structures)
+        model = base_model(opened, structures)
+        return analyse_channels(opened, model, structures if cuts_channels else DEFAULT_STRUCTURES)
+    if {"channels", "residual"} & set(structures):
+        hint = "inspect --structures head-width"
+        raise PrunecError("PC216", "head widths are listed by themselves", where="--structures", hint=hint)
+    return analyse_widths(opened.canonical)
 
 
 def remove(model: ir.Model, blocks: Sequence[Block]) -> Stage:

@@ -70,8 +70,8 @@ def compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
-                exclude=exclude or (), round_to=round_to, structures=structures, plan=plan, compensate=not no_compensate,
-                measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
+                exclude=exclude or (), round_to=round_to, structures=structures, plan=plan,
+                compensate=not no_compensate, measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
                 input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
     except Refused as no:
@@ -115,6 +115,8 @@ def show(out: Console, found: Compiled) -> None:
         proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]
         double = f", {units.error(max(proofs))} in float64" if proofs else ""
         error = f"{units.error(exactness.class_a_max_rel)} in float32{double}"
-        out.print(Text(f"The cut of {exactness.groups_checked} groups is exact: masked and cut differ by {error}."))
+        blocks = f" and {exactness.blocks_checked} blocks" if exactness.blocks_checked else ""
+        what = f"The cut of {exactness.groups_checked} groups{blocks} is exact"
+        out.print(Text(f"{what}: masked and cut differ by {error}."))
     if found.out is not None:
         out.print(Text(f"Package: {found.out}"), soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from prunec.cli.answer import Answer
-from prunec.cli.options import InputShape, Json, Model, input_shapes
+from prunec.cli.options import InputShape, Json, Model, Structures, input_shapes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ _NAMES = 3
 def inspect(
     model: Model,
     format: Annotated[Format, typer.Option("--format", help="text, json, or dot for Graphviz.")] = "text",
+    structures: Structures = None,
     input_shape: InputShape = None,
     json: Json = False,
 ) -> Answer:
@@ -30,14 +31,17 @@ def inspect(
     """
     from prunec.api.inspection import describe
     from prunec.api.opening import open_model
+    from prunec.api.stages import inspected
     from prunec.graph.view import to_dot
     from prunec.package.jsonfile import dumps
+    from prunec.plan.structures import parse_structures
 
     opened = open_model(model, input_shapes(input_shape))
-    found = describe(opened)
+    found = describe(opened, structures)
     document = found.to_json()
     if format == "dot":
-        return Answer(document, lambda out: write(out, to_dot(opened.analysis, found.model)))
+        analysis = opened.analysis if structures is None else inspected(opened, parse_structures(structures))
+        return Answer(document, lambda out: write(out, to_dot(analysis, found.model)))
     if format == "json":
         return Answer(document, lambda out: write(out, dumps(document)))
     return Answer(document, lambda out: show(out, found))
@@ -72,6 +76,11 @@ def show(out: Console, found: Inspection) -> None:
         cost = units.share(group.cost_share)
         table.add_row(group.id, str(group.size), group.kind, cost, Text(made), Text(used), verdict)
     out.print(table)
+    if found.blocks:
+        blocks = Table("block", "kind", "from", "to", title="blocks that can be removed", title_justify="left")
+        for block in found.blocks:
+            blocks.add_row(*map(Text, (block.name, block.kind, block.input, block.output)))
+        out.print(blocks)
     free = [group for group in found.groups if group.pinned is None]
     out.print(Text(f"{len(free)} of {len(found.groups)} groups can be cut. `prunec explain MODEL LAYER` says more."))
 

@@ -63,9 +63,11 @@ def show_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     from prunec.report import units
-    from prunec.report.console import print_groups
+    from prunec.report.console import print_blocks, print_groups
 
-    print_groups(out, plan.model_dump(mode="json"))
+    document = plan.model_dump(mode="json")
+    print_blocks(out, document)
+    print_groups(out, document)
     remains = f"{units.share(plan.realised.params)} of the parameters, {units.share(plan.realised.flops)} of the MACs"
     out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
     for note in plan.notes:

@@ -31,7 +31,7 @@ def parse_structures(given: str | Sequence[str]) -> tuple[Structure, ...]:
     Raises:
         PrunecError PC216: an unknown name, or none at all.
     """
-    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
+    names = [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
     for name in names:
         if name not in STRUCTURES:
             raise unknown_name("PC216", "structure", name, STRUCTURES)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunec.report import units
-from prunec.report.data import Document, ReportData, before_after
+from prunec.report.data import Document, ReportData, before_after, planned_groups
 
 _STYLE = {True: "green", False: "red", None: ""}
 
@@ -36,11 +36,22 @@ def print_groups(console: Console, plan: Document) -> None:
     table = Table("group", title="groups", title_justify="left")
     for heading in ("channels", "kept", "cut"):
         table.add_column(heading, justify="right")
-    for group in plan.get("groups", ()):
+    for group in planned_groups(plan):
         kept = group["kept"] if "kept" in group else len(group["keep"])
         share = units.share(1 - kept / group["size"]) if group["size"] else "–"
         table.add_row(Text(str(group["id"])), str(group["size"]), str(kept), share)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+
+
+def print_blocks(console: Console, plan: Document) -> None:
+    """Blocks of a plan that go, and what the outputs lose without each of them alone."""
+    if plan.get("depth"):
+        table = Table("block", "kind", title="blocks that go", title_justify="left")
+        table.add_column("relative squared error alone", justify="right")
+        for block in plan["depth"]:
+            table.add_row(Text(block["name"]), block["kind"], units.error(block["error"]))
+        console.print(table)
 
 
 def print_compensation(console: Console, verification: Document) -> None:

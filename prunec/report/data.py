@@ -53,6 +53,12 @@ class ReportData:
         return sum(int(layer[key]) for layer in self.layers)
 
 
+def planned_groups(plan: Document) -> list[Document]:
+    """All groups of a plan; those of head widths are a later stage with ids of their own, so they are told apart."""
+    widths = (plan.get("head_width") or {}).get("groups", ())
+    return [*plan.get("groups", ()), *({**group, "id": f"head width {group['id']}"} for group in widths)]
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the before-and-after table, ready to print. `good` is None where there is no better or worse."""

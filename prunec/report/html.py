@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from prunec.report import charts, units
-from prunec.report.data import ReportData, before_after
+from prunec.report.data import ReportData, before_after, planned_groups
 
 _HERE = Path(__file__).parent
 
@@ -49,7 +49,7 @@ def render_report(data: ReportData) -> str:
             for name, speedup in data.speedups.items()
             if name in distributions and data.subject in distributions
         ],
-        groups=[_group(group) for group in data.plan.get("groups", ())],
+        groups=[_group(group) for group in planned_groups(data.plan)],
         group_errors={error["id"]: error for error in exactness.get("groups", ())},
         fact_tables=[(title, facts) for title, facts in _facts(data) if facts],
     )
@@ -86,6 +86,8 @@ def _plan_line(plan: Mapping[str, Any]) -> str:
     """`pattern channel, criterion wanda, budget sparsity 0.5, seed 0`."""
     budget = plan.get("budget") or {}
     parts = [f"{key} {plan[key]}" for key in ("pattern", "criterion") if plan.get(key) is not None]
+    if plan.get("structures"):
+        parts.insert(0, f"structures {' and '.join(plan['structures'])}")
     if budget:
         parts.append(f"budget {budget.get('kind')} {budget.get('value')}")
     if plan.get("seed") is not None:

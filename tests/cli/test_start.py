@@ -88,7 +88,7 @@ def test_a_bug_of_ours_shows_its_traceback(folder: Path) -> None:
 def test_a_full_disk_is_no_traceback(folder: Path) -> None:
     script = (
         "import errno, os, sys, prunec.api.inspection as inspection\n"
-        "def full(opened): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'scratch')\n"
+        "def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'scratch')\n"
         "inspection.describe = full\n"
         "sys.argv = ['prunec', 'inspect', 'model.onnx', '--json']\n"
         "from prunec.cli import main\n"

@@ -186,7 +186,17 @@ def _tile(node: ir.Node, facts: Facts) -> Shapes | None:
     return [tuple(facts.symbols.product([dim, times]) for dim, times in zip(data, repeats, strict=True))]
 
 
+def _topk(node: ir.Node, facts: Facts) -> Shapes | None:
+    """The ranked axis gets length k, whether or not its own length is known."""
+    data, count = facts.shape(node.inputs[0]), _dims(facts.partial(node.inputs[1])) if len(node.inputs) > 1 else None
+    if data is None or count is None or len(count) != 1:
+        return None
+    axis = attribute_int(node, "axis", -1) % max(len(data), 1)
+    shape = (*data[:axis], count[0], *data[axis + 1 :])
+    return [shape, shape]
+
+
 _TABLE: dict[str, Callable[[ir.Node, Facts], Shapes | None]] = {
     "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _constant_of_shape, "Range": _range,
-    "Resize": _resize, "Slice": _slice, "Pad": _pad, "Tile": _tile,
+    "Resize": _resize, "Slice": _slice, "Pad": _pad, "Tile": _tile, "TopK": _topk,
 }  # fmt: skip

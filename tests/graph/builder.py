@@ -89,14 +89,17 @@ class Builder:
         return self.op(op_type, inputs, outputs, domain=CONTRIB, **attributes)
 
     def model(self) -> ir.Model:
+        proto = self.unchecked()
+        onnx.checker.check_model(proto, full_check=True)
+        return ir.from_proto(proto)
+
+    def unchecked(self) -> onnx.ModelProto:
         infos = [
             helper.make_tensor_value_info(n, self.types.get(n, TensorProto.FLOAT), self.shapes.get(n))
             for n in self.outputs
         ]
         graph = helper.make_graph(self.nodes, "g", self.inputs, infos, self.initializers)
-        proto = helper.make_model(graph, opset_imports=self._opsets(), ir_version=9 if self.opset < 21 else 10)
-        onnx.checker.check_model(proto, full_check=True)
-        return ir.from_proto(proto)
+        return helper.make_model(graph, opset_imports=self._opsets(), ir_version=9 if self.opset < 21 else 10)
 
     # -- layers -------------------------------------------------------------------------------------------------
     def conv(self, x: str, out: int, k: int = 3, *, group: int = 1, bias: bool = True, stride: int = 1) -> str:

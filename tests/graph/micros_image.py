@@ -190,7 +190,21 @@ def tile(b: Builder) -> None:
 def unknown_operator(b: Builder) -> None:
     """No rule: pinned, never guessed."""
     x = b.relu(b.conv(b.input("x", IMAGE), C))
-    b.output(b.conv(b.op("GridSample", [x, b.input("grid", [1, 8, 8, 2])]), 8))
+    b.output(b.conv(b.op("ReverseSequence", [x, b.input("lengths", [8], dtype=7)], batch_axis=3, time_axis=2), 8))
+
+
+def grid_sample(b: Builder) -> None:
+    """Sampled at places that a layer of its own finds: those two channels stay."""
+    x = b.relu(b.conv(b.input("x", IMAGE), C))
+    grid = b.op("Transpose", [b.op("Tanh", [b.conv(x, 2, 1)])], perm=[0, 2, 3, 1])
+    b.output(b.conv(b.op("GridSample", [x, grid], mode="linear", padding_mode="reflection"), 8))
+
+
+def roi_align(b: Builder) -> None:
+    x = b.relu(b.conv(b.input("x", IMAGE), C))
+    rois = b.const(np.array([[0, 0, 4, 4], [1, 1, 7, 6]], np.float32))
+    y = b.op("RoiAlign", [x, rois, b.const(np.zeros(2, np.int64))], output_height=3, output_width=3)
+    b.output(b.gemm(b.op("Flatten", [y]), 5))
 
 
 IMAGES: dict[str, Micro] = {
@@ -225,5 +239,7 @@ IMAGES: dict[str, Micro] = {
     "reduce_over_channels": Micro(reduce_over_channels, [16], frozenset({"PC105"})),
     "resize": Micro(resize, [16]),
     "tile": Micro(tile, [16]),
+    "grid_sample": Micro(grid_sample, [16], frozenset({"PC102", "PC109"}), opset=20),
+    "roi_align": Micro(roi_align, [16]),
     "unknown_operator": Micro(unknown_operator, [], frozenset({"PC101", "PC102"})),
 }

@@ -65,6 +65,8 @@ _FAMILIES: dict[str, str] = {
         LpNormalization CumSum""",
     "norm:AcrossChannels": "LRN GroupNormalization MeanVarianceNormalization",
     "pool:Pool": "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool",
+    "pool:Sample": "GridSample RoiAlign MaxRoiPool",
+    "unknown:Body": "If Loop Scan",
     "reduce:Reduce": _REDUCE,
     "reshape:Reshape": "Reshape Flatten Squeeze Unsqueeze",
     "move:Transpose": "Transpose",

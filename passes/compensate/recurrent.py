@@ -14,7 +14,8 @@ Judged is what leaves the node, with the states that the candidate itself makes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
@@ -29,11 +30,13 @@ from prunec.passes.compensate.recurrent_sides import Candidate, Sides
 from prunec.passes.compensate.rows import sample
 from prunec.passes.compensate.runner import SequentialRunner, Stop
 from prunec.passes.compensate.solve import solve
-from prunec.statistics.moments import Moments
+from prunec.statistics.moments import BLOCK_ROWS, Moments
 
 ROUNDS = 4
 WORTH_A_ROUND = 0.98
 """Another round is tried while the last one left at most this share of the error."""
+TOGETHER_BYTES = 64 * 1024**2
+"""Most bytes of weights of candidates that are judged together, each on the same run of the dense layer."""
 EXACT_BELOW = 1e-11
 """As in `driver`: float32 rounding in another order."""
 
@@ -81,11 +84,14 @@ def refit_recurrent(
     return CompensationRecord(layer.name, best.method, best.damping, fit.rows, error, best_error, notes=best.notes)
 
 
-def _better(standing: tuple[Candidate, float], others: Sequence[Candidate], sides: Sides) -> tuple[Candidate, float]:
-    found = standing
-    for candidate, error in zip(others, sides.errors(others), strict=True):
-        if error < found[1]:
-            found = candidate, error
+def _better(standing: tuple[Candidate, float], others: Iterable[Candidate], sides: Sides) -> tuple[Candidate, float]:
+    """The best candidate and its error, judged as many at a time as memory allows."""
+    found, left = standing, iter(others)
+    together = max(1, TOGETHER_BYTES // standing[0].weights.nbytes)
+    while judged := list(islice(left, together)):
+        for candidate, error in zip(judged, sides.errors(judged), strict=True):
+            if error < found[1]:
+                found = candidate, error
     return found
 
 
@@ -108,9 +114,8 @@ class Fit:
             weights = weights.with_part(part, matrix, _shifted(moments, matrix))
         return [Candidate("bias", weights)]
 
-    def solved(self, start: Candidate, turn: int) -> list[Candidate]:
+    def solved(self, start: Candidate, turn: int) -> Iterator[Candidate]:
         """Least squares towards `start`, one candidate per damping and kind of states."""
-        found = []
         for teacher in (False, True) if turn == 0 else (False,):
             kind = "the dense states" if teacher else f"its own states, round {turn + 1}"
             all_moments = self._moments(start, teacher=teacher)
@@ -122,16 +127,16 @@ class Fit:
                     change, own = solve(covariance, cross - matrix @ covariance, damping)
                     matrix = matrix + change
                     weights, used = weights.with_part(part, matrix, _shifted(moments, matrix)), max(used, own)
-                found.append(Candidate("lsq", weights, used, (f"on {kind}",)))
-        return found
+                yield Candidate("lsq", weights, used, (f"on {kind}",))
 
     def _moments(self, start: Candidate, *, teacher: bool) -> list[Moments]:
         """Of z and the dense sums of the kept units, one per part."""
         found: list[Moments] = []
-        for dense, pruned, positions in self._batches(start, teacher=teacher):
+        targets = self.dense.rows(self.sides.units)
+        for dense, pruned, positions in self._blocks(start, teacher=teacher):
             for k, part in enumerate(self.layer.parts):
                 z = pruned.sources(part, positions, start.weights)
-                t = sums(part, self.dense.rows(self.sides.units), dense.sources(part, positions, self.dense))
+                t = sums(part, targets, dense.sources(part, positions, self.dense))
                 if k == len(found):
                     found.append(Moments(z.shape[0], z.shape[2], t.shape[2]))
                 found[k].add(z, t)
@@ -140,8 +145,8 @@ class Fit:
         self.rows = found[0].count
         return found
 
-    def _batches(self, start: Candidate, *, teacher: bool) -> Iterator[tuple[Steps, Steps, np.ndarray]]:
-        """Steps of both layers and the sampled positions."""
+    def _blocks(self, start: Candidate, *, teacher: bool) -> Iterator[tuple[Steps, Steps, np.ndarray]]:
+        """Steps of both layers and sampled positions, a block of them at a time."""
         sides = self.sides
         (dense_cell, pruned_cell), (dense_layer, pruned_layer) = sides.cells, sides.layers
         sizes = [int(np.prod(sides.feeds("pruned", batch)[DATA].shape[:2])) for batch in sides.runner.fit]
@@ -154,7 +159,9 @@ class Fit:
             pruned = steps(pruned_layer, feeds, feeds[DATA], own)
             there = np.flatnonzero(pruned.exists)
             random = np.random.default_rng([*self.seed, batch])
-            yield dense, pruned, there[sample(random, len(there), int(np.ceil(len(there) * share)))]
+            positions = there[sample(random, len(there), int(np.ceil(len(there) * share)))]
+            for first in range(0, len(positions), BLOCK_ROWS):
+                yield dense, pruned, positions[first : first + BLOCK_ROWS]
 
     def _wanted(self) -> int:
         options, weights = self.options, self.layer.weights()

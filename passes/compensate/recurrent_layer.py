@@ -53,6 +53,10 @@ class CellWeights:
     r: Double
     b: Double
 
+    @property
+    def nbytes(self) -> int:
+        return self.w.nbytes + self.r.nbytes + self.b.nbytes
+
     def matrix(self, part: Part) -> Double:
         """[D, gates·H, n], columns in the order of `part.reads`."""
         blocks = ([self.w] if part.reads_input else []) + ([self.r] if part.reads_state else [])

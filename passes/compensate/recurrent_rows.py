@@ -93,8 +93,8 @@ class Steps:
 def steps(layer: RecurrentLayer, feeds: Feeds, data: np.ndarray, states: np.ndarray) -> Steps:
     """`states` is Y; the first state and the lengths are those of the feeds or constants of the node."""
     time, _, batch, hidden = states.shape
-    first = _read(layer, feeds, FIRST_STATE)
-    lengths = _read(layer, feeds, LENGTHS)
+    first = read(layer, feeds, FIRST_STATE)
+    lengths = read(layer, feeds, LENGTHS)
     lengths = np.full(batch, time) if lengths is None else lengths.astype(np.int64)
     exists = np.arange(time)[:, None] < lengths
     before = np.zeros((states.shape[1], time, batch, hidden), states.dtype)
@@ -124,7 +124,8 @@ def _reset(weights: CellWeights, x: Rows, h: Rows, clip: float) -> Rows:
     return found
 
 
-def _read(layer: RecurrentLayer, feeds: Feeds, index: int) -> np.ndarray | None:
+def read(layer: RecurrentLayer, feeds: Feeds, index: int) -> np.ndarray | None:
+    """An optional input: from the feeds, or the node's constant."""
     if index in feeds:
         return feeds[index]
     return constant(layer.node.inputs[index]) if given(layer.node, index) else None

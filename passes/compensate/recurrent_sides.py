@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.passes.compensate.pairs import Kept
-from prunec.passes.compensate.recurrent_layer import DATA, CellWeights, R, RecurrentLayer
-from prunec.passes.compensate.recurrent_rows import Cell, Feeds
+from prunec.passes.compensate.recurrent_layer import DATA, LENGTHS, CellWeights, R, RecurrentLayer
+from prunec.passes.compensate.recurrent_rows import Cell, Feeds, read
 from prunec.passes.compensate.runner import SequentialRunner, Side
 
 
@@ -46,8 +46,8 @@ class Sides:
         return None if axes is None or axes[2] is None else self.kept.alive[axes[2]]
 
     def feeds(self, side: Side, batch: int) -> Feeds:
-        read = self.layers[side == "pruned"].activations()
-        return {index: self.runner.value(side, name, batch) for index, name in read.items()}
+        names = self.layers[side == "pruned"].activations()
+        return {index: self.runner.value(side, name, batch) for index, name in names.items()}
 
     def refusal(self) -> str | None:
         """Why the two layers cannot be compared."""
@@ -57,7 +57,8 @@ class Sides:
             dense = self.kept.restrict(name, self.feeds("dense", batch)[DATA])
             if dense.shape != self.feeds("pruned", batch)[DATA].shape:
                 return "the shape of its input depends on the data and differs between the models"
-            rows += dense.size if batch in self.runner.fit else 0
+            lengths = read(self.layers[0], self.feeds("dense", batch), LENGTHS)
+            rows += (dense.size if lengths is None else int(lengths.sum())) * (batch in self.runner.fit)
         return None if rows else "no calibration sample reaches it"
 
     def restricted(self, states: np.ndarray) -> np.ndarray:
@@ -65,15 +66,15 @@ class Sides:
 
     def errors(self, candidates: Sequence[Candidate]) -> list[float]:
         """‖y_d − y‖²/‖y_d‖² over all outputs that somebody reads, on the held-out batches; inf where not finite."""
-        read = [i for i, output in enumerate(self.layers[1].node.outputs) if output.uses() or output.is_graph_output()]
+        used = [i for i, output in enumerate(self.layers[1].node.outputs) if output.uses() or output.is_graph_output()]
         found, total = np.zeros(len(candidates)), 0.0
         for batch in self.runner.held_out:
             wanted = self.cells[0].run(self.feeds("dense", batch))
-            targets = [self.restricted(wanted[i]).astype(np.float64) for i in read]
+            targets = [self.restricted(wanted[i]).astype(np.float64) for i in used]
             total += sum(float(np.square(target).sum()) for target in targets)
             feeds = self.feeds("pruned", batch)
             for k, candidate in enumerate(candidates):
                 outputs = self.cells[1].run(feeds, candidate.weights)
-                found[k] += sum(float(np.square(t - outputs[i]).sum()) for t, i in zip(targets, read, strict=True))
+                found[k] += sum(float(np.square(t - outputs[i]).sum()) for t, i in zip(targets, used, strict=True))
         errors = found / (total or 1.0)
         return [float(error) if math.isfinite(error) else math.inf for error in errors]

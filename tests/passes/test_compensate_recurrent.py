@@ -222,6 +222,18 @@ def test_hard_data_neither_fails_nor_makes_things_worse(trouble: str) -> None:
     assert recurrent_records(found)[0].method != "none"
 
 
+def test_sequences_without_a_step_leave_nothing_to_fit() -> None:
+    def build(b: Builder) -> str:
+        x = b.linear(b.relu(b.linear(b.input("x", SHAPE), 12)), INPUTS)
+        weights = [b.weight(1, HIDDEN, INPUTS), b.weight(1, HIDDEN, HIDDEN)]
+        lengths = b.const(np.zeros(BATCH, np.int32))
+        y = b.op("RNN", [x, *weights, "", lengths, b.weight(1, BATCH, HIDDEN)], outputs=2, hidden_size=HIDDEN)
+        return b.linear(str(b.op("Add", [y[1], b.op("ReduceSum", [y[0], b.const(np.array([0]))], keepdims=0)])), 3)
+
+    (record,) = recurrent_records(refit(random_case(build)))
+    assert (record.method, record.notes) == ("skipped", ("no calibration sample reaches it",))
+
+
 # -- refusals -----------------------------------------------------------------------------------------------------
 def records_of(build: Callable[[Builder], str]) -> dict[str, tuple[str, ...]]:
     b = Builder(seed=5)

@@ -25,13 +25,17 @@ NAMESAKES = {"FusedConv": "Conv", "FusedGemm": "Gemm", "DequantizeLinear": "Dequ
 }
 """Operators shaped like a standard one on their first inputs; attributes that it does not have are left out."""
 
+IN_STANDARD = frozenset({"SimplifiedLayerNormalization"})
+"""Operators that ONNX Runtime has in the standard domain, where ONNX has none."""
+
 Shape = tuple[Dim, ...]
 Found = tuple[int | None, Shape | None]
 Row = Callable[[ir.Node, "Facts"], list[Found] | None]
 
 
 def infer(node: ir.Node, facts: Facts) -> list[Found] | None:
-    row = _TABLE.get(node.op_type) if node.domain == DOMAIN else None
+    known = node.domain == DOMAIN or node.op_type in IN_STANDARD
+    row = _TABLE.get(node.op_type) if known else None
     return None if row is None else row(node, facts)
 
 
@@ -168,4 +172,5 @@ _TABLE: dict[str, Row] = {
     "QLinearAdd": _broadcast, "QLinearMul": _broadcast, "QLinearSigmoid": _like(0), "QLinearLeakyRelu": _like(0),
     "QLinearSoftmax": _like(0), "QGemm": _qgemm, "QLinearGlobalAveragePool": _qpool_all, "QLinearConcat": _qconcat,
     "QuickGelu": _like(0), "Gelu": _like(0), "QMoE": _like(0), "RotaryEmbedding": _like(0),
+    "SimplifiedLayerNormalization": _like(0, -1),
 }  # fmt: skip

@@ -118,7 +118,7 @@ class _Walk:
             elif attribute.type == ir.AttributeType.GRAPHS:
                 for graph in attribute.as_graphs():
                     self.graph(graph)
-        if node.domain not in STANDARD:
+        if node.domain not in STANDARD or node.op_type in contrib_shapes.IN_STANDARD:
             return self.contrib(node)
         if self.evaluated(node) or control_flow.infer(node, self.facts):
             return None

@@ -10,6 +10,8 @@ from prunec.graph.rules import RULES
 
 MIN_OPSET = 9
 _STANDARD = {"", "ai.onnx"}
+RUNTIME_STANDARD = frozenset({"SimplifiedLayerNormalization"})
+"""Operators that ONNX Runtime registers in the standard domain although ONNX has no such operator."""
 _TRAINING_DOMAINS = {"ai.onnx.training", "ai.onnx.preview.training"}
 
 
@@ -71,7 +73,7 @@ def _check_standard(node: ir.Node, where: str, opsets: dict[str, int]) -> None:
             where=where,
             hint="export the model again",
         )
-    if not onnx.defs.has(node.op_type, version, ""):
+    if not onnx.defs.has(node.op_type, version, "") and node.op_type not in RUNTIME_STANDARD:
         raise PrunecError(
             "PC011",
             f'unknown operator "{node.op_type}" in opset {version}',

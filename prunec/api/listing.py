@@ -22,7 +22,7 @@ class Recipes(Result):
 
 
 class ZooRow(Result):
-    """One model of the zoo. `megabytes` are what the first `get` downloads."""
+    """One model of the zoo. `megabytes` are what the first `get` downloads, `data_megabytes` its first calibration."""
 
     name: str
     summary: str
@@ -30,6 +30,7 @@ class ZooRow(Result):
     inputs: dict[str, str]
     parameters: int
     megabytes: float
+    data_megabytes: float
     dense: dict[str, float]
     calib: str | None = None
     metric: str | None = None
@@ -83,6 +84,7 @@ def _row(entry: Any) -> ZooRow:
         inputs=dict(entry.inputs),
         parameters=entry.parameters,
         megabytes=round(entry.megabytes, 1),
+        data_megabytes=round(entry.data_megabytes, 1),
         dense=dict(entry.dense),
         calib=entry.calib,
         metric=entry.metric,

@@ -114,7 +114,7 @@ def show(out: Console, found: Compiled) -> None:
     if exactness is not None:
         proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]
         double = f", {units.error(max(proofs))} in float64" if proofs else ""
-        error = f"{units.error(exactness.class_a_max_rel)} in float32{double}"
+        error = f"{units.error(exactness.float32_max_rel or 0.0)} in float32{double}"
         blocks = f" and {exactness.blocks_checked} blocks" if exactness.blocks_checked else ""
         what = f"The cut of {exactness.groups_checked} groups{blocks} is exact"
         out.print(Text(f"{what}: masked and cut differ by {error}."))

@@ -53,15 +53,16 @@ def show(out: Console, found: Zoo) -> None:
 
     from prunec.report import units
 
-    table = Table("model", "what", "inputs")
-    for heading in ("parameters", "download"):
+    table = Table("name", "what", "inputs")
+    for heading in ("parameters", "model", "data"):
         table.add_column(heading, justify="right")
     table.add_column("dense")
     for row in found.models:
         inputs = ", ".join(f"{name}: {kind}" for name, kind in row.inputs.items())
         dense = ", ".join(f"{name} {units.number(value)}" for name, value in row.dense.items())
         texts = (Text(row.name), Text(row.summary), Text(inputs))
-        table.add_row(*texts, units.count(row.parameters), f"{row.megabytes:g} MB", Text(dense))
+        sizes = [f"{size:g} MB" if size else "" for size in (row.megabytes, row.data_megabytes)]
+        table.add_row(*texts, units.count(row.parameters), *sizes, Text(dense))
     out.print(table)
 
 

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from prunec.graph import Analysis
 from prunec.graph.cost import model_macs
 from prunec.verify import float64
-from prunec.verify.checker import FLOAT32_TOLERANCE, FLOAT64_MACS, Checker, Outcome, Trial
+from prunec.verify.checker import FLOAT32_TOLERANCE, FLOAT64_MACS, FLOAT64_TOLERANCE, Checker, Outcome, Trial
 from prunec.verify.culprit import cut_groups, only
 from prunec.verify.inputs import Feeds
 from prunec.verify.records import ExactnessRecord, GroupError
@@ -64,11 +64,15 @@ def exactness_record(
 ) -> ExactnessRecord:
     """The record of a proof that passed."""
     in_float64 = [outcome.float64 for outcome in outcomes if outcome.float64 is not None]
+    in_float32 = max(outcome.float32 for outcome in outcomes)
+    by_float32 = in_float32 <= FLOAT32_TOLERANCE
     return ExactnessRecord(
-        class_a_max_rel=max(outcome.float32 for outcome in outcomes),
+        class_a_max_rel=in_float32 if by_float32 else max(in_float64),
         groups_checked=len(cut_groups(analysis, alive)),
         passed=True,
-        tolerance=FLOAT32_TOLERANCE,
+        tolerance=FLOAT32_TOLERANCE if by_float32 else FLOAT64_TOLERANCE,
+        decided_in="float32" if by_float32 else "float64",
+        float32_max_rel=in_float32,
         float64_max_rel=max(in_float64) if len(in_float64) == len(outcomes) else None,
         float64_skipped=next((o.float64_skipped for o in outcomes if o.float64_skipped is not None), None),
         seeds=tuple(outcome.seed for outcome in outcomes),

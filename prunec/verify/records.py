@@ -34,7 +34,9 @@ class GroupError(Record):
 class ExactnessRecord(Record):
     """`masked.onnx` against `cut.onnx`, over all cut groups and, where it was done, group by group.
 
-    `class_a_max_rel` is in float32. `float64_max_rel` decides where it is there; `float64_skipped` says why it is not.
+    `class_a_max_rel` is the error that decided, at most `tolerance`: in float32, or in float64 where float32 rounding
+    alone exceeds its tolerance (`decided_in`). `float32_max_rel` and `float64_max_rel` are what each showed;
+    `float64_skipped` says why the second is not there.
     `blocks_checked`: whole blocks that were removed, against the model in which they contribute zero.
     `seeds` drew the inputs and random keep sets; `compared` says which values, where the outputs do not show the cut.
     """
@@ -43,6 +45,8 @@ class ExactnessRecord(Record):
     groups_checked: int
     passed: bool
     tolerance: float | None = None
+    decided_in: Literal["float32", "float64"] | None = None
+    float32_max_rel: float | None = None
     float64_max_rel: float | None = None
     float64_skipped: str | None = None
     seeds: tuple[int, ...] | None = None

@@ -13,8 +13,9 @@ from prunec.diagnostics import GateError
 from prunec.graph import Analysis, analyse
 from prunec.passes.slice_channels import slice_channels
 from prunec.verify import checker
+from prunec.verify.checker import Outcome
 from prunec.verify.culprit import find_culprit
-from prunec.verify.exactness import check_exactness, prove, prove_groups, random_trial
+from prunec.verify.exactness import check_exactness, exactness_record, prove, prove_groups, random_trial
 from tests.graph.builder import Builder
 from tests.graph.checks import prepare
 
@@ -51,6 +52,17 @@ def test_groups_checked_counts_the_groups_that_are_cut() -> None:
     model, analysis = chain()
     record = check_exactness(model, analysis, half(analysis, ["g1", "g3"]), seed=0)
     assert record.groups_checked == 2 and record.passed and 0 <= record.class_a_max_rel <= 1e-5
+
+
+def test_the_record_states_the_error_that_decided() -> None:
+    model, analysis = chain()
+    alive = half(analysis, ["g1"])
+    both = [Outcome("plan", 0, 4e-5, 2e-13), Outcome("random", 1, 3e-6, 1e-13)]
+    record = exactness_record(both, analysis, alive)
+    assert (record.class_a_max_rel, record.decided_in, record.tolerance) == (2e-13, "float64", 1e-12)
+    assert record.float32_max_rel == 4e-5
+    record = exactness_record(both[1:], analysis, alive)
+    assert (record.class_a_max_rel, record.decided_in, record.tolerance) == (3e-6, "float32", 1e-5)
 
 
 def spoil(model: ir.Model, node: str) -> None:

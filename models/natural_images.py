@@ -1,4 +1,4 @@
-"""Photographs as 224×224 crops: for calibration from GCompris and scikit-image, for tests from scikit-image and foolbox.
+"""Photographs as 224×224 crops: to calibrate from GCompris and scikit-image, to test from scikit-image and foolbox.
 
 Calibration and test crops never come from the same photograph: the split is by file, below.
 """

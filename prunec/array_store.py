@@ -55,8 +55,8 @@ class ArrayStore(Generic[Key]):
         if path is not None:
             path.unlink()
 
-    def keys(self) -> Iterator[Key]:
-        """Of everything that is held."""
+    def __iter__(self) -> Iterator[Key]:
+        """The keys of everything that is held."""
         return chain(self._arrays, self._files)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class SequentialRunner:
         self.store: Store = ArrayStore(ram_bytes, folder)
         try:
             self.fit, self.held_out = self._take_inputs(calibration)
-            fed = frozenset(name for _, name, _ in self.store.keys())
+            fed = frozenset(name for _, name, _ in self.store)
             names = [stop.node for stop in stops]
             self._sides = (
                 _Side("dense", dense, names, [stop.dense for stop in stops], fed, includes_layer=True),
@@ -146,7 +146,7 @@ class _Side:
             self.last_read[value.name or ""] = 2 * len(self.segments)
 
     def run(self, k: int, store: Store, batches: range, threads: int) -> None:
-        for side, name in sorted({key[:2] for key in store.keys()}):
+        for side, name in sorted({key[:2] for key in store}):
             if side == self.side and self.last_read.get(name, -1) < 2 * k:
                 self._drop(store, name, range(batches.stop))
         nodes = self.segments[k]

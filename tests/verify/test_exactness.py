@@ -55,7 +55,7 @@ def test_groups_checked_counts_the_groups_that_are_cut() -> None:
 
 
 def test_the_record_states_the_error_that_decided() -> None:
-    model, analysis = chain()
+    _, analysis = chain()
     alive = half(analysis, ["g1"])
     both = [Outcome("plan", 0, 4e-5, 2e-13), Outcome("random", 1, 3e-6, 1e-13)]
     record = exactness_record(both, analysis, alive)

@@ -17,7 +17,6 @@ from prunec.models.dense import cached_dense_answer
 from prunec.models.fetch import Progress, fetch
 from prunec.models.natural_images import (
     SIZE,
-    Picture,
     calibration_pictures,
     crops,
     labelled_pictures,
@@ -25,6 +24,7 @@ from prunec.models.natural_images import (
 )
 from prunec.models.onnx_builder import GraphBuilder, save_model
 from prunec.models.packages import EFFICIENTNET_LITE0
+from prunec.models.photographs import Picture
 from prunec.models.runner import Batch, Runner, only_output
 from prunec.models.torch_weights import load_torch_weights
 

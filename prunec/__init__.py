@@ -19,6 +19,7 @@ if not os.path.isdir(os.path.join(__path__[0], "passes")):
 if TYPE_CHECKING:
     from prunec.api import bench, compile, explain, inspect, plan, recipes, targets, verify, zoo
     from prunec.diagnostics import GateError, PrunecError
+    from prunec.torch import prune
 
 __all__ = [
     "GateError",
@@ -29,6 +30,7 @@ __all__ = [
     "explain",
     "inspect",
     "plan",
+    "prune",
     "recipes",
     "targets",
     "verify",
@@ -41,8 +43,10 @@ _ERRORS = frozenset({"GateError", "PrunecError"})
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CALLABLE_PACKAGES:
+    if name in _CALLABLE_PACKAGES or name == "torch":
         return importlib.import_module(f"prunec.{name}")
+    if name == "prune":
+        return importlib.import_module("prunec.torch").prune
     if name in _FUNCTIONS:
         return getattr(importlib.import_module("prunec.api"), name)
     if name in _ERRORS:

@@ -21,7 +21,7 @@ from prunec.passes.canonicalise.opset import RaiseOpset
 from prunec.passes.canonicalise.remove_noops import RemoveNoops
 
 
-def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
+def canonicalise(model: ir.Model, *, gemm: bool = False, fold: bool = True) -> ir.Model:
     """A new model, equal in value to `model`, in the form every other part expects.
 
     Afterwards: unique non-empty names for all nodes and values; no functions; no Constant or Identity nodes, but where
@@ -29,16 +29,18 @@ def canonicalise(model: ir.Model, *, gemm: bool = False) -> ir.Model:
     with `model` and not copied; constants folded; shapes on every value where they can be inferred, and no run-time
     shape computation that depends on static dimensions.
 
+    Without `fold` batch norms and additions stay nodes of their own: no weight is scaled or summed with another one.
+
     Warnings are in `graph.meta[opset.WARNINGS]`, BN scales in `meta[fold_batchnorm.BN_SCALE]` of weight values; both
     survive `clone()`, not a file.
     """
     result = model.clone()
-    for step in _steps(gemm):
+    for step in _steps(gemm, fold):
         result = step(result).model
     return result
 
 
-def _steps(gemm: bool) -> list[ir.passes.PassBase]:
+def _steps(gemm: bool, fold: bool) -> list[ir.passes.PassBase]:
     return [
         InlinePass(),
         TopologicalSortPass(),
@@ -50,8 +52,7 @@ def _steps(gemm: bool) -> list[ir.passes.PassBase]:
         RemoveUnusedNodesPass(),
         Evaluate(),
         RemoveNoops(),
-        FoldBias(),
-        FoldBatchNorm(),
+        *([FoldBias(), FoldBatchNorm()] if fold else []),
         ChannelShuffle(),
         *([MatMulToGemm()] if gemm else []),
         RemoveUnusedNodesPass(),

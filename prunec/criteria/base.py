@@ -106,7 +106,7 @@ class ScoreContext:
         Raises:
             PrunecError PC210: none were collected.
         """
-        found = self.statistics.get(consumer.node)
+        found = self.statistics.get(f"{consumer.node}#{consumer.axis}", self.statistics.get(consumer.node))
         if found is None:
             hint = "pass --calib, or pick a criterion that needs no data: l1, l2, lamp, fpgm"
             raise PrunecError("PC210", "no statistics were collected for this layer", where=consumer.node, hint=hint)
@@ -119,16 +119,17 @@ class ScoreContext:
         """
         from scipy.linalg import cho_factor, cho_solve
 
-        if consumer.node not in self._inverse:
+        place = (consumer.node, consumer.axis)
+        if place not in self._inverse:
             covariance = self.layer(consumer).covariance
             assert covariance is not None
             self._inverse.clear()
             factor = cho_factor(covariance + np.diag(ridge(covariance)), lower=True)
-            self._inverse[consumer.node] = cho_solve(factor, np.eye(len(covariance)))
-        return self._inverse[consumer.node]
+            self._inverse[place] = cho_solve(factor, np.eye(len(covariance)))
+        return self._inverse[place]
 
     @cached_property
-    def _inverse(self) -> dict[str, np.ndarray]:
+    def _inverse(self) -> dict[tuple[str, int], np.ndarray]:
         return {}
 
     @cached_property

@@ -119,7 +119,9 @@ def _collect(
     nodes = {node.name or "": node for node in model.graph}
     weighted = [c for c in analysis.consumers if c.weight_index is not None]
     seen = {c.node: seen_data(nodes[c.node], c.data_index) for c in weighted}
-    keys = {c.node: (seen[c.node].value.name or "", c.axis) for c in weighted}
+    keys: dict[str, tuple[str, int]] = {}
+    for c in weighted:  # an Einsum may sum over several axes: those behind the first have names of their own
+        keys[c.node if c.node not in keys else f"{c.node}#{c.axis}"] = (seen[c.node].value.name or "", c.axis)
     values = {data.value.name or "": data for data in seen.values()}
     sums: dict[tuple[str, int], _Sums] = {}
     chunks = list(_chunks({name: values[name].value for name, _ in keys.values()}, limits.bytes_per_run))

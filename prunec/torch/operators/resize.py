@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch.nn import functional
 
 from prunec.graph.rules.base import attribute, given
 from prunec.torch.operators.common import Buffer, Ints, ints
@@ -50,6 +51,11 @@ def resize(
         index, weight = _taps(where, length, mode, nearest_mode, cubic_coeff_a, bool(exclude_outside))
         x = _combine(x, axis, index, weight)
     return x
+
+
+def grid_sample(x: Any, grid: Any, *, mode: str = "linear", padding_mode: str = "zeros", align_corners: int = 0) -> Any:
+    how = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    return functional.grid_sample(x, grid, how, padding_mode, bool(align_corners))
 
 
 def upsample(x: Any, scales: Buffer, *, mode: str = "nearest") -> Any:
@@ -129,5 +135,5 @@ def _refusal(node: ir.Node) -> str | None:
     return None
 
 
-OPERATORS = {"Resize": resize, "Upsample": upsample}
+OPERATORS = {"GridSample": grid_sample, "Resize": resize, "Upsample": upsample}
 REFUSALS = {"Resize": _refusal}

@@ -53,6 +53,8 @@ def compensate(
     """
     options = options or Options()
     model = cut.clone()
+    if solver is not None:
+        solver.start(cut)
     with blas_threads(options.threads):
         kept = Kept(analysis, alive)
         records, errors = _refit_all(dense, cut, model, kept, calibration, options, progress, solver)

@@ -76,6 +76,10 @@ class Compensated:
 class LayerSolver(Protocol):
     """Takes some layers over from the least squares, because their weights have to meet more than an output."""
 
+    def start(self, cut: ir.Model) -> None:
+        """Called once, before anything else."""
+        ...
+
     @property
     def baseline(self) -> ir.Model:
         """The cut model with the least that has to be done to those layers: what the result is compared with."""

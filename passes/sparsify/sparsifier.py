@@ -56,11 +56,15 @@ class LayerResult:
 class Sparsifier:
     """A `LayerSolver` for `prunec.passes.compensate`. `layers`: by node name. `results` fill up as layers are done."""
 
-    def __init__(self, cut: ir.Model, layers: Mapping[str, LayerPattern], effort: Effort) -> None:
+    baseline: ir.Model
+
+    def __init__(self, layers: Mapping[str, LayerPattern], effort: Effort) -> None:
         self.layers, self.effort = dict(layers), effort
-        self.baseline = cut.clone()
-        self._plain = {layer.name: layer for layer in find_layers(self.baseline)[0] if layer.name in layers}
         self.results: dict[str, LayerResult] = {}
+
+    def start(self, cut: ir.Model) -> None:
+        self.baseline = cut.clone()
+        self._plain = {layer.name: layer for layer in find_layers(self.baseline)[0] if layer.name in self.layers}
 
     def takes(self, layer: str) -> bool:
         return layer in self.layers

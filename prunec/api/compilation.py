@@ -55,6 +55,7 @@ def compile(
     exclude: Sequence[str] = (),
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
+    solver: str | None = None,
     plan: PathLike | None = None,
     compensate: bool = True,
     measure: bool = True,
@@ -82,7 +83,7 @@ def compile(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, input_shapes=input_shapes,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver, input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)

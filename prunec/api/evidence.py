@@ -63,6 +63,10 @@ def layer_table(dense: ir.Model, pruned: ir.Model) -> list[dict[str, Any]]:
 def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
     """The command that makes the package again, with file names as they were given."""
     words = ["prunec", "compile", source, "--target", plan.target, f"--{plan.budget.kind}", f"{plan.budget.value:g}"]
+    if plan.layers:
+        level = max(layer.level for layer in plan.layers)
+        words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
+        words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
     for name, value in extra.items():
         if value is True:
             words.append(f"--{name}")

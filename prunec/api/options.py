@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from prunec.api.opening import InputShapes
 from prunec.api.target_list import check_target
+from prunec.catalog import unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
+from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
+from prunec.plan.plan import Solver
 from prunec.plan.structures import parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
-PATTERNS = ("auto", "channel")
+CHANNELS = ("auto", "channel")
+"""Patterns that remove whole channels."""
 _BUDGET_HINT = (
     "say how much with one of --sparsity 0.5 (half of the prunable weights go), "
     "--flops 0.5 or --params 0.5 (at most half remain)"
@@ -41,22 +46,22 @@ class PlanOptions:
     exclude: Sequence[str] = ()
     round_to: int | None = None
     structures: str | Sequence[str] | None = None
+    solver: str | None = None
     input_shapes: InputShapes | None = field(default=None)
 
     def check(self) -> None:
         """Refuse what is wrong whatever the model is.
 
         Raises:
-            PrunecError PC401: no such target; PC215: no such pattern; PC208: a number is out of range.
+            PrunecError PC401: no such target; PC215: no such pattern; PC203: no such solver; PC208: a number is out of
+            range.
         """
         check_target(self.target)
-        if self.pattern not in PATTERNS:
-            raise PrunecError(
-                "PC215",
-                f"there is no pattern {self.pattern!r} in this version",
-                where="--pattern",
-                hint=f"there is {' and '.join(PATTERNS)}; auto takes what is fastest on the target",
-            )
+        is_sparse = self.sparse_pattern() is not None
+        if self.solver is not None and self.solver not in get_args(Solver):
+            raise unknown_name("PC203", "solver", self.solver, get_args(Solver))
+        if self.solver is not None and not is_sparse:
+            raise PrunecError("PC208", "--solver is for sparsity patterns", where="--solver", hint="add --pattern 2:4")
         if self.scope not in (None, "layer", "global"):
             raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint="layer or global")
         for name, value in (("samples", self.samples), ("threads", self.threads)):
@@ -64,6 +69,10 @@ class PlanOptions:
                 raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
+
+    def sparse_pattern(self) -> Pattern | None:
+        """The pattern of zeros that was asked for; None where whole channels go. PrunecError PC215."""
+        return None if self.pattern in CHANNELS else parse(self.pattern)
 
     def chosen_recipe(self) -> Recipe:
         """The recipe with the options that were given on top. Raises PrunecError PC203, PC214 and PC216."""
@@ -73,29 +82,38 @@ class PlanOptions:
         return recipe.model_copy(update={key: value for key, value in own.items() if value is not None})
 
     def budget(self, *, max_drop: float | None = None) -> Budget | None:
-        """The budget, checked, or None.
+        """The budget, checked, or None. Beside a pattern of zeros, --sparsity is the pattern's level.
 
         Raises:
-            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range.
+            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range; PC224: no level for the pattern.
         """
+        pattern = self.sparse_pattern()
+        level = None if pattern is None else pattern.level(self.sparsity)
+        goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
-            ("sparsity", self.sparsity), ("flops", self.flops), ("params", self.params),
+            ("sparsity", goes), ("flops", self.flops), ("params", self.params),
         )  # fmt: skip
         given = [(kind, value) for kind, value in budgets if value is not None]
         if len(given) > 1:
             names = " and ".join(f"--{kind}" for kind, _ in given)
             raise PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")
-        if not given and max_drop is not None:
+        if not given and level is None and max_drop is not None:
             message = "--max-drop cannot be the only budget in this version; it is a gate beside another one"
             raise PrunecError("PC220", message, where="--max-drop", hint=_BUDGET_HINT)
-        return Budget.of(*given[0]) if given else None
+        if given:
+            return Budget.of(*given[0])
+        if level is not None and self.structures is not None:
+            message = "beside a pattern, nothing says how much of the structures goes"
+            raise PrunecError("PC220", message, where="--structures", hint="add --flops 0.7 or --params 0.7")
+        return None if level is None else Budget.of("sparsity", level)
 
     def check_replay(self) -> None:
         """Refuse options that a plan file has decided already. PrunecError PC221."""
         decided = {
             "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
-            "round-to": self.round_to, "structures": self.structures,
+            "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
+            "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]
         if given:

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
+from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
 from prunec.api.progress import Progress, counted, silent
 from prunec.api.staged_planning import make_staged
-from prunec.api.stages import checked
+from prunec.api.stages import checked, stages_of
 from prunec.criteria import ScoreContext, create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
@@ -59,6 +60,7 @@ def plan(
     exclude: Sequence[str] = (),
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
+    solver: str | None = None,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Planned:
@@ -72,7 +74,7 @@ def plan(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, input_shapes=input_shapes,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver, input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     budget = options.required_budget()
@@ -106,6 +108,24 @@ def default_samples(model: ir.Model) -> int:
 
 
 def make(
+    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
+    pattern = options.sparse_pattern()
+    if pattern is None:
+        return make_channels(opened, calibration, options, budget, progress)
+    warnings: tuple[Diagnostic, ...] = (NOT_FASTER,) if options.target == "onnx" else ()
+    if budget.kind == "sparsity":
+        plan, cut = whole_plan(opened, options, budget), opened.canonical
+    else:
+        own = channel_options(options, pattern)
+        plan, notes = make_channels(opened, calibration, own, budget, progress)
+        cut = stages_of(opened, plan)[-1].after
+        warnings = (*warnings, *notes)
+    return with_layers(plan, cut, options, pattern), warnings
+
+
+def make_channels(
     opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""

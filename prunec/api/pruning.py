@@ -10,6 +10,7 @@ from prunec.api.dump import Dump
 from prunec.api.evidence import compensation_records
 from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
+from prunec.api.patterning import patterns_record, sparsifier
 from prunec.api.progress import Progress, counted
 from prunec.api.refitting import refit
 from prunec.api.stage_proofs import prove_stages
@@ -23,7 +24,7 @@ from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.checker import Outcome
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
-from prunec.verify.records import CompensationRecord, ExactnessRecord, QualityRecord
+from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord
 from prunec.verify.rewriting import check_rewriting
 from prunec.verify.user_metric import Metric
 
@@ -37,6 +38,7 @@ class Pruned:
     exactness: ExactnessRecord
     compensation: tuple[CompensationRecord, ...] | None
     warnings: tuple[Diagnostic, ...]
+    patterns: PatternsRecord | None = None
 
 
 def prune(
@@ -52,7 +54,8 @@ def prune(
     """Cut what the plan says, prove it, refit the rest.
 
     Raises:
-        GateError PC501, PC506: the cut or a rewrite is wrong; PrunecError PC32x: the data does not serve to refit.
+        GateError PC501, PC506, PC523: the cut, a rewrite or a pattern is wrong; PrunecError PC32x: the data does not
+        serve to refit.
     """
     seed, threads = options.seed, options.threads
     progress("checking the canonical model", 0, 0)
@@ -66,17 +69,24 @@ def prune(
     progress("proving the cut", 0, 0)
     outcomes, exactness = prove_stages(steps, seed=seed, threads=threads, spare=spare)
     method = options.chosen_recipe().compensation if compensates else "none"
-    if method == "none":
+    solver = sparsifier(plan, cut)
+    if method == "none" and solver is None:
         final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
         stages.save("model", final)
         return Pruned(final, tuple(outcomes), exactness, None, ())
     progress("compensating", 0, 0)
+    own = Options(method=method, seed=seed, threads=threads)
     refitted = refit(
-        steps, calibration, Options(method=method, seed=seed, threads=threads), counted(progress, "compensating")
+        steps,
+        calibration,
+        own,
+        counted(progress, "compensating"),
+        solver,
     )
     stages.save("model", refitted.model)
     records = compensation_records(refitted.records)
-    return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings)
+    patterns = patterns_record(plan, refitted.model, solver)
+    return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings, patterns)
 
 
 def judge(

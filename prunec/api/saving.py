@@ -68,6 +68,7 @@ def save(
         quality=quality,
         sparsity=sparsity_record(opened.canonical, pruned.model, plan),
         compensation=pruned.compensation,
+        patterns=pruned.patterns,
     )
     with PackageWriter(job.out, force=job.force) as writer:
         progress("writing the package", 0, 0)

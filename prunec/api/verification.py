@@ -16,6 +16,7 @@ import onnx_ir as ir
 from prunec.api.benchmarking import check_source
 from prunec.api.opening import InputShapes, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
+from prunec.api.patterning import patterns_record
 from prunec.api.planning import open_data
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, judge
@@ -31,7 +32,7 @@ from prunec.plan.plan import Plan
 from prunec.verify.inputs import first_that_runs
 from prunec.verify.metrics import is_inexact
 from prunec.verify.ort_errors import ORT_ERRORS
-from prunec.verify.records import ExactnessRecord, QualityRecord, VerificationRecord
+from prunec.verify.records import ExactnessRecord, PatternsRecord, QualityRecord, VerificationRecord
 from prunec.verify.user_metric import Metric, load_metric
 
 _CHANGED = frozenset({"PC611", "PC612"})
@@ -46,6 +47,7 @@ class Verified(Result):
     proof: tuple[TrialInfo, ...] | None = None
     exactness: ExactnessRecord | None = None
     quality: QualityRecord | None = None
+    patterns: PatternsRecord | None = None
     recorded: VerificationRecord | None = None
     passed: Literal[True] = True
 
@@ -66,7 +68,8 @@ def verify(
 
     Raises:
         PrunecError PC610, PC613: there is no package that this version can read; PC615: another source; PC223: data or
-        a metric without a source. GateError PC611, PC612: a file is missing or changed; PC501, PC502, PC508, PC509.
+        a metric without a source. GateError PC611, PC612: a file is missing or changed; PC501, PC502, PC508, PC509,
+        PC523 (a sparsity pattern).
     """
     if source is None and (calib is not None or metric is not None):
         raise PrunecError("PC223", "quality is judged against the dense model", hint="give it with --source MODEL")
@@ -75,7 +78,10 @@ def verify(
     opened = _load(Path(package))
     progress("running the model", 0, 0)
     _check_runs(opened, seed, threads)
-    found = Verified(package=str(package), files=len(opened.manifest.files), recorded=opened.verification)
+    patterns = patterns_record(Plan.load(opened.path / PLAN), ir.load(opened.model_path))
+    found = Verified(
+        package=str(package), files=len(opened.manifest.files), patterns=patterns, recorded=opened.verification
+    )
     if source is None:
         return found
     check_source(opened, source)

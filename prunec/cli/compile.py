@@ -45,6 +45,7 @@ def compile(
     exclude: o.Exclude = None,
     round_to: o.RoundTo = None,
     structures: o.Structures = None,
+    solver: o.Solver = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Replay a plan, no budget.")] = None,
     no_compensate: Annotated[bool, typer.Option("--no-compensate", help="Cut only, refit nothing.")] = False,
     no_measure: Annotated[bool, typer.Option("--no-measure", help="Time nothing.")] = False,
@@ -70,7 +71,7 @@ def compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
-                exclude=exclude or (), round_to=round_to, structures=structures, plan=plan,
+                exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, plan=plan,
                 compensate=not no_compensate, measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
                 input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
@@ -101,7 +102,7 @@ def show(out: Console, found: Compiled) -> None:
     from prunec.cli.plan import show_plan
     from prunec.cli.run import show_warnings
     from prunec.report import units
-    from prunec.report.console import print_compensation, print_summary
+    from prunec.report.console import print_compensation, print_patterns, print_summary
 
     show_warnings(found.warnings)
     if found.verification is None:
@@ -110,6 +111,7 @@ def show(out: Console, found: Compiled) -> None:
     data = report_data(found, ())
     print_summary(out, data)
     print_compensation(out, data.verification)
+    print_patterns(out, data.verification)
     exactness = found.verification.exactness
     if exactness is not None:
         proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]

@@ -18,7 +18,12 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads for runn
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
 Target = Annotated[str, typer.Option("--target", help="What to compile for; `prunec targets` lists them.")]
-Pattern = Annotated[str, typer.Option("--pattern", help="auto or channel.")]
+Pattern = Annotated[
+    str, typer.Option("--pattern", help="auto, channel, or zeros: 2:4, N:M (keep N of M), block:4x1, unstructured …")
+]
+Solver = Annotated[
+    str | None, typer.Option("--solver", help="Effort for zeros: fast, balanced (default) or best.", metavar="NAME")
+]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
 ]

@@ -36,6 +36,7 @@ def plan(
     exclude: o.Exclude = None,
     round_to: o.RoundTo = None,
     structures: o.Structures = None,
+    solver: o.Solver = None,
     input_shape: o.InputShape = None,
     json: o.Json = False,
 ) -> Answer:
@@ -51,7 +52,7 @@ def plan(
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
             sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
-            include=include or (), exclude=exclude or (), round_to=round_to, structures=structures,
+            include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
@@ -63,11 +64,12 @@ def show_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     from prunec.report import units
-    from prunec.report.console import print_blocks, print_groups
+    from prunec.report.console import print_blocks, print_groups, print_layers
 
     document = plan.model_dump(mode="json")
     print_blocks(out, document)
     print_groups(out, document)
+    print_layers(out, document)
     remains = f"{units.share(plan.realised.params)} of the parameters, {units.share(plan.realised.flops)} of the MACs"
     out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
     for note in plan.notes:

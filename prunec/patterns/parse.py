@@ -43,4 +43,4 @@ def parse(text: str) -> Pattern:
 
 
 def _wrong(text: str, why: str) -> PrunecError:
-    return PrunecError("PC215", f"{text!r}: {why}", where="--pattern", hint=f"there is {HELP}")
+    return PrunecError("PC215", f"{text!r}: {why}", where="--pattern", hint=f"there is auto, channel, {HELP}")

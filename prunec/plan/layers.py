@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field
 
 from prunec.catalog import unknown_name
 from prunec.graph.cost import node_macs
 from prunec.passes.compensate.find import WEIGHTED, find_layers
 from prunec.passes.compensate.layers import ConvLayer, Layer, NormLayer
+from prunec.passes.sparsify import LayerPattern
 from prunec.patterns import Layout, Pattern
+from prunec.plan.plan import LayerPlan
 from prunec.plan.select import matches
 
 DENSE = "dense"
@@ -23,18 +23,6 @@ NORMS = frozenset(
      "SkipSimplifiedLayerNormalization", "GroupNormalization", "InstanceNormalization", "Sqrt"}
 )  # fmt: skip
 """A layer in front of one of these is no head (`Sqrt`: of a norm in its parts)."""
-
-
-class LayerPlan(BaseModel):
-    """One layer: `pattern` is a name that `prunec.patterns.parse` reads, or "dense"; `level` the share that goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    node: str
-    tensor: str
-    pattern: str
-    level: Annotated[float, Field(ge=0, lt=1)]
-    why: str
 
 
 def choose_layers(
@@ -80,6 +68,24 @@ def choose_layers(
         entry = (pattern.name, level, why) if dense is None else (DENSE, 0.0, dense)
         found.append(LayerPlan(node=name, tensor=tensors[name], pattern=entry[0], level=entry[1], why=entry[2]))
     return tuple(found)
+
+
+def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, str]:
+    """Why layers of a plan cannot have the pattern that stands there, by node name."""
+    own = {layer.name: layer for layer in find_layers(model)[0] if isinstance(layer, Layer)}
+    found = {}
+    for name, wanted in layers.items():
+        if name not in own or isinstance(own[name], NormLayer):
+            found[name] = "there is no such layer"
+            continue
+        _, outputs, positions, channels = own[name].matrix().shape
+        fixed = wanted.pattern.fixed_level
+        refusal = wanted.pattern.refusal(outputs, Layout(positions, channels))
+        if refusal is None and fixed is not None and abs(fixed - wanted.level) > 1e-9:
+            refusal = f"{wanted.pattern} removes {fixed:g} of the weights, not {wanted.level:g}"
+        if refusal is not None:
+            found[name] = refusal
+    return found
 
 
 def _tensor(node: ir.Node, layer: Layer | None) -> str:

@@ -32,6 +32,8 @@ from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
 
 Scope = Literal["layer", "global"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Solver = Literal["fast", "balanced", "best"]
+"""How much effort goes into the weights of layers with a pattern (`prunec.passes.solve`)."""
 Why = Literal["ratio", "threshold", "floor", "rounding", "excluded"]
 """ratio, threshold: what the scope asked for, rounded; floor: the least that may stay; rounding: too narrow for the
 channel step; excluded: the user's --include or --exclude keeps it whole."""
@@ -97,8 +99,21 @@ class WidthPlan(_Strict):
     groups: tuple[GroupPlan, ...]
 
 
+class LayerPlan(_Strict):
+    """One layer: `pattern` is a name that `prunec.patterns.parse` reads, or "dense"; `level` the share that goes."""
+
+    node: str
+    tensor: str
+    pattern: str
+    level: Annotated[float, Field(ge=0, lt=1)]
+    why: str
+
+
 class Realised(_Strict):
-    """params, flops: share of the dense model's that remains; sparsity: share of the prunable weights that is gone."""
+    """By the cut of channels alone.
+
+    params, flops: share of the dense model's that remains; sparsity: share of the prunable weights that is gone.
+    """
 
     params: Share
     flops: Share
@@ -110,13 +125,15 @@ class Plan(_Strict):
 
     `structures` names the stages (`plan.structures`): `depth` goes first, then the channels of `groups`, then those of
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
+    `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none).
     """
 
     schema_version: Literal[1] = 1
     source_sha256: str
     fingerprint: str
     target: str
-    pattern: Literal["channel"] = "channel"
+    pattern: str = "channel"
+    solver: Solver | None = None
     criterion: str
     normalise: Normalise
     scope: Scope
@@ -130,6 +147,7 @@ class Plan(_Strict):
     depth: tuple[BlockPlan, ...] = ()
     groups: tuple[GroupPlan, ...]
     head_width: WidthPlan | None = None
+    layers: tuple[LayerPlan, ...] = ()
     realised: Realised
     notes: tuple[str, ...]
 
@@ -145,15 +163,21 @@ class Plan(_Strict):
         _refuse_twice(block.name for block in blocks)
         return blocks
 
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, layers: tuple[LayerPlan, ...]) -> tuple[LayerPlan, ...]:
+        _refuse_twice(layer.node for layer in layers)
+        return layers
+
     def keeps(self) -> dict[str, np.ndarray]:
         """Group id → bool mask of the channels that stay, for `Analysis.alive`."""
         return {group.id: group.keep() for group in self.groups}
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What belongs to structures that the plan does not have is left out."""
+        """What belongs to structures and patterns that the plan does not have is left out."""
         document: dict[str, Any] = handler(self)
-        unused = {name for name in ("depth", "head_width") if not getattr(self, name)}
+        unused = {name for name in ("depth", "head_width", "solver", "layers") if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()
         return {name: value for name, value in document.items() if name not in unused}
 

@@ -54,6 +54,35 @@ def print_blocks(console: Console, plan: Document) -> None:
         console.print(table)
 
 
+def print_layers(console: Console, plan: Document) -> None:
+    """Which layers get a sparsity pattern, and why the others do not. Prints nothing if none does."""
+    layers = plan.get("layers", ())
+    if not layers:
+        return
+    table = Table("layer", "pattern", "zeros", "why", title="layers", title_justify="left")
+    for layer in layers:
+        zeros = units.share(layer["level"]) if layer["level"] else "–"
+        table.add_row(Text(layer["node"]), Text(layer["pattern"]), zeros, Text(layer["why"]))
+    console.print(table)
+
+
+def print_patterns(console: Console, verification: Document) -> None:
+    """What was counted in the weights that have a sparsity pattern. Prints nothing if there is none."""
+    patterns = verification.get("patterns")
+    if not patterns:
+        return
+    layers = patterns["layers"]
+    units_ = sum(layer["units"] for layer in layers)
+    valid = sum(layer["valid"] for layer in layers)
+    names = ", ".join(dict.fromkeys(layer["pattern"] for layer in layers))
+    console.print(
+        Text(
+            f"{len(layers)} layers are {names}: {valid} of {units_} units valid, "
+            f"{units.share(patterns['zeros'])} of all weights are zero."
+        )
+    )
+
+
 def print_compensation(console: Console, verification: Document) -> None:
     """How each layer made up for its lost inputs. Prints nothing if there was no compensation."""
     layers = verification.get("compensation") or ()

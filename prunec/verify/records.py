@@ -92,6 +92,39 @@ class CompensationRecord(Record):
     error_after: float
 
 
+class PatternRecord(Record):
+    """One layer with a sparsity pattern: what was counted in its weight, and how it was solved.
+
+    `units` are N:M groups, blocks, kernels or single weights, `valid` those that obey; `zeros` a share of the weights.
+    Errors are relative squares: `error_fit` and `error_held_out` of the layer's own outputs, `error_plain` (mask only)
+    and `error` behind its activation on held-out data.
+    """
+
+    layer: str
+    tensor: str
+    pattern: str
+    level: float
+    units: int
+    valid: int
+    zeros: float
+    passed: bool
+    method: str | None = None
+    damping: float | None = None
+    error_fit: float | None = None
+    error_held_out: float | None = None
+    error_plain: float | None = None
+    error: float | None = None
+    notes: tuple[str, ...] | None = None
+
+
+class PatternsRecord(Record):
+    """All layers with a pattern; `zeros`: share of all floating-point values in the model's constants."""
+
+    layers: tuple[PatternRecord, ...]
+    zeros: float
+    passed: bool
+
+
 class VerificationRecord(Record):
     """The whole of `verification.json`."""
 
@@ -100,11 +133,12 @@ class VerificationRecord(Record):
     quality: QualityRecord | None = None
     sparsity: SparsityRecord | None = None
     compensation: tuple[CompensationRecord, ...] | None = None
+    patterns: PatternsRecord | None = None
 
     @property
     def passed(self) -> bool:
         """True if something was checked and nothing said no."""
-        verdicts = [record.passed for record in (self.exactness, self.lowering) if record is not None]
+        verdicts = [record.passed for record in (self.exactness, self.lowering, self.patterns) if record is not None]
         return bool(verdicts) and all(verdicts)
 
     @classmethod

@@ -53,7 +53,7 @@ def test_gates_that_cannot_be_judged(
     [
         (PlanOptions(target="cpu"), "PC402"),
         (PlanOptions(target="toaster"), "PC401"),
-        (PlanOptions(pattern="block:4x1"), "PC215"),
+        (PlanOptions(pattern="block:4"), "PC215"),
         (PlanOptions(scope="model"), "PC208"),
         (PlanOptions(samples=0), "PC208"),
         (PlanOptions(threads=0), "PC208"),

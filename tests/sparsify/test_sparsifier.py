@@ -77,7 +77,7 @@ def sparsified(
     plans = choose_layers(cut, pattern, level, include=["*"])
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
     assert layers
-    solver = Sparsifier(cut, layers, "balanced")
+    solver = Sparsifier(layers, "balanced")
     data = Data(input_shape(model), fit=40, held=10)
     return compensate(model, cut, analysis, alive, data, options, None, solver), solver
 
@@ -186,6 +186,6 @@ def test_activations_that_are_not_finite_are_refused() -> None:
     data = Data(input_shape(model))
     data.batches[3][0, 0, 0, 0] = np.nan
     plans = choose_layers(model, parse("2:4"), 0.5, include=["*"])
-    solver = Sparsifier(model, {p.node: LayerPattern(parse("2:4"), 0.5) for p in plans}, "fast")
+    solver = Sparsifier({p.node: LayerPattern(parse("2:4"), 0.5) for p in plans}, "fast")
     with pytest.raises(PrunecError, match="PC330"):
         compensate(model, model, analysis, analysis.alive({}), data, None, None, solver)

@@ -1,0 +1,152 @@
+"""Sparsity patterns in a compile: plan them, carry them out, prove them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.api.opening import Opened
+from prunec.api.options import PlanOptions
+from prunec.diagnostics import Diagnostic, GateError, PrunecError
+from prunec.graph.cost import FLOAT_TYPES
+from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
+from prunec.patterns import Pattern, parse
+from prunec.plan.budget import Budget
+from prunec.plan.cost_model import CostModel
+from prunec.plan.fingerprint import fingerprint
+from prunec.plan.layers import DENSE, choose_layers, refusals
+from prunec.plan.plan import Plan
+from prunec.plan.rounding import step_for
+from prunec.plan.shares import realised
+from prunec.verify.records import PatternRecord, PatternsRecord
+
+NOT_FASTER = Diagnostic(
+    "PC226",
+    "zeros in the weights make no model faster in ONNX Runtime: it has no sparse kernels",
+    hint="the package is for targets that have some; --pattern channel makes it faster in ONNX Runtime itself",
+)
+
+
+def channel_options(options: PlanOptions, pattern: Pattern) -> PlanOptions:
+    """What the channel planner is asked for beside a pattern: widths that the pattern fits."""
+    step = math.lcm(step_for(options.target, options.round_to), pattern.width, pattern.quantum)
+    return replace(options, pattern="channel", sparsity=None, round_to=step)
+
+
+def whole_plan(opened: Opened, options: PlanOptions, budget: Budget) -> Plan:
+    """A plan that cuts no channels."""
+    model, analysis = opened.canonical, opened.analysis
+    alive = np.ones(analysis.channel_count, bool)
+    recipe = options.chosen_recipe()
+    return Plan(
+        source_sha256=opened.source.sha256,
+        fingerprint=fingerprint(model, analysis),
+        target=options.target,
+        criterion=recipe.criterion,
+        normalise=recipe.normalise,
+        scope=recipe.scope,
+        seed=options.seed,
+        budget=budget,
+        rounding=1,
+        floor=0.0,
+        include=tuple(options.include),
+        exclude=tuple(options.exclude),
+        groups=(),
+        realised=realised(CostModel(model, analysis), analysis, alive),
+        notes=(),
+    )
+
+
+def with_layers(plan: Plan, cut: ir.Model, options: PlanOptions, pattern: Pattern) -> Plan:
+    """`plan` and a pattern on every layer of the `cut` model that can have it.
+
+    Raises:
+        PrunecError PC206: a name matches no layer; PC225: no layer can have it.
+    """
+    level = pattern.level(options.sparsity)
+    layers = choose_layers(cut, pattern, level, options.include, options.exclude)
+    if all(layer.pattern == DENSE for layer in layers):
+        why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or "it has no layer with constant weights"
+        raise PrunecError("PC225", f"no layer can be {pattern}: {why}", where="--pattern", hint="try unstructured")
+    solver = options.solver or "balanced"
+    return plan.model_copy(update={"pattern": pattern.name, "solver": solver, "layers": layers})
+
+
+def sparsifier(plan: Plan, cut: ir.Model) -> Sparsifier | None:
+    """What refits the plan's sparse layers in `cut`, None where there are none.
+
+    Raises:
+        PrunecError PC204: the plan was edited into something that the model or its layers cannot be.
+    """
+    layers = planned_layers(plan)
+    if not layers:
+        return None
+    wrong = refusals(cut, layers)
+    if wrong:
+        node, why = next(iter(wrong.items()))
+        raise PrunecError("PC204", why, where=node, hint="undo the edit, or write the plan again with prunec plan")
+    return Sparsifier(layers, plan.solver or "balanced")
+
+
+def planned_layers(plan: Plan) -> dict[str, LayerPattern]:
+    """Node → pattern and level, of those that do not stay dense."""
+    return {
+        layer.node: LayerPattern(parse(layer.pattern), layer.level) for layer in plan.layers if layer.pattern != DENSE
+    }
+
+
+def patterns_record(plan: Plan, model: ir.Model, done: Sparsifier | None = None) -> PatternsRecord | None:
+    """Proof from the model's own bytes, beside what the solver said; None where no pattern was planned.
+
+    Raises:
+        GateError PC523: a weight does not have its pattern.
+    """
+    layers = planned_layers(plan)
+    if not layers:
+        return None
+    proofs = prove_patterns(model, layers)
+    tensors = {layer.node: layer.tensor for layer in plan.layers}
+    records = []
+    for node, proof in proofs.items():
+        if not proof.passed:
+            message = f"{proof.valid} of {proof.units} units are {proof.pattern}, {proof.zeros:.1%} zeros"
+            raise GateError("PC523", f"a weight does not have its pattern: {message}", where=node)
+        result = None if done is None else done.results.get(node)
+        records.append(
+            PatternRecord(
+                layer=node,
+                tensor=tensors[node],
+                pattern=proof.pattern,
+                level=proof.level,
+                units=proof.units,
+                valid=proof.valid,
+                zeros=round(proof.zeros, 9),
+                passed=proof.passed,
+                method=None if result is None else result.method,
+                damping=None if result is None else result.damping,
+                error_fit=None if result is None else _finite(result.error_fit),
+                error_held_out=None if result is None else _finite(result.error_held_out),
+                error_plain=None if result is None else _finite(result.error_plain),
+                error=None if result is None else _finite(result.error),
+                notes=None if result is None or not result.notes else result.notes,
+            )
+        )
+    return PatternsRecord(layers=tuple(records), zeros=round(_zero_share(model), 9), passed=True)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _zero_share(model: ir.Model) -> float:
+    """Of all floating-point values in the model's constants."""
+    zeros = total = 0
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.dtype in FLOAT_TYPES:
+            array = value.const_value.numpy()
+            zeros += array.size - int(np.count_nonzero(array))
+            total += array.size
+    return zeros / total if total else 0.0

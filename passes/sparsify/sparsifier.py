@@ -8,7 +8,7 @@ the solution are then run on held-out data and judged behind the activation; the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from prunec.passes.sparsify.problems import problems
 from prunec.patterns import Layout, Pattern, masked
 
 Double = np.ndarray
+Solve = Callable[[LayerProblem, Pattern, float, Effort], Solution]
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Sparsifier:
 
     baseline: ir.Model
 
-    def __init__(self, layers: Mapping[str, LayerPattern], effort: Effort) -> None:
-        self.layers, self.effort = dict(layers), effort
+    def __init__(self, layers: Mapping[str, LayerPattern], effort: Effort, solve: Solve = solve) -> None:
+        """`solve`: what to put in the place of `passes.solve.solve`, as comparisons with other methods do."""
+        self.layers, self.effort, self._solve = dict(layers), effort, solve
         self.results: dict[str, LayerResult] = {}
 
     def start(self, cut: ir.Model) -> None:
@@ -78,7 +80,7 @@ class Sparsifier:
         own, notes = problems(fit)
         # with other layers left as they are, this one is only masked too
         effort: Effort = "mask" if options.method == "none" else self.effort
-        solved = [solve(problem, wanted.pattern, wanted.level, effort) for problem in own]
+        solved = [self._solve(problem, wanted.pattern, wanted.level, effort) for problem in own]
         plain = Candidate("mask", _joined([s.plain for s in solved], fit), fit.bias)
         best, error = plain, judge.errors([plain])[0]
         if error == math.inf:

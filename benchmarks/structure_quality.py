@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import sys
 import tempfile
 import time
@@ -202,12 +203,12 @@ def main() -> int:
     for name in arguments.models:
         subject = Subject(name, arguments)
         table: list[Row] = []
-        for structure in arguments.structures:
-            for ratio in arguments.ratios:
-                table.append(row(subject, structure, ratio))
-                print(list(lines(table))[-1], flush=True)
-                if arguments.markdown:
-                    arguments.markdown.write_text("\n".join(lines(table)) + "\n", encoding="utf-8")
+        for ratio, structure in itertools.product(arguments.ratios, arguments.structures):
+            table.append(row(subject, structure, ratio))
+            print(list(lines(table))[-1], flush=True)
+            if arguments.markdown:
+                ordered = sorted(table, key=lambda found: (arguments.structures.index(found.structure), found.removed))
+                arguments.markdown.write_text("\n".join(lines(ordered)) + "\n", encoding="utf-8")
     return 0
 
 

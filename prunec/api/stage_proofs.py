@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from prunec.api.stages import Stage
 from prunec.verify.block_exactness import prove_blocks
-from prunec.verify.checker import FLOAT32_TOLERANCE, Outcome
-from prunec.verify.exactness import exactness_record, prove, prove_groups
+from prunec.verify.checker import Outcome
+from prunec.verify.culprit import cut_groups
+from prunec.verify.exactness import prove, prove_groups, record_of
 from prunec.verify.inputs import Feeds
-from prunec.verify.records import ExactnessRecord
+from prunec.verify.records import ExactnessRecord, GroupError
 
 
 def prove_stages(
@@ -22,46 +23,17 @@ def prove_stages(
         GateError PC501: the numbers differ. PrunecError PC504, PC505: a model does not run on random inputs.
     """
     outcomes: list[Outcome] = []
-    records: list[ExactnessRecord] = []
+    groups: tuple[GroupError, ...] | None = None
     for stage in stages:
+        about = (stage.before, stage.analysis, stage.alive)
         if stage.name == "depth":
             found = prove_blocks(stage.before, stage.blocks, seed=seed, threads=threads, spare=spare)
-            records.append(_record(found, len(stage.blocks)))
         else:
-            about = (stage.before, stage.analysis, stage.alive)
             found = prove(*about, cut_model=stage.after, seed=seed, threads=threads, spare=spare)
             groups = prove_groups(*about, seed=seed, threads=threads, spare=spare)
-            records.append(exactness_record(found, stage.analysis, stage.alive, groups))
         prefix = f"{stage.name}: " if len(stages) > 1 else ""
         outcomes += [replace(outcome, trial=f"{prefix}{outcome.trial}") for outcome in found]
-    return outcomes, records[0] if len(records) == 1 else _merged(records)
-
-
-def _record(outcomes: Sequence[Outcome], blocks: int) -> ExactnessRecord:
-    doubles = [outcome.float64 for outcome in outcomes if outcome.float64 is not None]
-    return ExactnessRecord(
-        class_a_max_rel=max(outcome.float32 for outcome in outcomes),
-        groups_checked=0,
-        passed=True,
-        tolerance=FLOAT32_TOLERANCE,
-        float64_max_rel=max(doubles) if len(doubles) == len(outcomes) else None,
-        float64_skipped=next((o.float64_skipped for o in outcomes if o.float64_skipped is not None), None),
-        seeds=tuple(outcome.seed for outcome in outcomes),
-        blocks_checked=blocks,
-    )
-
-
-def _merged(records: Sequence[ExactnessRecord]) -> ExactnessRecord:
-    """The worst of all stages. Groups are not listed: the ids of one stage mean nothing in another."""
-    doubles = [record.float64_max_rel for record in records if record.float64_max_rel is not None]
-    return ExactnessRecord(
-        class_a_max_rel=max(record.class_a_max_rel for record in records),
-        groups_checked=sum(record.groups_checked for record in records),
-        passed=True,
-        tolerance=FLOAT32_TOLERANCE,
-        float64_max_rel=max(doubles) if len(doubles) == len(records) else None,
-        float64_skipped=next((r.float64_skipped for r in records if r.float64_skipped is not None), None),
-        seeds=tuple(dict.fromkeys(seed for record in records for seed in record.seeds or ())),
-        compared=next((r.compared for r in records if r.compared is not None), None),
-        blocks_checked=next((r.blocks_checked for r in records if r.blocks_checked is not None), None),
-    )
+    checked = sum(len(cut_groups(stage.analysis, stage.alive)) for stage in stages)
+    blocks = sum(len(stage.blocks) for stage in stages)
+    listed = groups if len(stages) == 1 else None  # the ids of one stage mean nothing in another
+    return outcomes, record_of(outcomes, checked, listed, blocks or None)

@@ -63,12 +63,22 @@ def exactness_record(
     groups: tuple[GroupError, ...] | None = None,
 ) -> ExactnessRecord:
     """The record of a proof that passed."""
+    return record_of(outcomes, len(cut_groups(analysis, alive)), groups)
+
+
+def record_of(
+    outcomes: Sequence[Outcome],
+    groups_checked: int,
+    groups: tuple[GroupError, ...] | None = None,
+    blocks_checked: int | None = None,
+) -> ExactnessRecord:
+    """The record of proofs that passed, of one cut or of several in a row."""
     in_float64 = [outcome.float64 for outcome in outcomes if outcome.float64 is not None]
     in_float32 = max(outcome.float32 for outcome in outcomes)
     by_float32 = in_float32 <= FLOAT32_TOLERANCE
     return ExactnessRecord(
         class_a_max_rel=in_float32 if by_float32 else max(in_float64),
-        groups_checked=len(cut_groups(analysis, alive)),
+        groups_checked=groups_checked,
         passed=True,
         tolerance=FLOAT32_TOLERANCE if by_float32 else FLOAT64_TOLERANCE,
         decided_in="float32" if by_float32 else "float64",
@@ -78,6 +88,7 @@ def exactness_record(
         seeds=tuple(outcome.seed for outcome in outcomes),
         compared=next((o.compared for o in outcomes if o.compared != "outputs"), None),
         groups=groups or None,
+        blocks_checked=blocks_checked,
     )
 
 

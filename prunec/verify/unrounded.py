@@ -26,7 +26,6 @@ from prunec.graph.shapes import constant, dims, is_constant, length
 from prunec.graph.weights import quantised_axis
 
 _INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32})
-_SMALL = _INTEGERS - {ir.DataType.INT32}
 _FLOAT = ir.DataType.FLOAT
 
 
@@ -58,7 +57,8 @@ class _Writer:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.real: set[ir.Value] = set()
+        self.real: dict[ir.Value, ir.DataType | None] = {}
+        """Values that are real now, and the type they had."""
         self.count = 0
         self.node: ir.Node | None = None
 
@@ -68,26 +68,28 @@ class _Writer:
         self.node = node
         made = row(self, node)
         for old, new in zip(node.outputs, made, strict=False):
-            name, shape = old.name, old.shape
+            name, shape, kind = old.name, old.shape, old.dtype
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             old.name = f"{name}.rounded"
             new.name, new.shape, new.type = name, shape, ir.TensorType(_FLOAT)
-            self.real.add(new)
+            self.real[new] = kind
         self.graph.remove(node, safe=True)
 
     def follow(self, node: ir.Node) -> None:
-        """An operator that moves integers about moves real numbers now; its constants become real with them."""
-        kinds = {value.type for value in node.inputs if value in self.real}
+        """An operator on integers works on real numbers now, and constants of their type become real with them."""
+        kinds = {self.real[value] for value in node.inputs if value is not None and value in self.real}
         if not kinds:
             return
         self.node = node
         for index, value in enumerate(node.inputs):
-            if value is not None and is_constant(value) and value.dtype in _SMALL:
+            if value is not None and is_constant(value) and value.dtype in kinds:
                 node.replace_input_with(index, self.add("Cast", value, to=int(_FLOAT)))
+        if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) in _INTEGERS:
+            node.attributes["to"] = ir.AttrInt64("to", int(_FLOAT))
         for output in node.outputs:
             if output.dtype in _INTEGERS:
+                self.real[output] = output.dtype
                 output.type = ir.TensorType(_FLOAT)
-                self.real.add(output)
 
     def add(
         self,

@@ -171,6 +171,15 @@ def on_the_fly(b: Builder) -> None:
     b.output(b.linear(x, 4))
 
 
+def integer_arithmetic(b: Builder) -> None:
+    """A bias added and a positive part taken in int32, before anything is scaled."""
+    x = b.op("QuantizeLinear", [b.relu(b.linear(b.input("x", [2, 5, 12]), C)), number(b, SCALE), zero(b)])
+    y = b.op("MatMulInteger", [x, int8(b, C, 10), zero(b), b.const(np.int8(0))])
+    y = b.op("Add", [y, b.const(b.rng.integers(-500, 500, 10).astype(np.int32))])
+    y = b.op("Cast", [b.op("Max", [y, b.const(np.int32(0))])], to=TensorProto.FLOAT)
+    b.output(b.linear(b.op("Mul", [y, number(b, 0.001)]), 4))
+
+
 def on_the_fly_conv(b: Builder) -> None:
     x = b.relu(b.conv(b.input("x", IMAGE), C))
     data, scale, zero_point = b.op("DynamicQuantizeLinear", [x], outputs=3)
@@ -199,6 +208,7 @@ QUANTISED: dict[str, Micro] = {
     "qlinear_depthwise": Micro(qlinear_depthwise, [16]),
     "qlinear_matmul": Micro(qlinear_matmul, [16, 10]),
     "on_the_fly": Micro(on_the_fly, [16, 10]),
+    "integer_arithmetic": Micro(integer_arithmetic, [16, 10]),
     "on_the_fly_conv": Micro(on_the_fly_conv, [16, 10]),
     "quantised_attention": Micro(quantised_attention, [16, 4]),
 }

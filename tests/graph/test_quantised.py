@@ -53,7 +53,8 @@ def test_without_rounding_is_the_same_model_but_for_the_rounding(name: str) -> N
     feeds = random_feeds(canonical, np.random.default_rng(1))
     exact = without_rounding(canonical)
     assert [v.name for v in exact.graph.outputs] == [v.name for v in canonical.graph.outputs]
-    assert relative_error(run(canonical, feeds), run(exact, feeds)) < 0.2
+    rounded, real = (np.concatenate([y.ravel() for y in run(model, feeds)]) for model in (canonical, exact))
+    assert np.corrcoef(rounded, real)[0, 1] > 0.95
     assert exact is canonical or not {n.op_type for n in exact.graph} & {"QuantizeLinear", "QLinearConv"}
 
 

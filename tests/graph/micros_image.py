@@ -207,6 +207,28 @@ def roi_align(b: Builder) -> None:
     b.output(b.gemm(b.op("Flatten", [y]), 5))
 
 
+def roi_pyramid(b: Builder) -> None:
+    """As detectors pool: what is aligned on each level is scattered into a canvas, and that is flattened."""
+    x = b.relu(b.conv(b.input("x", IMAGE), C))
+    rois = b.const(np.array([[0, 0, 4, 4], [1, 1, 7, 6]], np.float32))
+    canvas = b.op(
+        "ConstantOfShape",
+        [
+            b.op(
+                "Concat",
+                [b.op("Shape", [b.input("rois", [2, 1])], start=0, end=1), b.const(np.array([C, 3, 3]))],
+                axis=0,
+            )
+        ],
+    )
+    y = b.op("RoiAlign", [x, rois, b.const(np.zeros(2, np.int64))], output_height=3, output_width=3)
+    order = b.op(
+        "TopK", [b.op("ReduceSum", [y, b.const(np.array([1, 2, 3]))], keepdims=0), b.const(np.array([2]))], outputs=2
+    )[1]
+    index = b.op("Expand", [b.reshape(order, [2, 1, 1, 1]), b.const(np.array([2, C, 3, 3]))])
+    b.output(b.gemm(b.op("Flatten", [b.op("ScatterElements", [canvas, index, y])]), 5))
+
+
 IMAGES: dict[str, Micro] = {
     "conv_relu_conv": Micro(conv_relu_conv, [16]),
     "conv_bn_relu_conv": Micro(conv_bn_relu_conv, [16]),
@@ -241,5 +263,6 @@ IMAGES: dict[str, Micro] = {
     "tile": Micro(tile, [16]),
     "grid_sample": Micro(grid_sample, [16], frozenset({"PC102", "PC109"}), opset=20),
     "roi_align": Micro(roi_align, [16]),
+    "roi_pyramid": Micro(roi_pyramid, [16]),
     "unknown_operator": Micro(unknown_operator, [], frozenset({"PC101", "PC102"})),
 }

@@ -100,19 +100,21 @@ def _pin(node: ir.Node, flow: Flow, axes: Sequence[Ids], reason: str = _PICKED) 
 
 
 def _meet(node: ir.Node, flow: Flow, inputs: Sequence[int], axes: Sequence[int]) -> Ids:
-    """One axis of several operands that have to keep the same positions; weights follow."""
-    base: Ids = None
-    lengths = {length(node.inputs[i], axis) for i, axis in zip(inputs, axes, strict=True)}
-    found = [
-        flow.of(node.inputs[i])[axis] for i, axis in zip(inputs, axes, strict=True) if not is_weight(node.inputs[i])
-    ]
-    base = next((ids for ids in found if ids is not None), None)
-    for ids in found:
-        if len(lengths) > 1 or ids is None:
-            flow.pin(base if ids is None else ids, "PC103", node, "meets an axis that cannot be cut alike")
-        elif base is not None:
-            flow.unite(base, ids)
-    return base if len(lengths) == 1 else None
+    """One axis of several operands that have to keep the same positions; weights follow.
+
+    The ids of a layer go before those of a canvas, which a reshape behind could not tell from a broadcast axis.
+    """
+    places = list(zip(inputs, axes, strict=True))
+    lengths = {length(node.inputs[i], axis) for i, axis in places}
+    found = [flow.of(node.inputs[i])[axis] for i, axis in places if not is_weight(node.inputs[i])]
+    known = sorted((ids for ids in found if ids is not None), key=flow.is_free)
+    if len(lengths) > 1 or len(known) < len(found):
+        for ids in known:
+            flow.pin(ids, "PC103", node, "meets an axis that cannot be cut alike")
+        return None
+    for ids in known[1:]:
+        flow.unite(known[0], ids)
+    return known[0] if known else None
 
 
 def _follow(node: ir.Node, flow: Flow, index: int, axes: Axes) -> None:

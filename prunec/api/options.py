@@ -102,10 +102,18 @@ class PlanOptions:
             raise PrunecError("PC220", message, where="--max-drop", hint=_BUDGET_HINT)
         if given:
             return Budget.of(*given[0])
-        if level is not None and self.structures is not None:
-            message = "beside a pattern, nothing says how much of the structures goes"
-            raise PrunecError("PC220", message, where="--structures", hint="add --flops 0.7 or --params 0.7")
+        if level is not None:
+            self._check_cuts_nothing()
         return None if level is None else Budget.of("sparsity", level)
+
+    def _check_cuts_nothing(self) -> None:
+        """Refuse options about a cut where only zeros are asked for. PrunecError PC220."""
+        about = {"structures": self.structures, "criterion": self.criterion, "scope": self.scope,
+                 "round-to": self.round_to}  # fmt: skip
+        given = [f"--{name}" for name, value in about.items() if value is not None]
+        if given:
+            message = f"{given[0]} is about what is cut, and beside a pattern nothing says how much of it goes"
+            raise PrunecError("PC220", message, where=given[0], hint="add --flops 0.7 or --params 0.7, or leave it out")
 
     def check_replay(self) -> None:
         """Refuse options that a plan file has decided already. PrunecError PC221."""

@@ -45,7 +45,7 @@ def whole_plan(opened: Opened, options: PlanOptions, budget: Budget) -> Plan:
         source_sha256=opened.source.sha256,
         fingerprint=fingerprint(model, analysis),
         target=options.target,
-        criterion=recipe.criterion,
+        criterion="none",
         normalise=recipe.normalise,
         scope=recipe.scope,
         seed=options.seed,

@@ -113,7 +113,7 @@ def show(out: Console, found: Compiled) -> None:
     print_compensation(out, data.verification)
     print_patterns(out, data.verification)
     exactness = found.verification.exactness
-    if exactness is not None:
+    if exactness is not None and (exactness.groups_checked or exactness.blocks_checked):
         proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]
         double = f", {units.error(max(proofs))} in float64" if proofs else ""
         error = f"{units.error(exactness.float32_max_rel or 0.0)} in float32{double}"

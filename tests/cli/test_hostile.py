@@ -103,6 +103,8 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
         (["--pattern", "block:4x1"], "PC224"),
         (["--pattern", "vnm:512:2:8"], "PC225"),
         (["--sparsity", "0.5", "--solver", "fast"], "PC208"),
+        (["--pattern", "2:4", "--criterion", "l1"], "PC220"),
+        (["--pattern", "2:4", "--structures", "depth"], "PC220"),
         (["--pattern", "2:4", "--solver", "nope"], "PC203"),
         (["--sparsity", "0.5", "--recipe", "nope"], "PC203"),
         (["--sparsity", "0.5", "--criterion", "nope"], "PC203"),

@@ -20,6 +20,8 @@ MATRIX_UP_TO = 4608
 """Unknowns of an output whose H is formed: 162 MiB in float64."""
 ROWS_ELEMENTS = 1 << 26
 """Elements of the float32 rows that stand in for a larger H (256 MiB)."""
+ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
+"""Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
 HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
 
@@ -32,12 +34,15 @@ def problems(fit: Fit) -> tuple[list[LayerProblem], tuple[str, ...]]:
     """
     groups, _, positions, channels = fit.start.shape
     layout, runner = Layout(positions, channels), fit.pairs.runner
-    wanted = fit.wanted()
+    affordable = min(ROWS_PER_UNKNOWN * fit.unknowns, int(MOMENT_WORK / fit.unknowns**2 / groups))
+    wanted = max(fit.wanted(), affordable)
     notes: tuple[str, ...] = ()
     if fit.unknowns <= MATRIX_UP_TO:
         sets = [
             _moments(fit, batches, int(np.ceil(wanted * share)))
-            for batches, share in ((runner.fit, 1.0), (runner.held_out, HELD_OUT_SHARE))
+            for batches, share in ((runner.fit, 1.0), (runner.held_out, ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
+"""Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
+HELD_OUT_SHARE))
         ]
     elif groups > 1:
         raise PrunecError("PC227", f"{fit.unknowns} inputs in each of {groups} groups", where=fit.layer.name)

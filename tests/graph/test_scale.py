@@ -34,7 +34,7 @@ def test_time_grows_with_the_graph(name: str) -> None:
     The unbroken DenseNet has four times the weights at twice the layers.
     """
     build, size = GRAPHS[name]
-    small, large = size // 16, size // 8
+    small, large = size // 32, size // 16
     costs = {n: [times(build(n)) for _ in range(2)] for n in (small, large)}
     factor = 4 if name == "dense_unbroken" else 2
     for step in STEPS:

@@ -34,7 +34,9 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("timm_") else name for name in EXPECTED]
+)
 def test_real_transformers(name: str) -> None:
     path = GRAPHS / f"{name}.onnx.gz"
     if not path.is_file():

@@ -4,6 +4,14 @@
 The widths F are channels, the same ones in every expert, because the stack is a box. The experts themselves stay: which
 of them a token goes to is decided by their rank. Nothing outside sees the hidden layer, so the masked reference masks
 the columns of W2. Two layouts of the weights exist; the older one, W2 [E, F, D], is pinned.
+
+Experts written out as products need no rule of their own, and whether whole ones may go is decided by their gate:
+
+- a sigmoid per expert: the layer is a sum over experts of gate · output, a dead one adds nothing: exact (class A);
+- a softmax over the experts: without one the gates of the others grow, which is the softmax with that logit at −∞, a
+  statistic of those that are left (class C, pinned by the Softmax);
+- top-k: the winners among those left are those of the masked logits too, but TopK answers with positions, and whoever
+  compares them with an expert's number would have to be renumbered as well (pinned by the TopK).
 """
 
 from __future__ import annotations

@@ -40,9 +40,7 @@ def problems(fit: Fit) -> tuple[list[LayerProblem], tuple[str, ...]]:
     if fit.unknowns <= MATRIX_UP_TO:
         sets = [
             _moments(fit, batches, int(np.ceil(wanted * share)))
-            for batches, share in ((runner.fit, 1.0), (runner.held_out, ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
-"""Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
-HELD_OUT_SHARE))
+            for batches, share in ((runner.fit, 1.0), (runner.held_out, HELD_OUT_SHARE))
         ]
     elif groups > 1:
         raise PrunecError("PC227", f"{fit.unknowns} inputs in each of {groups} groups", where=fit.layer.name)

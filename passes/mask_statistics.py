@@ -30,6 +30,8 @@ def mask_statistics(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> N
         writer = _Writer(model.graph, nodes[statistic.node], f"prunec.statistic.{number}", statistic.axis, keep)
         if writer.node.op_type == "ReduceMean":
             writer.node.replace_input_with(0, writer.mean(writer.data))
+        elif writer.node.op_type in SKIP_NORMS:
+            writer.write_skip_norm()
         else:
             writer.write_norm()
 
@@ -51,6 +53,10 @@ def mask_constant(graph: ir.Graph, data: ir.Value, axis: int, keep: np.ndarray, 
 
 def _dtype(data: ir.Value) -> np.dtype:
     return np.dtype((data.dtype or ir.DataType.FLOAT).numpy())
+
+
+SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipRMSNormalization"})
+"""ONNX Runtime's norms with an addition inside: (x, skip, γ, β, bias), without β where nothing is centred."""
 
 
 class _Writer:
@@ -84,15 +90,35 @@ class _Writer:
     def write_norm(self) -> None:
         """Replace a norm by what it computes."""
         default = 0.0 if self.node.op_type == "SimplifiedLayerNormalization" else 1e-5
-        epsilon = self.scalar("epsilon", float(attribute(self.node, "epsilon", default)))
-        centred = self.data
-        if self.node.op_type == "LayerNormalization":
-            centred = self.add("Sub", self.data, self.mean(self.data))
+        result = self.norm(self.node.op_type == "LayerNormalization", default, [(1, "Mul"), (2, "Add")])
+        self.replace([(self.node.outputs[0], result)])
+
+    def write_skip_norm(self) -> None:
+        """The same with the sum that comes first, which is an output as well."""
+        centred = self.node.op_type == "SkipLayerNormalization"
+        self.data = self.add("Add", self.data, self.node.inputs[1])
+        bias = 4 if centred else 3
+        if given(self.node, bias):
+            self.data = self.add("Add", self.data, self.node.inputs[bias])
+        self.data.type = self.node.outputs[0].type
+        result = self.norm(centred, 1e-12, [(2, "Mul"), *([(3, "Add")] if centred else [])])
+        sums = [(value, self.data) for value in self.node.outputs[3:4]]
+        self.replace([(self.node.outputs[0], result), *sums])
+
+    def norm(self, centres: bool, epsilon: float, after: list[tuple[int, str]]) -> ir.Value:
+        """x − μ (or x) over its deviation, then the vectors at the given inputs."""
+        small = self.scalar("epsilon", float(attribute(self.node, "epsilon", epsilon)))
+        centred = self.add("Sub", self.data, self.mean(self.data)) if centres else self.data
         variance = self.mean(self.add("Mul", centred, centred))
-        result = self.add("Div", centred, self.add("Sqrt", self.add("Add", variance, epsilon)))
-        for index, op_type in ((1, "Mul"), (2, "Add")):
+        result = self.add("Div", centred, self.add("Sqrt", self.add("Add", variance, small)))
+        for index, op_type in after:
             if given(self.node, index):
                 result = self.add(op_type, result, self.node.inputs[index])
-        old = self.node.outputs[0]
-        result.shape, result.type = old.shape, old.type
-        ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], [], [old], [result])
+        return result
+
+    def replace(self, pairs: list[tuple[ir.Value, ir.Value]]) -> None:
+        """Put new values in the place of the node's outputs."""
+        for old, new in pairs:
+            new.shape, new.type = old.shape, old.type
+        olds, news = [old for old, _ in pairs], [new for _, new in pairs]
+        ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], [], olds, news)

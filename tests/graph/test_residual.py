@@ -16,6 +16,7 @@ from tests.graph.builder import Builder
 from tests.graph.checks import assert_exact, free_sizes, random_alive, random_feeds, relative_error, run, run_float64
 from tests.graph.fuzz_sequence import SequenceGrower
 from tests.graph.micros import C
+from tests.graph.micros_contrib import CONTRIBS
 from tests.graph.micros_residual import RESIDUALS, attention, embed, layer_norm, layer_norm_by_hand
 
 FREE = [name for name in RESIDUALS if RESIDUALS[name].free]
@@ -155,3 +156,13 @@ def test_random_graphs(first: int) -> None:
         streams += sum(g.kind == "C" and g.pinned is None for g in analysis.groups)
         assert_exact(model, analysis, seed, share=float(rng.choice([0.25, 0.5, 0.9])))
     assert streams > 0
+
+
+def test_skip_norms_run_over_the_channels_that_are_left() -> None:
+    """ONNX Runtime's fused norms: the stream is one free group of class C, and its cut is exact."""
+    builder = Builder(seed=4)
+    CONTRIBS["skip_norms"].build(builder)
+    canonical = canonicalise(builder.model())
+    analysis = analyse(canonical, residual=True)
+    assert [(g.size, g.kind) for g in analysis.groups if g.pinned is None] == [(16, "C"), (24, "A")]
+    assert_exact(canonical, analysis, seed=0)

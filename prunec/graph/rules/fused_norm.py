@@ -1,6 +1,7 @@
 """ONNX Runtime's norms with an addition inside: x + skip (+ bias) → norm, and the sum of embeddings → norm.
 
-The statistic runs over the last axis, which is class C; everything that is added up goes together.
+The statistic runs over the last axis, which is class C; everything that is added up goes together. On demand the
+skip norms, like the plain ones, take it over the channels that are left.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ class SkipNorm(KeepsAttributes):
             outputs_untracked(node, flow)
             return
         axes: Axes = [merge_axis(node, flow, axis - n, added) for axis in range(n)]
-        flow.pin(axes[-1], STATISTIC, node, f"{node.op_type} takes its statistic over this axis")
+        reason = f"{node.op_type} takes its statistic over this axis"
+        if _is_reducible(node):
+            flow.statistic(node, 0, n - 1, axes[-1], reason)
+        else:
+            flow.pin(axes[-1], STATISTIC, node, reason)
         for index, value in enumerate(node.inputs):
             if value is not None and is_weight(value):
                 flow.use(node, index, aligned(axes, dims(value) or ()), "carrier")
@@ -33,6 +38,12 @@ class SkipNorm(KeepsAttributes):
         flow.set(node.outputs[0], axes)
         if len(node.outputs) > 3:
             flow.set(node.outputs[3], axes)
+
+
+def _is_reducible(node: ir.Node) -> bool:
+    """γ, β and bias are constants, and nobody reads the mean or the deviation."""
+    unread = not any(output.uses() or output.is_graph_output() for output in node.outputs[1:3])
+    return unread and all(value is None or is_weight(value) for value in node.inputs[2:])
 
 
 class EmbedNorm(KeepsAttributes):

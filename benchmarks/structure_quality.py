@@ -3,7 +3,8 @@
     python -m benchmarks.structure_quality minilm-l6 [--structures heads ffn head-width residual depth]
         [--ratios 0.1 0.2 0.3 0.5] [--samples N] [--test-samples N] [--no-speed] [--markdown FILE]
 
-A ratio is the share of the structure's channels that goes (global scope, exact saliency, rounded as for target onnx);
+A ratio is the share of the structure's channels that goes (global scope, exact saliency unless another
+criterion is named, rounded as for target onnx);
 for depth the share of all multiply-accumulates. Per point: the model's own metric on test data and the cosine of its
 outputs with the dense model's on held-out calibration data, cut only and compensated, and the latency of ONNX Runtime
 dense over pruned with its 95 % interval (one thread; `prunec.measure`).
@@ -111,7 +112,7 @@ class Subject:
                 inner = analyse_widths(model)
                 wanted = [g for g in whole.groups if _is_of_heads(g, inner) == (structure == "heads")]
                 whole = replace(whole, groups=tuple(wanted))
-            needs = create("obs").needs
+            needs = create(self.arguments.criterion).needs
             statistics = collect(model, whole, self.calibration, needs, threads=self.arguments.threads)
             self.known[structure] = model, whole, ScoreContext(model, whole, statistics)
         return self.known[structure]
@@ -121,7 +122,13 @@ class Subject:
             return self.shallower(ratio)
         model, analysis, context = self.scored(structure)
         made = make_plan(
-            model, analysis, create("obs"), context, Budget.of("channels", ratio), scope="global", floor=0.1
+            model,
+            analysis,
+            create(self.arguments.criterion),
+            context,
+            Budget.of("channels", ratio),
+            scope="global",
+            floor=0.1,
         )
         return cut("channels", model, analysis, analysis.alive(made.keeps()))
 
@@ -192,6 +199,7 @@ def main() -> int:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--structures", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
+    parser.add_argument("--criterion", default="obs", help="what scores channels; blocks are measured")
     parser.add_argument("--samples", type=int, help="calibration samples, a fifth held out (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--threads", type=int, default=1)

@@ -18,17 +18,25 @@ from prunec.plan.cost_model import CostModel
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.plan import GroupPlan, Plan, Realised
 from prunec.plan.shares import prunable_weights, realised
+from prunec.plan.structures import DEFAULT_STRUCTURES
 
 EDITED = "cut by hand: the budget was not checked again"
 
 
 def check_plan(plan: Plan, model: ir.Model, analysis: Analysis, *, source_sha256: str = "") -> Plan:
-    """`plan`, fit to be applied to this canonical model.
+    """`plan`, fit to be applied to this canonical model: one that cuts channels and nothing else.
 
     Raises:
+        PrunecError PC219: it removes other structures as well (see `api.stages` for those).
         PrunecError PC204: a group that is not there, is pinned or has another size, or an axis that runs empty.
         PrunecError PC205: the plan was made for another model, or by another version for this one.
     """
+    if plan.structures != DEFAULT_STRUCTURES:
+        raise PrunecError(
+            "PC219",
+            f"the plan removes {', '.join(plan.structures)}; here only plans of channels can be applied",
+            hint="prunec compile --plan applies it",
+        )
     check_source(plan, source_sha256)
     alive = check_groups(plan.groups, plan.fingerprint, model, analysis)
     cuttable = {planned.id for planned in plan.groups if planned.why != "excluded"}

@@ -17,6 +17,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import prune as cut_and_refit
+from prunec.api.stages import checked
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Samples
@@ -99,7 +100,7 @@ def prune(
     notes: Sequence[Diagnostic] = ()
     if plan is not None:
         given = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
-        made = check_plan(given, opened.canonical, opened.analysis, source_sha256=source.sha256)
+        made = checked(opened, given)
         options = replace(options, seed=made.seed if seed is None else seed)
         calibration = open_data(opened, options)
     else:

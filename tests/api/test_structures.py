@@ -18,6 +18,7 @@ from prunec.diagnostics import PrunecError
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.plan.replay import check_plan
 from prunec.plan.structures import parse_structures, stage_budget
 from tests.graph.builder import Builder
 from tests.graph.micros_residual import attention, feed_forward, layer_norm
@@ -118,6 +119,13 @@ def test_a_plan_of_blocks_can_be_edited(model: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(document))
     with pytest.raises(PrunecError, match="PC204"):
         prunec.compile(model, plan=tmp_path / "plan.json", output=tmp_path / "out2", **FAST)
+
+
+def test_a_plan_of_other_structures_is_refused_where_only_channels_can_be_cut(model: Path) -> None:
+    made = prunec.plan(model, structures="depth", flops=0.8, samples=8).plan
+    opened = open_model(model)
+    with pytest.raises(PrunecError, match="PC219"):
+        check_plan(made, opened.canonical, opened.analysis)
 
 
 def test_excluded_layers_keep_their_blocks(model: Path) -> None:

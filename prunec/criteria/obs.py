@@ -7,6 +7,8 @@ With C = Cov(x) (damped), removing the positions P of a channel and refitting th
 summed over all consumers; conv: every kernel position is a layer of its own over the same channels. Hassibi & Stork
 (1993); the pooled form: OBSPA (arXiv 2403.18955).
 
+Widths of queries and keys, which no weight consumes, are scored by what the scores lose (`products`).
+
 Two simplifications, each said in a note. Where no covariance was kept (the layer is too wide), the compensation is not
 known and Var(x_j)·‖W_:j‖², an upper bound in the same units, takes its place. Where a channel has several positions
 (a flattened map, an attention head) on an axis longer than `BLOCK_LIMIT`, its positions are scored one by one.
@@ -19,6 +21,7 @@ import numpy as np
 from prunec.criteria.base import Columns, Needs, ScoreContext, per_channel
 from prunec.criteria.flap import fluctuation
 from prunec.criteria.magnitude import no_consumer, row_norms
+from prunec.criteria.products import product_saliency
 from prunec.graph import Group
 
 BLOCK_LIMIT = 2048
@@ -36,7 +39,8 @@ class OptimalBrainSurgeon:
         """float64 [group.size]."""
         columns = context.columns(group)
         if not columns:
-            return no_consumer(self.name, group, context)
+            found = product_saliency(group, context)
+            return no_consumer(self.name, group, context) if found is None else found
         return np.asarray(np.sum([saliency(c, group.size, context) for c in columns], axis=0))
 
 

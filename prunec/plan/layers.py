@@ -11,6 +11,7 @@ from prunec.graph.cost import node_macs
 from prunec.passes.compensate.find import WEIGHTED, find_layers
 from prunec.passes.compensate.layers import ConvLayer, Layer, NormLayer
 from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.problems import MATRIX_UP_TO
 from prunec.patterns import Layout, Pattern
 from prunec.plan.plan import LayerPlan
 from prunec.plan.select import matches
@@ -56,6 +57,8 @@ def choose_layers(
             return "--exclude", ""
         groups, outputs, positions, channels = own[name].matrix().shape
         refusal = pattern.refusal(outputs, Layout(positions, channels))
+        if groups > 1 and positions * channels > MATRIX_UP_TO:
+            refusal = f"{positions * channels} inputs in each of {groups} groups are more than can be solved"
         if named(name, include):
             return refusal, "--include"
         if include:

@@ -85,7 +85,8 @@ def prune(
     )
     stages.save("model", refitted.model)
     records = compensation_records(refitted.records)
-    patterns = patterns_record(plan, refitted.model, solver)
+    was_dropped = any(warning.code == "PC333" for warning in refitted.warnings)  # then plain masks were written
+    patterns = patterns_record(plan, refitted.model, None if was_dropped else solver)
     return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings, patterns)
 
 

@@ -83,9 +83,9 @@ def _tiles(data: ReportData) -> list[Tile]:
 
 
 def _plan_line(plan: Mapping[str, Any]) -> str:
-    """`pattern channel, criterion wanda, budget sparsity 0.5, seed 0`."""
+    """`pattern channel, criterion wanda, budget sparsity 0.5, seed 0`; a criterion only where one was asked."""
     budget = plan.get("budget") or {}
-    parts = [f"{key} {plan[key]}" for key in ("pattern", "criterion") if plan.get(key) is not None]
+    parts = [f"{key} {plan[key]}" for key in ("pattern", "solver", "criterion") if plan.get(key) not in (None, "none")]
     if plan.get("structures"):
         parts.insert(0, f"structures {' and '.join(plan['structures'])}")
     if budget:

@@ -115,3 +115,14 @@ def test_without_compensation_weights_are_only_masked(folder: Path) -> None:
             for row, old in zip(found[tensor], dense[tensor], strict=True):  # a batch norm may have scaled it
                 ratio = row[row != 0] / old[row != 0]
                 np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+
+
+def test_where_solving_made_the_outputs_worse_the_masks_stay_and_the_record_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunec.passes.compensate.driver._output_errors", lambda *_: (0.1, 0.2))
+    done = prunec("compile", "model.onnx", "--pattern", "2:4", *FAST, "-o", "out", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert "PC333" in {warning["code"] for warning in done.json["warnings"]}
+    layers = done.json["verification"]["patterns"]["layers"]
+    assert layers and all(layer["passed"] and "method" not in layer for layer in layers)

@@ -31,6 +31,10 @@ CRITERIA: dict[str, str] = {
     "flap": "prunec.criteria.flap:Fluctuation",
     "wanda": "prunec.criteria.wanda:Wanda",
     "obs": "prunec.criteria.obs:OptimalBrainSurgeon",
+    "taylor": "prunec.criteria.taylor:Taylor",
+    "fisher": "prunec.criteria.fisher:Fisher",
+    "gblm": "prunec.criteria.gblm:GradientBlend",
+    "lrp": "prunec.criteria.lrp:Relevance",
 }
 
 

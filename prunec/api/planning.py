@@ -12,10 +12,11 @@ import onnx_ir as ir
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
-from prunec.api.progress import Progress, counted, silent
+from prunec.api.progress import Progress, silent
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
-from prunec.criteria import ScoreContext, create
+from prunec.api.statistics import score_context
+from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
 from prunec.graph.cost import model_macs
@@ -23,7 +24,6 @@ from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import make_plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
-from prunec.statistics import collect
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,7 @@ def make_channels(
     criterion = create(recipe.criterion)
     if criterion.needs:
         progress("statistics", 0, 0)
-    statistics = collect(
-        opened.canonical,
-        opened.analysis,
-        calibration,
-        criterion.needs,
-        threads=options.threads,
-        seed=options.seed,
-        progress=counted(progress, "statistics"),
-    )
-    context = ScoreContext(opened.canonical, opened.analysis, statistics, options.seed)
+    context = score_context(opened.canonical, opened.analysis, calibration, criterion, options, progress)
     progress("planning", 0, 0)
     made = make_plan(
         opened.canonical,

@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
-from prunec.api.progress import Progress, counted
+from prunec.api.progress import Progress
 from prunec.api.stages import Stage, analyse_channels, base_model, cut, realised_shares, remove
-from prunec.criteria import ScoreContext, create
+from prunec.api.statistics import score_context
+from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.graph import Analysis
@@ -25,7 +26,6 @@ from prunec.plan.planner import FLOORS, make_plan
 from prunec.plan.rounding import step_for
 from prunec.plan.shares import baseline_cost
 from prunec.plan.structures import check_budget, stage_budget, stage_names
-from prunec.statistics import collect
 from prunec.statistics.block_errors import BlockErrors, sample_count
 
 
@@ -112,11 +112,7 @@ class _Planner:
         criterion = create(recipe.criterion)
         if criterion.needs:
             self.progress(f"statistics of {what}", 0, 0)
-        statistics = collect(
-            self.model, analysis, self.calibration, criterion.needs, threads=options.threads, seed=options.seed,
-            progress=counted(self.progress, "statistics"),
-        )  # fmt: skip
-        context = ScoreContext(self.model, analysis, statistics, options.seed)
+        context = score_context(self.model, analysis, self.calibration, criterion, options, self.progress)
         self.progress(f"planning {what}", 0, 0)
         made = make_plan(
             self.model, analysis, criterion, context, budget, target=options.target, scope=recipe.scope,

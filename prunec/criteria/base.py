@@ -21,9 +21,10 @@ from prunec.graph.weights import weight_array
 
 if TYPE_CHECKING:
     from prunec.statistics import LayerStatistics
+    from prunec.statistics.gradients import GradientStatistics
 
-Needs = Literal["moments", "covariance"]
-"""What the statistics pass has to collect: means and second moments per channel, or covariances as well."""
+Needs = Literal["moments", "covariance", "gradients", "relevance"]
+"""Means and second moments per channel, covariances as well; gradients of weights, relevance of channels."""
 
 
 class Criterion(Protocol):
@@ -65,6 +66,7 @@ class ScoreContext:
     statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
     seed: int = 0
     notes: list[Diagnostic] = field(default_factory=list)
+    gradients: GradientStatistics | None = None
 
     @cached_property
     def nodes(self) -> dict[str, ir.Node]:
@@ -112,6 +114,13 @@ class ScoreContext:
             raise PrunecError("PC210", "no statistics were collected for this layer", where=consumer.node, hint=hint)
         return found
 
+    def gradient_statistics(self) -> GradientStatistics:
+        """PrunecError PC210 where none were collected."""
+        if self.gradients is None:
+            hint = "pass --calib, or pick a criterion that needs no data: l1, l2, lamp, fpgm"
+            raise PrunecError("PC210", "no gradients were collected", hint=hint)
+        return self.gradients
+
     def inverse(self, consumer: Consumer) -> np.ndarray:
         """C⁻¹ of a consumer's data, float64 [positions, positions], damped as its `inverse_diag` is.
 
@@ -137,14 +146,16 @@ class ScoreContext:
         return tuple(c for c in self.analysis.consumers if c.weight_index is not None)
 
 
-def consumed_rows(context: ScoreContext, consumer: Consumer) -> np.ndarray:
+def consumed_rows(context: ScoreContext, consumer: Consumer, own: np.ndarray | None = None) -> np.ndarray:
     """[positions of the data axis, everything else]: row j is all that multiplies input position j.
+
+    `own`: other numbers in the shape of the weight, its gradients for instance.
 
     A grouped Conv stores [M, C/g, k…]; its input channel q·C/g + j is column j of the M/g filters of group q.
     """
     node = context.nodes[consumer.node]
     assert consumer.weight_index is not None and consumer.weight_axis is not None
-    weight = _float(weight_array(node, consumer.weight_index))
+    weight = _float(weight_array(node, consumer.weight_index)) if own is None else own
     convolves = node.op_type in ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
     groups = int(attribute(node, "group", 1)) if convolves else 1
     if groups > 1:

@@ -27,7 +27,7 @@ from prunec.graph.weights import seen_data
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.moments import Moments
 
-Needs = Literal["moments", "covariance"]
+Needs = Literal["moments", "covariance", "gradients", "relevance"]
 Double = npt.NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""

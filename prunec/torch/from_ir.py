@@ -46,6 +46,11 @@ def names(module: IrModule) -> dict[str, str]:
     return dict(module.meta[_META]["names"])
 
 
+def values(module: IrModule) -> dict[str, str]:
+    """Name in the module's graph → value of the ONNX graph (inputs, and what nodes compute)."""
+    return dict(module.meta[_META]["values"])
+
+
 def refuse_unknown(graph: ir.Graph) -> None:
     """PC040 for the first node that cannot be translated; the message has all operators that stand in the way."""
     refused: dict[str, tuple[str, str]] = {}
@@ -93,7 +98,10 @@ class _Builder:
         results = [self.value(value) for value in self.source.outputs]
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
         module = IrModule(self.root, self.graph, class_name=_identifier(name))
-        module.meta[_META] = {"names": self.names, "outputs": [str(value.name) for value in self.source.outputs]}
+        module.meta[_META] = {
+            "names": self.names,
+            "values": {node.name: str(value.name) for value, node in self.values.items() if value.const_value is None},
+        }
         module.eval()
         return module
 

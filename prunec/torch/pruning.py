@@ -17,14 +17,14 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import prune as cut_and_refit
-from prunec.api.stages import checked
+from prunec.api.stages import checked, stages_of, tidied
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.frontend.torch import load_module, split_inputs
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
-from prunec.plan.replay import check_plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.torch.from_ir import to_graph_module
 from prunec.torch.in_place import agreement, cut_module
 from prunec.torch.parameters import NotInPlace, new_parameters
@@ -69,6 +69,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     round_to: int | None = None,
+    structures: str | Sequence[str] | None = None,
     compensate: bool = True,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
@@ -87,6 +88,7 @@ def prune(
     options = PlanOptions(
         recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity, flops=flops, params=params, calib=calib,
         samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude, round_to=round_to,
+        structures=structures,
         input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
@@ -99,8 +101,7 @@ def prune(
     opened = open_source(source)
     notes: Sequence[Diagnostic] = ()
     if plan is not None:
-        given = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
-        made = checked(opened, given)
+        made = checked(opened, plan if isinstance(plan, Plan) else Plan.load(Path(plan)))
         options = replace(options, seed=made.seed if seed is None else seed)
         calibration = open_data(opened, options)
     else:
@@ -121,7 +122,8 @@ def load_pruned(
 ) -> PrunedModule:
     """The pruned module that a saved `state_dict()` belongs to, from the dense module (or its class) and the plan.
 
-    The dense weights do not matter: `module` may be freshly initialised.
+    The dense weights do not matter: `module` may be freshly initialised. A plan that removes whole blocks fits only a
+    state that was saved without compensation: what stands in for a block is in the graph and not in the plan.
 
     Raises:
         PrunecError PC042: the state does not fit the pruned module; PC204, PC205: the plan does not fit the module.
@@ -129,8 +131,10 @@ def load_pruned(
     dense = module if isinstance(module, torch.nn.Module) else module()
     opened = open_source(load_module(dense, example_inputs, dynamic_shapes=dynamic_shapes))
     given = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
-    made = check_plan(given, opened.canonical, opened.analysis)
-    cut = slice_channels(opened.canonical, opened.analysis, opened.analysis.alive(made.keeps()))
+    made = checked(opened, given.model_copy(update={"source_sha256": opened.source.sha256}))
+    made = made.model_copy(update={"source_sha256": given.source_sha256})
+    steps = stages_of(opened, made)
+    cut = steps[0].after if made.structures == DEFAULT_STRUCTURES else tidied(steps[-1].after)
     built, kind, why = rebuild(dense, example_inputs, opened, made, cut)
     if kind == "module" and not set(state_dict) >= set(built.state_dict()):
         built, kind, why = to_graph_module(cut), "graph", ()
@@ -184,6 +188,8 @@ def rebuild(
 
 
 def _in_place(module: torch.nn.Module, opened: Opened, plan: Plan, final: ir.Model) -> torch.nn.Module:
+    if plan.structures != DEFAULT_STRUCTURES:
+        raise NotInPlace(f"the plan cuts more than channels: {', '.join(plan.structures)}")
     keeps = plan.keeps()
     cut = slice_channels(opened.canonical, opened.analysis, opened.analysis.alive(keeps))
     traced = trace_weights(opened.source.model)

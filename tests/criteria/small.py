@@ -6,10 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.criteria import ScoreContext
+from prunec.criteria.base import per_channel
 from prunec.graph import Analysis, Group, analyse
 from prunec.passes.canonicalise import canonicalise
 from prunec.statistics import LayerStatistics
 from prunec.statistics.collect import inverse_diagonal
+from prunec.statistics.gradients import GradientStatistics
 from tests.graph.builder import Builder
 
 
@@ -85,7 +87,25 @@ def fake_statistics(analysis: Analysis, seed: int = 0, samples: int = 400) -> di
     return found
 
 
+def fake_gradients(model: ir.Model, analysis: Analysis, seed: int = 0) -> GradientStatistics:
+    """What one backward pass with made-up gradients would give."""
+    rng = np.random.default_rng(seed)
+    about = ScoreContext(model, analysis)
+    arrays = {m.tensor: about.array(m.tensor) for g in analysis.groups for m in g.members if m.role != "carrier"}
+    gradients = {name: rng.standard_normal(array.shape) for name, array in arrays.items()}
+    products, relevance = {}, {}
+    for group in free(analysis):
+        total = np.zeros(group.size)
+        for member in group.producers():
+            rows = np.moveaxis(arrays[member.tensor] * gradients[member.tensor], member.axis, 0)
+            total += per_channel(rows.reshape(len(rows), -1).sum(axis=1), member.index, group.size)
+        used = [per_channel(np.abs(c.weight).sum(axis=1), c.index, group.size) for c in about.columns(group)]
+        products[group.id], relevance[group.id] = np.abs(total), np.sum([np.abs(total), *used], axis=0)
+    return GradientStatistics(1, {n: g.astype(np.float32) ** 2 for n, g in gradients.items()}, products, relevance)
+
+
 def context(model: ir.Model, *, seed: int = 0) -> ScoreContext:
-    """Canonical model, analysis and fake statistics in one."""
+    """Canonical model, analysis, fake statistics and gradients in one."""
     canonical, analysis = prepare(model)
-    return ScoreContext(canonical, analysis, fake_statistics(analysis, seed), seed)
+    gradients = fake_gradients(canonical, analysis, seed)
+    return ScoreContext(canonical, analysis, fake_statistics(analysis, seed), seed, gradients=gradients)

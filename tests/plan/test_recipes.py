@@ -13,7 +13,8 @@ from prunec.recipes import Recipe
 
 
 def test_the_packaged_recipes() -> None:
-    assert recipes.names() == ["bn-scale", "flap", "fpgm", "l1", "l2", "lamp", "obs", "random", "wanda"]
+    known = "bn-scale fisher flap fpgm gblm l1 l2 lamp lrp obs random taylor wanda".split()
+    assert recipes.names() == known
     assert recipes.load() == recipes.load("obs")
     assert (recipes.load().scope, recipes.load().compensation) == ("global", "auto")
 

@@ -187,3 +187,14 @@ def test_options_are_those_of_compile() -> None:
     assert kept.module[0].weight.shape == (48, 32)
     assert kept.module[3].weight.shape[0] < 24
     assert kept.plan.criterion == "l1"
+
+
+def test_cutting_more_than_channels_gives_a_graph() -> None:
+    module, x = make("vision")
+    pruned = prunec.prune(module, x, params=0.6, structures="depth,channels", samples=16, compensate=False)
+    assert pruned.kind == "graph" and parameters(pruned.module) < parameters(module)
+    assert any("more than channels" in w.message for w in pruned.warnings if w.code == "PC041")
+    (want,) = onnx_outputs(pruned.onnx, x)
+    assert np.allclose(pruned.module(x).detach().numpy(), want, atol=2e-5 * np.abs(want).max())
+    again = prunec.torch.load_pruned(module, pruned.plan, pruned.module.state_dict(), x)
+    assert torch.equal(again.module(x), pruned.module(x))

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -128,3 +129,38 @@ def test_recipes_are_yaml_with_a_description() -> None:
     assert files
     for file in files:
         assert yaml.safe_load(file.read_text(encoding="utf-8"))["description"]
+
+
+@pytest.mark.torch
+def test_the_torch_function_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="needs the [torch] extra")
+    from prunec.torch import operators
+    from prunec.torch.from_ir import to_graph_module
+
+    table: dict[str, Any] = example("# prunec/torch/operators/reverse.py")["OPERATORS"]  # type: ignore[assignment]
+    for function in table.values():
+        function.__module__ = __name__  # a file would have given it one
+    known = operators.operators()
+    own = {name: operators._describe(function, None) for name, function in table.items()}
+    monkeypatch.setattr("prunec.torch.from_ir.operator_for", lambda n: (known | own).get(f"{n.domain}::{n.op_type}"))
+    node = helper.make_node("Reverse", ["x", "axes"], ["y"], domain="my.domain")
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3]) for n in ("x", "y")]
+    axes = [numpy_helper.from_array(np.array([1], np.int64), "axes")]
+    graph = helper.make_graph([node], "g", infos[:1], infos[1:], axes)
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("my.domain", 1)]))
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(to_graph_module(model)(x), x.flip(1))
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("one_registry")
+def test_the_torch_section_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the [torch] extra")
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("### From torch")[2].partition("\n## ")[0]
+    code = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    ") or not line)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)  # the page's own code is what is tested
+    assert names["pruned"].kind == names["again"].kind == "module"
+    assert names["pruned"].module[3].out_channels < 64
+    assert (tmp_path / "pruned.pt").exists() and (tmp_path / "plan.json").exists()

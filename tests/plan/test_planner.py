@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunec.criteria import ScoreContext, create
+from prunec.criteria import create
 from prunec.diagnostics import PrunecError
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.passes.slice_channels import slice_channels
@@ -42,7 +43,7 @@ some_plans = settings(max_examples=40, deadline=None, derandomize=True)
 
 def plan(name: str, kind: BudgetKind, value: float, criterion: str = "l1", **options: Any) -> Plan:
     about = CONTEXTS[name]
-    fresh = ScoreContext(about.model, about.analysis, about.statistics, about.seed)
+    fresh = replace(about, notes=[])
     return make_plan(about.model, about.analysis, create(criterion), fresh, Budget.of(kind, value), **options)
 
 

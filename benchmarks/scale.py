@@ -74,7 +74,7 @@ def cut_file(source: Path, target: Path) -> dict[str, float]:
 
 
 def peak_mb() -> float:
-    """Peak resident set of this process. `ru_maxrss` is handed on through fork and exec: Linux's own mark goes first."""
+    """Peak resident set of this process. `ru_maxrss` passes through fork and exec, so Linux's own mark goes first."""
     status = Path("/proc/self/status")
     if status.is_file():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024

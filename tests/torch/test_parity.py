@@ -55,21 +55,8 @@ NOT_SCRIPTED = {"encoder_layer"}  # torch's older exporter fails on it
 UNTIED = {"tied"}  # both exporters write the shared table twice, the module frontend keeps it one tensor
 
 
-SLOW = {
-    "dense",
-    "depthwise",
-    "flattened",
-    "gru",
-    "gru_both",
-    "lstm",
-    "lstm_stacked",
-    "mixer",
-    "mlp",
-    "norms",
-    "rnn",
-    "unet",
-}
-CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODULES]
+QUICK = "einsum lstm_both packed pixel_shuffle residual shared_heads shuffle tied".split()
+CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODULES]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from prunec.statistics.moments import BLOCK_ROWS, Moments
 
 ROWS_ELEMENTS = 1 << 25
 """Most elements of the float32 matrix of rows that one `RowSystem` holds (128 MiB)."""
+BLOCK_ELEMENTS = 1 << 22
+"""Of the rows that go into the moments at once (16 MiB)."""
 MAX_ROWS_SOLVED = 2048
 Rows = npt.NDArray[np.floating]
 
@@ -98,7 +100,8 @@ class Fit:
         """Of patches and targets; above the patch limit their means only."""
         if self._known is None:
             moments = Moments(self.groups, self.unknowns, self.outputs, means_only=self.is_large)
-            for z, t in self.sampled(self.wanted()):
+            blocks = self.sampled(self.wanted())
+            for z, t in blocks if self.is_large else _joined(blocks, BLOCK_ELEMENTS // (self.groups * self.unknowns)):
                 moments.add(z, t)
             if not moments.is_finite():
                 raise not_finite(self.layer)
@@ -153,6 +156,24 @@ class Fit:
         flat = matrix.reshape(self.groups, self.outputs, self.unknowns)
         bias: Double = moments.target_mean - np.einsum("gmn,gn->gm", flat, moments.mean)
         return bias.ravel()
+
+
+def _joined(blocks: Iterable[tuple[Rows, Rows]], rows: int) -> Iterator[tuple[Rows, Rows]]:
+    """The same rows, in blocks of at least `rows`: each block costs a pass over an n×n matrix."""
+    waiting: list[tuple[Rows, Rows]] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(z.shape[1] for z, _ in waiting) >= rows:
+            yield _one(waiting)
+            waiting = []
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(blocks: list[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([z for z, _ in blocks], axis=1), np.concatenate([t for _, t in blocks], axis=1)
 
 
 def _escalated(asked: float, used: float) -> tuple[str, ...]:

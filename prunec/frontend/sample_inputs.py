@@ -7,6 +7,7 @@ on that axis, `unit` of them at a time (1 if dynamic, else B). If the leading ax
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
 from prunec.frontend.input_shapes import real_inputs
+from prunec.graph.shapes import dims
 
 MAX_BATCH = 8  # samples per batch when the batch axis is dynamic
+BATCH_BYTES = 64 * 1024**2  # all activations of one batch, about
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,17 @@ def layout_of(model: ir.Model) -> Layout:
     if static:
         unit = static.pop()
         return Layout(specs, is_batched=True, unit=unit, most=unit)
-    return Layout(specs, is_batched=True, unit=1, most=MAX_BATCH)
+    return Layout(specs, is_batched=True, unit=1, most=_batch_that_fits(model))
+
+
+def _batch_that_fits(model: ir.Model) -> int:
+    """1 to `MAX_BATCH`: where every activation of a batch is kept at once, it is this that bounds the memory."""
+    sample = 0
+    for node in model.graph:
+        for value in node.outputs:
+            lengths = dims(value) or ()
+            sample += 4 * math.prod(d if isinstance(d, int) else 1 for d in lengths)
+    return max(1, min(MAX_BATCH, BATCH_BYTES // max(sample, 1)))
 
 
 def _spec(value: ir.Value) -> InputSpec:

@@ -51,7 +51,7 @@ class Limits:
 
     channels: int = 4096
     positions: int = 4096
-    bytes_per_run: int = 512 * 1024**2
+    bytes_per_run: int = 256 * 1024**2
 
 
 DEFAULT_LIMITS = Limits()
@@ -142,11 +142,14 @@ def _collect(
 
 
 def _chunks(values: Mapping[str, ir.Value], limit: int) -> Iterator[set[str]]:
-    """Names of values whose estimated bytes stay under the limit together (an unknown length counts as 64)."""
+    """Names of values whose estimated bytes stay under the limit together.
+
+    An unknown first length counts as 8, the most samples that calibration puts together, any other as 64.
+    """
     names: set[str] = set()
     size = 0
     for name, value in values.items():
-        lengths = [d if isinstance(d, int) else 64 for d in dims(value) or ()]
+        lengths = [d if isinstance(d, int) else 64 if axis else 8 for axis, d in enumerate(dims(value) or ())]
         own = 4 * int(np.prod(lengths, dtype=np.int64))
         if names and size + own > limit:
             yield names

@@ -13,25 +13,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-import prunec.models as zoo
-from prunec.api.opening import Opened, open_model
-from prunec.api.planning import default_samples
-from prunec.backends.onnx.session import make_session, run
+from benchmarks.subject import Subject
+from benchmarks.tables import line, markdown
 from prunec.criteria import ScoreContext, create
-from prunec.frontend.calibration import Calibration, open_calibration
 from prunec.graph.cost import model_macs, parameter_count
 from prunec.passes.compensate import Options, compensate
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
 from prunec.plan.planner import make_plan
 from prunec.statistics import collect
-from prunec.verify.user_metric import evaluate, load_metric
 
 
 @dataclass
@@ -49,29 +44,17 @@ class Row:
     seconds: float
 
 
-class Subject:
-    """One zoo model with everything that its rows share."""
+class Scored(Subject):
+    """A subject with the statistics that score its channels."""
 
-    def __init__(self, name: str, samples: int | None, test_samples: int | None, seed: int) -> None:
-        found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
-        assert found.calib is not None and found.metric is not None, f"{name} has no data"
-        self.name, self.entry, self.seed, self.test_samples = name, found.entry, seed, test_samples
-        self.path = found.path
-        self.opened: Opened = open_model(found.path)
-        count = samples or default_samples(self.opened.canonical)
-        self.calibration: Calibration = open_calibration(
-            found.calib, self.opened.canonical, samples=count, seed=seed, demanded=samples is not None
+    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
+        super().__init__(
+            name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed, threads=2
         )
-        self.metric = load_metric(found.metric)
+        opened = self.opened
         self.statistics = collect(
-            self.opened.canonical, self.opened.analysis, self.calibration, create("obs").needs, threads=2, seed=seed
+            opened.canonical, opened.analysis, self.calibration, create("obs").needs, threads=2, seed=self.seed
         )
-        self.primary, self.dense = self.judge(self.opened.source.model)
-
-    def judge(self, model: ir.Model) -> tuple[str, float]:
-        session = make_session(model, threads=2)
-        values = evaluate(self.metric, lambda feeds: run(session, feeds), samples=self.test_samples)
-        return next(iter(values.items()))
 
     def alive(self, criterion: str, ratio: float) -> np.ndarray:
         analysis = self.opened.analysis
@@ -82,7 +65,7 @@ class Subject:
         return analysis.alive(plan.keeps())
 
 
-def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[Row]:
+def rows(subject: Scored, ratio: float, arguments: argparse.Namespace) -> list[Row]:
     opened = subject.opened
     result: list[Row] = []
     plain = [name for name in arguments.plain if name not in arguments.criteria]
@@ -105,28 +88,17 @@ def rows(subject: Subject, ratio: float, arguments: argparse.Namespace) -> list[
                 channels_cut=ratio,
                 criterion=criterion,
                 compensation=method,
-                metric=subject.primary,
+                metric=subject.metric,
                 dense=subject.dense,
-                value=subject.judge(model)[1],
+                value=subject.judge(model),
                 params=parameter_count(model) / parameter_count(opened.canonical),
                 macs=model_macs(model) / model_macs(opened.canonical),
                 held_out_error=error,
                 seconds=seconds,
             )
-            print("  ".join(f"{f.name}={_cell(getattr(row, f.name))}" for f in fields(Row)), flush=True)
+            print(line(row), flush=True)
             result.append(row)
     return result
-
-
-def _cell(value: object) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def markdown(table: list[Row]) -> str:
-    names = [f.name for f in fields(Row)]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(getattr(row, name)) for name in names) + " |" for row in table]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -143,7 +115,7 @@ def main() -> int:
     arguments = parser.parse_args()
     table: list[Row] = []
     for name in arguments.models:
-        subject = Subject(name, arguments.samples, arguments.test_samples, arguments.seed)
+        subject = Scored(name, arguments)
         for ratio in arguments.ratios:
             table += rows(subject, ratio, arguments)
             if arguments.markdown:

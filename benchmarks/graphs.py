@@ -18,13 +18,14 @@ import functools
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from benchmarks.graph_files import graph_files, read_graph
+from benchmarks.tables import line, markdown
 from benchmarks.transformer_blocks import attentions, feed_forwards
 from prunec.backends.onnx.session import make_session, run
 from prunec.graph import Analysis, analyse
@@ -139,13 +140,6 @@ def examine(path: Path, ratio: float, seed: int, *, measure_speed: bool = False)
     )
 
 
-def markdown(rows: list[Row]) -> str:
-    names = [f.name for f in fields(Row)]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(getattr(row, name)) for name in names) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def _cell(value: object) -> str:
     if value is None:
         return "–"
@@ -178,10 +172,10 @@ def main() -> int:
         if row.heads != "–" and len(set(row.heads.split("/"))) > 1:
             print(f"{path.name}: FAILED: only {row.heads} attentions have heads that can be cut", flush=True)
             failed += 1
-        print("  ".join(f"{f.name}={_cell(getattr(row, f.name))}" for f in fields(Row)), flush=True)
+        print(line(row, _cell), flush=True)
     print(f"{len(rows)} graphs examined, {failed} failed (seed {arguments.seed})")
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(rows), encoding="utf-8")
+        arguments.markdown.write_text(markdown(rows, _cell), encoding="utf-8")
     return 1 if failed else 0
 
 

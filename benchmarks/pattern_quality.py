@@ -14,17 +14,13 @@ import argparse
 import resource
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-import prunec.models as zoo
-from prunec.api.opening import open_model
-from prunec.api.planning import default_samples
-from prunec.backends.onnx.session import make_session, run
-from prunec.frontend.calibration import open_calibration
+from benchmarks.subject import Subject
+from benchmarks.tables import line, markdown
 from prunec.passes.compensate import Options, compensate
 from prunec.passes.solve import Effort, LayerProblem, Solution, Trial
 from prunec.passes.solve.masks import magnitude_mask, wanda_mask
@@ -33,7 +29,6 @@ from prunec.passes.solve.sparsegpt import refusal, sparsegpt
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, masked, parse
 from prunec.plan.layers import choose_layers
-from prunec.verify.user_metric import evaluate, load_metric
 
 PEERS = ("magnitude", "Wanda", "SparseGPT")
 
@@ -70,62 +65,31 @@ class Peer:
         return Solution(weight, mask, weight, trial, (trial,), ())
 
 
-class Subject:
-    """One zoo model with its data and metric."""
-
-    def __init__(self, name: str, samples: int | None, test_samples: int | None, seed: int) -> None:
-        found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
-        assert found.calib is not None and found.metric is not None, f"{name} has no data"
-        self.name, self.seed, self.test_samples = name, seed, test_samples
-        self.opened = open_model(found.path)
-        count = samples or default_samples(self.opened.canonical)
-        self.calibration = open_calibration(
-            found.calib, self.opened.canonical, samples=count, seed=seed, demanded=samples is not None
-        )
-        self.metric = load_metric(found.metric)
-        self.primary, self.dense = self.judge(self.opened.source.model)
-
-    def judge(self, model: ir.Model) -> tuple[str, float]:
-        session = make_session(model, threads=1)
-        values = evaluate(self.metric, lambda feeds: run(session, feeds), samples=self.test_samples)
-        return next(iter(values.items()))
-
-    def row(self, pattern: Pattern, level: float, method: str, effort: Effort) -> Row:
-        opened = self.opened
-        plans = choose_layers(opened.canonical, pattern, level)
-        layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
-        solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
-        options = Options(method="none" if method in PEERS else "auto", seed=self.seed)
-        start = time.perf_counter()
-        whole = np.ones(opened.analysis.channel_count, bool)
-        done = compensate(
-            opened.canonical, opened.canonical, opened.analysis, whole, self.calibration, options, None, solver
-        )
-        seconds = time.perf_counter() - start
-        proofs = prove_patterns(done.model, layers)
-        assert all(proof.passed for proof in proofs.values())
-        return Row(
-            model=self.name,
-            pattern=pattern.name,
-            zeros=level,
-            method=method if method in PEERS else f"ours, {effort}",
-            metric=self.primary,
-            dense=self.dense,
-            value=self.judge(done.model)[1],
-            output_error=done.error_chosen**0.5,
-            seconds=seconds,
-        )
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def markdown(table: list[Row]) -> str:
-    names = [field.name for field in fields(Row)]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(getattr(row, name)) for name in names) + " |" for row in table]
-    return "\n".join(lines) + "\n"
+def row(subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort) -> Row:
+    opened = subject.opened
+    plans = choose_layers(opened.canonical, pattern, level)
+    layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
+    solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
+    options = Options(method="none" if method in PEERS else "auto", seed=subject.seed)
+    start = time.perf_counter()
+    whole = np.ones(opened.analysis.channel_count, bool)
+    done = compensate(
+        opened.canonical, opened.canonical, opened.analysis, whole, subject.calibration, options, None, solver
+    )
+    seconds = time.perf_counter() - start
+    proofs = prove_patterns(done.model, layers)
+    assert all(proof.passed for proof in proofs.values())
+    return Row(
+        model=subject.name,
+        pattern=pattern.name,
+        zeros=level,
+        method=method if method in PEERS else f"ours, {effort}",
+        metric=subject.metric,
+        dense=subject.dense,
+        value=subject.judge(done.model),
+        output_error=done.error_chosen**0.5,
+        seconds=seconds,
+    )
 
 
 def main() -> int:
@@ -141,14 +105,14 @@ def main() -> int:
     arguments = parser.parse_args()
     table: list[Row] = []
     for name in arguments.models:
-        subject = Subject(name, arguments.samples, arguments.test_samples, arguments.seed)
+        subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed)
         for case in arguments.cases:
             text, _, share = case.partition("@")
             pattern = parse(text)
             level = pattern.level(float(share) if share else None)
             for method in arguments.methods:
-                table.append(subject.row(pattern, level, method, arguments.solver))
-                print("  ".join(f"{f.name}={_cell(getattr(table[-1], f.name))}" for f in fields(Row)), flush=True)
+                table.append(row(subject, pattern, level, method, arguments.solver))
+                print(line(table[-1]), flush=True)
                 if arguments.markdown:
                     arguments.markdown.write_text(markdown(table), encoding="utf-8")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)

@@ -18,21 +18,17 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
-import prunec.models as zoo
-from prunec.api.opening import open_model
-from prunec.api.planning import default_samples
+from benchmarks.subject import Subject
+from benchmarks.tables import line, markdown
 from prunec.api.refitting import refit
 from prunec.api.stages import Stage, analyse_channels, base_model, cut, remove, tidied
 from prunec.backends.onnx.session import make_session, run
 from prunec.criteria import ScoreContext, create
-from prunec.frontend.calibration import open_calibration
 from prunec.graph import Analysis, Group
 from prunec.graph.branches import find_blocks
 from prunec.graph.cost import model_macs, parameter_count
@@ -47,7 +43,6 @@ from prunec.plan.shares import baseline_cost
 from prunec.statistics import collect
 from prunec.statistics.block_errors import BlockErrors, sample_count
 from prunec.verify.quality import quality_by_agreement
-from prunec.verify.user_metric import evaluate, load_metric
 
 KINDS = ("heads", "ffn", "head-width", "residual", "depth")
 
@@ -68,27 +63,17 @@ class Row:
     seconds: float
 
 
-class Subject:
-    """One zoo model, its data, and the analysis and statistics of each structure."""
+class Structured(Subject):
+    """A subject with the analysis and statistics of each structure."""
 
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
-        assert found.calib is not None and found.metric is not None, f"{name} has no data"
-        self.found, self.arguments = found, arguments
-        self.opened = open_model(found.path)
-        self.calibration = open_calibration(
-            found.calib, self.opened.canonical, samples=arguments.samples or default_samples(self.opened.canonical),
-            seed=arguments.seed, demanded=arguments.samples is not None,
+        super().__init__(
+            name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed,
+            threads=arguments.threads,
         )  # fmt: skip
-        self.metric = load_metric(found.metric)
-        self.test_inputs = list(importlib.import_module(found.entry.module).test_inputs(1, 0))
-        self.name, self.dense = self.judge(self.opened.canonical)
+        self.arguments = arguments
+        self.test_inputs = list(importlib.import_module(self.found.entry.module).test_inputs(1, 0))
         self.known: dict[str, tuple[ir.Model, Analysis, ScoreContext]] = {}
-
-    def judge(self, model: ir.Model) -> tuple[str, float]:
-        session = make_session(model, threads=self.arguments.threads)
-        values = evaluate(self.metric, lambda feeds: run(session, feeds), samples=self.arguments.test_samples)
-        return next(iter(values.items()))
 
     def cosine(self, model: ir.Model) -> float:
         dense, pruned = (make_session(m, threads=self.arguments.threads) for m in (self.opened.canonical, model))
@@ -159,7 +144,7 @@ def _is_of_heads(group: Group, inner: Analysis) -> bool:
     return any(member.tensor in split for member in group.producers())
 
 
-def row(subject: Subject, structure: str, ratio: float) -> Row:
+def row(subject: Structured, structure: str, ratio: float) -> Row:
     start = time.perf_counter()
     stage = subject.stage(structure, ratio)
     plain = tidied(stage.after)
@@ -171,27 +156,15 @@ def row(subject: Subject, structure: str, ratio: float) -> Row:
         removed=ratio,
         params=parameter_count(plain) / parameter_count(dense),
         macs=model_macs(plain) / model_macs(dense),
-        metric=subject.name,
+        metric=subject.metric,
         dense=subject.dense,
-        cut=subject.judge(plain)[1],
-        compensated=subject.judge(refitted)[1],
+        cut=subject.judge(plain),
+        compensated=subject.judge(refitted),
         cosine_cut=subject.cosine(plain),
         cosine_compensated=subject.cosine(refitted),
         speedup=subject.speedup(refitted),
         seconds=time.perf_counter() - start,
     )
-
-
-def lines(table: list[Row]) -> Iterator[str]:
-    names = [field.name for field in fields(Row)]
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + "---|" * len(names)
-    for found in table:
-        yield "| " + " | ".join(_cell(getattr(found, name)) for name in names) + " |"
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
 
 
 def main() -> int:
@@ -209,14 +182,14 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     for name in arguments.models:
-        subject = Subject(name, arguments)
+        subject = Structured(name, arguments)
         table: list[Row] = []
         for ratio, structure in itertools.product(arguments.ratios, arguments.structures):
             table.append(row(subject, structure, ratio))
-            print(list(lines(table))[-1], flush=True)
+            print(line(table[-1]), flush=True)
             if arguments.markdown:
                 ordered = sorted(table, key=lambda found: (arguments.structures.index(found.structure), found.removed))
-                arguments.markdown.write_text("\n".join(lines(ordered)) + "\n", encoding="utf-8")
+                arguments.markdown.write_text(markdown(ordered), encoding="utf-8")
     return 0
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunec.graph.branches import Block
 from prunec.graph.rules.base import given
 from prunec.graph.shapes import constant, dims, is_constant
 from prunec.passes.compensate.constants import set_constant
-from prunec.passes.rewire import drop_dead
 
 _BIAS = {"LayerNormalization": 2, "Conv": 2}
 
@@ -31,7 +31,7 @@ def fold_means(model: ir.Model, blocks: Sequence[Block]) -> None:
         if _fold(model.graph, source, shift.astype(np.float64)):
             old = node.outputs[0]
             ir.convenience.replace_nodes_and_values(model.graph, node, [node], [], [old], [source])
-    drop_dead(model.graph)
+    RemoveUnusedNodesPass()(model)
 
 
 def _fold(graph: ir.Graph, value: ir.Value, shift: np.ndarray) -> bool:

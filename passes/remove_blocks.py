@@ -14,11 +14,11 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import IdentityEliminationPass
+from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from prunec.graph.branches import Block
 from prunec.passes.mask_statistics import constant
-from prunec.passes.rewire import drop_dead, insert_behind
+from prunec.passes.rewire import insert_behind
 
 
 def remove_blocks(model: ir.Model, blocks: Collection[Block]) -> ir.Model:
@@ -36,7 +36,7 @@ def remove_blocks(model: ir.Model, blocks: Collection[Block]) -> ir.Model:
         )
         identity.name = name
         values[block.output] = identity.outputs[0]
-    drop_dead(removed.graph)
+    RemoveUnusedNodesPass()(removed)
     return removed
 
 

@@ -28,13 +28,3 @@ def insert_behind(graph: ir.Graph, value: ir.Value, make: Callable[[ir.Value], l
         value.name, new.name = f"{new.name}.in", value.name
         graph.outputs[position] = new
     return new
-
-
-def drop_dead(graph: ir.Graph) -> None:
-    """Remove, in place, nodes that no output needs, and initializers that no node reads."""
-    for node in reversed(list(graph)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

@@ -6,6 +6,7 @@ channels) and its bias [M]. Layouts, Gemm's alpha and beta, and where a bias liv
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ Patch = dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(ABC):
     """Base of all layers. `data_axis` and `out_axis` hold the channels of the input and the output."""
 
     node: ir.Node
@@ -53,15 +54,15 @@ class Layer:
         assert value is not None
         return value.astype(np.float64 if value.size <= LARGE else np.float32, copy=False)
 
-    def matrix(self) -> Matrix:
-        raise NotImplementedError
+    @abstractmethod
+    def matrix(self) -> Matrix: ...
 
-    def bias(self) -> Double:
-        raise NotImplementedError
+    @abstractmethod
+    def bias(self) -> Double: ...
 
+    @abstractmethod
     def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         """The node's constants that realise a matrix and a bias."""
-        raise NotImplementedError
 
     def constant_between(self) -> np.ndarray | None:
         """What another node adds to the output before a residual addition."""

@@ -1,0 +1,41 @@
+"""A zoo model with its calibration data and its metric: what every quality table starts from."""
+
+from __future__ import annotations
+
+import sys
+
+import onnx_ir as ir
+
+import prunec.models as zoo
+from prunec.api.opening import open_model
+from prunec.api.planning import default_samples
+from prunec.backends.onnx.session import make_session, run
+from prunec.frontend.calibration import open_calibration
+from prunec.verify.user_metric import evaluate, load_metric
+
+
+class Subject:
+    """`metric` is the name of the model's own number and `dense` its value before pruning."""
+
+    def __init__(
+        self, name: str, *, samples: int | None, test_samples: int | None, seed: int, threads: int = 1
+    ) -> None:
+        found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
+        assert found.calib is not None and found.metric is not None, f"{name} has no data"
+        self.name, self.found, self.seed, self.threads = name, found, seed, threads
+        self.opened = open_model(found.path)
+        canonical = self.opened.canonical
+        self.calibration = open_calibration(
+            found.calib, canonical, samples=samples or default_samples(canonical), seed=seed,
+            demanded=samples is not None,
+        )  # fmt: skip
+        self._evaluate, self._test_samples = load_metric(found.metric), test_samples
+        self.metric, self.dense = next(iter(self._values(self.opened.source.model).items()))
+
+    def judge(self, model: ir.Model) -> float:
+        """The metric of a model on test data that calibration never saw."""
+        return self._values(model)[self.metric]
+
+    def _values(self, model: ir.Model) -> dict[str, float]:
+        session = make_session(model, threads=self.threads)
+        return evaluate(self._evaluate, lambda feeds: run(session, feeds), samples=self._test_samples)

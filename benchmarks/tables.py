@@ -1,0 +1,28 @@
+"""Rows of a benchmark, dataclasses all of one kind, as lines on the terminal and as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Cell = Callable[[object], str]
+
+
+def cell(value: object) -> str:
+    """Numbers with three digits, nothing as a dash."""
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def line(row: DataclassInstance, show: Cell = cell) -> str:
+    return "  ".join(f"{field.name}={show(getattr(row, field.name))}" for field in fields(row))
+
+
+def markdown(rows: Sequence[DataclassInstance], show: Cell = cell) -> str:
+    """One column per field. `rows` is not empty."""
+    names = [field.name for field in fields(rows[0])]
+    lines = [names, ["---"] * len(names), *([show(getattr(row, name)) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(parts)} |\n" for parts in lines)

@@ -60,15 +60,18 @@ def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
         moments.add(z, t)
     if not moments.is_finite():
         raise not_finite(fit.layer)
-    centred = fit.layer.can_shift
+    centred = _corrects_biases(fit)
     hessians, crosses = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
     spread = moments.target / max(moments.count, 1)
     squares = spread + np.square(moments.target_mean)
+    without_bias = moments.target_mean - fit.bias.reshape(fit.groups, fit.outputs)
+    if not centred:
+        crosses = crosses - (moments.target_mean - without_bias)[:, :, None] * moments.mean[:, None, :]
     return [
         Sample(
             hessian=MatrixHessian(hessians[i]),
             cross=crosses[i],
-            target=spread[i] if centred else squares[i],
+            target=spread[i] if centred else spread[i] + np.square(without_bias[i]),
             power=float(squares[i].sum()),
             count=moments.count,
             mean=moments.mean[i],
@@ -83,4 +86,10 @@ def _rows(fit: Fit, batches: range, wanted: int) -> Sample:
     z, t = fit.gathered(wanted, batches)
     if not np.isfinite(z).all() or not np.isfinite(t).all():
         raise not_finite(fit.layer)
-    return Sample.of_rows(z, t, centred=fit.layer.can_shift, as_rows=True)
+    centred = _corrects_biases(fit)
+    return Sample.of_rows(z, t if centred else t - fit.bias, centred=centred, as_rows=True)
+
+
+def _corrects_biases(fit: Fit) -> bool:
+    """Centred moments are right only where the bias will be corrected; elsewhere the weights have to give the means."""
+    return fit.layer.can_shift and fit.options.method != "none"

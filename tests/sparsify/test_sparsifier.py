@@ -11,9 +11,11 @@ from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.graph.shapes import constant
 from prunec.passes.compensate import Compensated, Options, compensate
+from prunec.passes.compensate.options import Method
 from prunec.passes.slice_channels import slice_channels
+from prunec.passes.solve import Effort, LayerProblem, Solution, solve
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
-from prunec.patterns import parse
+from prunec.patterns import Pattern, parse
 from prunec.plan.layers import choose_layers
 from tests.graph.builder import Builder
 from tests.graph.checks import prepare
@@ -189,3 +191,24 @@ def test_activations_that_are_not_finite_are_refused() -> None:
     solver = Sparsifier({p.node: LayerPattern(parse("2:4"), 0.5) for p in plans}, "fast")
     with pytest.raises(PrunecError, match="PC330"):
         compensate(model, model, analysis, analysis.alive({}), data, None, None, solver)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(("method", "centred"), [("none", False), ("auto", True)])
+def test_moments_are_centred_only_where_biases_are_corrected(
+    net: Callable[[Builder], str], method: Method, centred: bool
+) -> None:
+    """Either way the dense weights of the first layer, which sees what it saw before, have no error."""
+    model, analysis = build(net)
+    first: list[LayerProblem] = []
+
+    def record(problem: LayerProblem, pattern: Pattern, level: float, effort: Effort) -> Solution:
+        first.append(problem)
+        return solve(problem, pattern, level, effort)
+
+    layers = {plan.node: LayerPattern(parse("2:4"), 0.5) for plan in choose_layers(model, parse("2:4"), 0.5, ["*"])}
+    options, solver = Options(method=method, max_rows=512), Sparsifier(layers, "fast", record)
+    compensate(model, model, analysis, analysis.alive({}), Data(input_shape(model)), options, None, solver)
+    assert first[0].fit.is_centred == centred
+    assert first[0].fit.error(first[0].weight) < 1e-9
+    assert first[0].fit.error(0 * first[0].weight) > 0.01

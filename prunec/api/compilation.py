@@ -16,7 +16,7 @@ from prunec.api.dump import Dump
 from prunec.api.gates import check_gate_options, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
-from prunec.api.planning import make, open_data, replay
+from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import judge, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
@@ -71,8 +71,9 @@ def compile(
     of keyword arguments. `dynamic_shapes` is handed to `torch.export.export`; without it every shape is that of the
     examples.
 
-    `plan` replays a plan file instead of a budget: with the same data, recipe and seed it gives the same bytes.
-    `seed` is the plan's own by default, else 0. `dry_run` plans and writes nothing.
+    `plan` replays a plan file instead of a budget: with the same data it gives the same bytes. Seed, number of samples
+    and compensation are the plan's own unless `seed`, `samples`, `recipe` or `compensate` say otherwise. `dry_run`
+    plans and writes nothing.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -83,7 +84,8 @@ def compile(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, solver=solver, input_shapes=input_shapes,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver,
+        compensation=None if compensate else "none", input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
@@ -109,7 +111,7 @@ def compile(
             raise Refused(said_no, compiled)
 
     with Dump(None if dump is None else Path(dump), force=force) as stages:
-        pruned = prune(opened, made, calibration, options, compensates=compensate, stages=stages, progress=progress)
+        pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned, calibration, options, own)
         job = Save(
@@ -134,7 +136,7 @@ def _decide(
     if plan is not None:
         made, options = replay(opened, plan, options, seed)
         calibration = open_data(opened, options)
-        return made, options, calibration, [*opened.warnings, *calibration.warnings]
+        return recorded(made, options, calibration), options, calibration, [*opened.warnings, *calibration.warnings]
     assert budget is not None
     calibration = open_data(opened, options)
     made, notes = make(opened, calibration, options, budget, progress)

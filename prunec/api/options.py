@@ -14,7 +14,7 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
-from prunec.plan.plan import Solver
+from prunec.plan.plan import Compensation, Solver
 from prunec.plan.structures import parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -47,6 +47,7 @@ class PlanOptions:
     round_to: int | None = None
     structures: str | Sequence[str] | None = None
     solver: str | None = None
+    compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
 
     def check(self) -> None:
@@ -78,7 +79,8 @@ class PlanOptions:
         """The recipe with the options that were given on top. Raises PrunecError PC203, PC214 and PC216."""
         recipe = load(self.recipe if self.recipe is not None else DEFAULT)
         structures = None if self.structures is None else parse_structures(self.structures)
-        own = {"criterion": self.criterion, "scope": self.scope, "structures": structures}
+        own = {"criterion": self.criterion, "scope": self.scope, "structures": structures,
+               "compensation": self.compensation}  # fmt: skip
         return recipe.model_copy(update={key: value for key, value in own.items() if value is not None})
 
     def budget(self, *, max_drop: float | None = None) -> Budget | None:

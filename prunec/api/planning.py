@@ -111,6 +111,19 @@ def make(
     opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
+    made, warnings = _make(opened, calibration, options, budget, progress)
+    return recorded(made, options, calibration), warnings
+
+
+def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan:
+    """`plan`, with how its model is refitted."""
+    own = {"compensation": options.chosen_recipe().compensation, "samples": calibration.samples}
+    return plan.model_copy(update=own)
+
+
+def _make(
+    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
     pattern = options.sparse_pattern()
     if pattern is None:
         return make_channels(opened, calibration, options, budget, progress)
@@ -157,7 +170,7 @@ def make_channels(
 
 
 def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | None) -> tuple[Plan, PlanOptions]:
-    """The plan in the file, checked against the model, and the options with the plan's own seed and target.
+    """The plan in the file, checked against the model, and the options that it leaves.
 
     Raises:
         PrunecError PC204: not a plan, or one that does not fit; PC205: made for another model; PC221: another target.
@@ -166,4 +179,15 @@ def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | Non
     if found.target != options.target:
         message = f"the plan is for target {found.target}, not {options.target}"
         raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")
-    return checked(opened, found), replace(options, seed=found.seed if seed is None else seed)
+    return checked(opened, found), as_planned(options, found, seed)
+
+
+def as_planned(options: PlanOptions, plan: Plan, seed: int | None) -> PlanOptions:
+    """The options of a replay: what `options` and `seed` leave open is the plan's."""
+    compensation = options.compensation or (plan.compensation if options.recipe is None else None)
+    return replace(
+        options,
+        seed=plan.seed if seed is None else seed,
+        samples=options.samples or plan.samples,
+        compensation=compensation,
+    )

@@ -47,7 +47,6 @@ def prune(
     calibration: Calibration,
     options: PlanOptions,
     *,
-    compensates: bool,
     stages: Dump,
     progress: Progress,
 ) -> Pruned:
@@ -68,7 +67,7 @@ def prune(
     stages.save_steps(steps)
     progress("proving the cut", 0, 0)
     outcomes, exactness = prove_stages(steps, seed=seed, threads=threads, spare=spare)
-    method = options.chosen_recipe().compensation if compensates else "none"
+    method = options.chosen_recipe().compensation
     solver = sparsifier(plan, cut)
     if method == "none" and solver is None:
         final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut

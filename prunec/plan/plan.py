@@ -34,6 +34,8 @@ Scope = Literal["layer", "global"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Solver = Literal["fast", "balanced", "best"]
 """How much effort goes into the weights of layers with a pattern (`prunec.passes.solve`)."""
+Compensation = Literal["none", "bias", "lsq", "auto"]
+"""none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
 Why = Literal["ratio", "threshold", "floor", "rounding", "excluded"]
 """ratio, threshold: what the scope asked for, rounded; floor: the least that may stay; rounding: too narrow for the
 channel step; excluded: the user's --include or --exclude keeps it whole."""
@@ -126,6 +128,8 @@ class Plan(_Strict):
     `structures` names the stages (`plan.structures`): `depth` goes first, then the channels of `groups`, then those of
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none).
+    `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
+    neither, and take the recipe's.
     """
 
     schema_version: Literal[1] = 1
@@ -138,6 +142,8 @@ class Plan(_Strict):
     normalise: Normalise
     scope: Scope
     seed: int
+    compensation: Compensation | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
     budget: Budget
     rounding: Annotated[int, Field(ge=1)]
     floor: Share
@@ -175,9 +181,10 @@ class Plan(_Strict):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What belongs to structures and patterns that the plan does not have is left out."""
+        """What the plan does not have is left out."""
         document: dict[str, Any] = handler(self)
-        unused = {name for name in ("depth", "head_width", "solver", "layers") if not getattr(self, name)}
+        optional = ("depth", "head_width", "solver", "layers", "compensation", "samples")
+        unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()
         return {name: value for name, value in document.items() if name not in unused}
 

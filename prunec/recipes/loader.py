@@ -16,12 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prunec.catalog import criteria, unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.plan.normalise import Normalise
-from prunec.plan.plan import Scope
+from prunec.plan.plan import Compensation, Scope
 from prunec.plan.structures import DEFAULT_STRUCTURES, Structure, parse_structures
 
 DEFAULT = "obs"
-Compensation = Literal["none", "bias", "lsq", "auto"]
-"""none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
 
 
 class Recipe(BaseModel):

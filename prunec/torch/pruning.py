@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import torch
 from prunec.api.dump import Dump
 from prunec.api.opening import InputShapes, Opened, open_source
 from prunec.api.options import PlanOptions
-from prunec.api.planning import make, open_data
+from prunec.api.planning import as_planned, make, open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import prune as cut_and_refit
 from prunec.api.stages import checked, stages_of, tidied
@@ -88,8 +88,7 @@ def prune(
     options = PlanOptions(
         recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity, flops=flops, params=params, calib=calib,
         samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude, round_to=round_to,
-        structures=structures,
-        input_shapes=input_shapes,
+        structures=structures, compensation=None if compensate else "none", input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     if plan is None:
@@ -102,15 +101,14 @@ def prune(
     notes: Sequence[Diagnostic] = ()
     if plan is not None:
         made = checked(opened, plan if isinstance(plan, Plan) else Plan.load(Path(plan)))
-        options = replace(options, seed=made.seed if seed is None else seed)
+        options = as_planned(options, made, seed)
         calibration = open_data(opened, options)
+        made = recorded(made, options, calibration)
     else:
         calibration = open_data(opened, options)
         made, notes = make(opened, calibration, options, budget, progress)
     with Dump(None, force=False) as stages:
-        pruned = cut_and_refit(
-            opened, made, calibration, options, compensates=compensate, stages=stages, progress=progress
-        )
+        pruned = cut_and_refit(opened, made, calibration, options, stages=stages, progress=progress)
     progress("building the module", 0, 0)
     built, kind, why = rebuild(module, example_inputs, opened, made, pruned.model)
     warnings = (*opened.warnings, *calibration.warnings, *notes, *pruned.warnings, *why)

@@ -82,6 +82,20 @@ def test_a_plan_replays_byte_for_byte(folder: Path) -> None:
         assert (folder / "direct" / name).read_bytes() == (folder / "replayed" / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("how", [("--no-compensate",), ("--recipe", "flap"), ("--samples", "12")])
+def test_a_plan_knows_how_its_model_was_refitted(folder: Path, how: tuple[str, ...]) -> None:
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).standard_normal((20, 3, 12, 12)).astype(np.float32))
+    common = ("--calib", "data.npz", "--no-measure")
+    assert prunec("compile", "model.onnx", "--flops", "0.5", *how, *common, "-o", "direct", cwd=folder).code == 0
+    replay = ("--plan", "direct/plan.json", *common, "-o", "replayed")
+    assert prunec("compile", "model.onnx", *replay, cwd=folder).code == 0
+    assert (folder / "direct/model.onnx").read_bytes() == (folder / "replayed/model.onnx").read_bytes()
+    assert prunec("compile", "model.onnx", *replay, "--recipe", "l2", "--force", cwd=folder).code == 0
+    documents = [json.loads((folder / out / "plan.json").read_text()) for out in ("direct", "replayed")]
+    changed = {key for key in documents[0] if documents[0][key] != documents[1].get(key)}
+    assert changed == (set() if "--no-compensate" in how else {"compensation"})
+
+
 def test_a_plan_for_another_model_is_refused(folder: Path) -> None:
     small_model(folder / "other.onnx", seed=1)
     assert prunec("plan", "model.onnx", "--flops", "0.5", "-o", "p.json", cwd=folder).code == 0

@@ -1,19 +1,24 @@
 """Quality of real models against the sparsity pattern: magnitude, Wanda, SparseGPT, ours on the same layers and data.
 
     python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 unstructured@0.7]
-        [--methods magnitude Wanda SparseGPT ours] [--solver balanced] [--samples N] [--test-samples N] [--markdown F]
+        [--methods magnitude Wanda SparseGPT ours] [--solver balanced] [--samples N …] [--test-samples N]
+        [--seeds 0 1 2] [--markdown F]
 
 Every zoo model with a metric; stem, depthwise convolutions and head stay dense, as in a compile. All methods go through
 the layers in order, on the inputs that the layers before give once they are pruned. The peers are the published
-methods: no dense target, no biases, the other layers as they are. The test data is none that calibration saw.
+methods: no dense target, no biases, the other layers as they are. The test data is none that calibration saw. Seeds
+draw the calibration data: `value` is the mean over them, `least` and `most` their range. Several numbers of samples
+give the curve of quality against them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +27,8 @@ import numpy as np
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.passes.compensate import Options, compensate
-from prunec.passes.solve import Effort, LayerProblem, Solution, Trial
+from prunec.passes.solve import Effort, LayerProblem, Solution
+from prunec.passes.solve import Trial as SolverTrial
 from prunec.passes.solve.masks import magnitude_mask, wanda_mask
 from prunec.passes.solve.quadratic import quadratic
 from prunec.passes.solve.sparsegpt import refusal, sparsegpt
@@ -35,13 +41,28 @@ PEERS = ("magnitude", "Wanda", "SparseGPT")
 
 @dataclass
 class Row:
+    """`value`, `output_error`, `seconds`: means over the seeds; `others`: further numbers of the metric."""
+
     model: str
     pattern: str
     zeros: float
+    samples: int
     method: str
     metric: str
     dense: float
     value: float
+    least: float
+    most: float
+    others: str
+    output_error: float
+    seconds: float
+
+
+@dataclass
+class Trial:
+    """One seed: all numbers of the metric, the outputs' relative error on held-out data, the time it took."""
+
+    values: dict[str, float]
     output_error: float
     seconds: float
 
@@ -61,11 +82,11 @@ class Peer:
             choose = magnitude_mask if self.name == "magnitude" else wanda_mask
             mask = choose(q, pattern, level, "row" if pattern.name == "unstructured" else "layer")
             weight = masked(problem.weight, mask)
-        trial = Trial(self.name, 0.01, problem.fit.error(weight), problem.held_out.error(weight))
+        trial = SolverTrial(self.name, 0.01, problem.fit.error(weight), problem.held_out.error(weight))
         return Solution(weight, mask, weight, trial, (trial,), ())
 
 
-def row(subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort) -> Row:
+def attempt(subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort) -> Trial:
     opened = subject.opened
     plans = choose_layers(opened.canonical, pattern, level)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
@@ -79,16 +100,34 @@ def row(subject: Subject, pattern: Pattern, level: float, method: str, effort: E
     seconds = time.perf_counter() - start
     proofs = prove_patterns(done.model, layers)
     assert all(proof.passed for proof in proofs.values())
+    return Trial(subject.values(done.model), done.error_chosen**0.5, seconds)
+
+
+def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort) -> Row:
+    """`subjects`: one model, a seed each."""
+    text, _, share = case.partition("@")
+    pattern = parse(text)
+    level = pattern.level(float(share) if share else None)
+    trials = [attempt(subject, pattern, level, method, effort) for subject in subjects]
+    first = subjects[0]
+    found = [trial.values[first.metric] for trial in trials]
+    others = {
+        name: float(np.mean([t.values[name] for t in trials])) for name in trials[0].values if name != first.metric
+    }
     return Row(
-        model=subject.name,
+        model=first.name,
         pattern=pattern.name,
         zeros=level,
+        samples=first.calibration.samples,
         method=method if method in PEERS else f"ours, {effort}",
-        metric=subject.metric,
-        dense=subject.dense,
-        value=subject.judge(done.model),
-        output_error=done.error_chosen**0.5,
-        seconds=seconds,
+        metric=first.metric,
+        dense=first.dense,
+        value=float(np.mean(found)),
+        least=min(found),
+        most=max(found),
+        others=", ".join(f"{name} {first.dense_values[name]:.3f} → {value:.3f}" for name, value in others.items()),
+        output_error=float(np.mean([trial.output_error for trial in trials])),
+        seconds=float(np.mean([trial.seconds for trial in trials])),
     )
 
 
@@ -98,23 +137,27 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", default=["2:4", "block:4x1@0.5", "unstructured@0.5"])
     parser.add_argument("--methods", nargs="+", default=[*PEERS, "ours"], choices=[*PEERS, "ours"])
     parser.add_argument("--solver", default="balanced", choices=["fast", "balanced", "best"])
-    parser.add_argument("--samples", type=int, help="calibration samples, a fifth held out (default: by the cost)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        nargs="+",
+        default=[None],
+        help="calibration samples, a fifth held out (default: by cost)",
+    )
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the calibration data")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []
-    for name in arguments.models:
-        subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed)
-        for case in arguments.cases:
-            text, _, share = case.partition("@")
-            pattern = parse(text)
-            level = pattern.level(float(share) if share else None)
-            for method in arguments.methods:
-                table.append(row(subject, pattern, level, method, arguments.solver))
-                print(line(table[-1]), flush=True)
-                if arguments.markdown:
-                    arguments.markdown.write_text(markdown(table), encoding="utf-8")
+    for name, samples in itertools.product(arguments.models, arguments.samples):
+        subjects = [
+            Subject(name, samples=samples, test_samples=arguments.test_samples, seed=seed) for seed in arguments.seeds
+        ]
+        for case, method in itertools.product(arguments.cases, arguments.methods):
+            table.append(row(subjects, case, method, arguments.solver))
+            print(line(table[-1]), flush=True)
+            if arguments.markdown:
+                arguments.markdown.write_text(markdown(table), encoding="utf-8")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)
     return 0
 

@@ -15,7 +15,7 @@ from prunec.verify.user_metric import evaluate, load_metric
 
 
 class Subject:
-    """`metric` is the name of the model's own number and `dense` its value before pruning."""
+    """`metric` names the model's own number, `dense` is its value before pruning; `dense_values` has all numbers."""
 
     def __init__(
         self, name: str, *, samples: int | None, test_samples: int | None, seed: int, threads: int = 1
@@ -30,12 +30,14 @@ class Subject:
             demanded=samples is not None,
         )  # fmt: skip
         self._evaluate, self._test_samples = load_metric(found.metric), test_samples
-        self.metric, self.dense = next(iter(self._values(self.opened.source.model).items()))
+        self.dense_values = self.values(self.opened.source.model)
+        self.metric, self.dense = next(iter(self.dense_values.items()))
 
     def judge(self, model: ir.Model) -> float:
         """The metric of a model on test data that calibration never saw."""
-        return self._values(model)[self.metric]
+        return self.values(model)[self.metric]
 
-    def _values(self, model: ir.Model) -> dict[str, float]:
+    def values(self, model: ir.Model) -> dict[str, float]:
+        """All numbers of the metric, the primary one first."""
         session = make_session(model, threads=self.threads)
         return evaluate(self._evaluate, lambda feeds: run(session, feeds), samples=self._test_samples)

@@ -24,7 +24,8 @@ import onnx_ir as ir
 
 from prunec.array_store import ArrayStore
 from prunec.diagnostics import PrunecError
-from prunec.passes.compensate.segment import Segment, proto_of, reads
+from prunec.graph.reads import reads
+from prunec.passes.compensate.segment import Segment, proto_of
 from prunec.statistics.collect import CalibrationData
 
 Side = Literal["dense", "pruned"]

@@ -17,6 +17,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from prunec.graph.cost import FLOAT_TYPES, node_macs
+from prunec.graph.reads import reads
 from prunec.graph.shapes import dims, is_constant
 
 BlockKind = Literal["branch", "layer"]
@@ -135,18 +136,5 @@ def live_nodes(model: ir.Model, removed: Collection[Block]) -> list[ir.Node]:
         node = value.producer()
         if node is not None and node not in live:
             live.add(node)
-            waiting += [v for v in _reads(node) if not is_constant(v)]
+            waiting += [v for v in reads(node) if not is_constant(v)]
     return [node for node in model.graph if node in live]
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Inputs, and what inner graphs capture."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        graphs = attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        for graph in graphs:
-            for inner in graph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None)
-            yield from graph.outputs

@@ -21,6 +21,7 @@ from prunec.verify.inputs import Feeds, first_line, first_that_runs
 from prunec.verify.metrics import worst_relative
 from prunec.verify.ort_errors import ORT_ERRORS
 from prunec.verify.probes import at_alive, probes, with_outputs
+from prunec.verify.reference import NotEvaluable, evaluate_float64
 from prunec.verify.unrounded import is_quantised, without_rounding
 
 FLOAT32_TOLERANCE = 1e-5
@@ -131,7 +132,7 @@ class Checker:
             return Outcome(trial.name, trial.seed, error, float64_skipped=skipped)
         try:
             exact = self._worst(trial, _named(masked, feeds), _named(cut, feeds))
-        except float64.NotEvaluable as reason:
+        except NotEvaluable as reason:
             return Outcome(trial.name, trial.seed, error, float64_skipped=f"the reference refused: {reason}")
         return Outcome(trial.name, trial.seed, error, exact)
 
@@ -161,4 +162,4 @@ class Checker:
 
 def _named(model: ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
     names = [str(value.name) for value in model.graph.outputs]
-    return dict(zip(names, float64.evaluate_float64(model, feeds), strict=True))
+    return dict(zip(names, evaluate_float64(model, feeds), strict=True))

@@ -1,8 +1,9 @@
 """Evaluate a model in another floating-point precision: float64 for proofs, float32 for half-precision models.
 
 `with_floats(model, DOUBLE)` rewrites a copy: every float initializer, tensor attribute, input and output, and every
-`to`/`dtype` attribute that names a float type. The float64 copy runs in ONNX's own reference implementation, for ONNX
-Runtime has few float64 kernels. That is slow, so the caller asks `reference_cost` first.
+`to`/`dtype` attribute that names a float type. Large initializers are converted when their numbers are asked for, and
+not kept. The float64 copy runs in ONNX's own reference implementation (`reference`), for ONNX Runtime has few float64
+kernels. That is slow, so the caller asks `reference_cost` first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph.cost import FLOAT_TYPES, model_macs
+from prunec.graph.mapped import LAZY_BYTES
 from prunec.graph.shapes import dims
 
 POOL_COST = 20_000
@@ -21,14 +23,6 @@ POOL_COST = 20_000
 
 _LOOPS = frozenset({"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "RoiAlign", "GridSample"})
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
-_REFUSALS = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError),
-    *(LookupError, RuntimeError, TypeError, ValueError),
-)
-
-
-class NotEvaluable(Exception):
-    """The reference cannot run this model; the message says why."""
 
 
 def with_floats(model: ir.Model, dtype: ir.DataType) -> ir.Model:
@@ -67,28 +61,13 @@ def _size(value: ir.Value) -> int:
     return math.prod(d if isinstance(d, int) else 1 for d in dims(value) or ())
 
 
-def evaluate_float64(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Outputs of `model`, in their order, in float64 by ONNX's reference implementation.
-
-    Raises:
-        NotEvaluable: an operator is missing there or refuses float64.
-    """
-    from onnx.reference import ReferenceEvaluator
-
-    converted = with_floats(model, ir.DataType.DOUBLE)
-    inputs = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in feeds.items()}
-    try:
-        evaluator = ReferenceEvaluator(ir.to_proto(converted))
-        with np.errstate(all="ignore"):
-            outputs = evaluator.run(None, inputs)
-    except _REFUSALS as reason:
-        first = str(reason).strip().splitlines()
-        raise NotEvaluable(first[0][:200] if first else type(reason).__name__) from reason
-    return [np.asarray(y) for y in outputs]
-
-
 def _tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
-    return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype, name=tensor.name)
+    def converted() -> ir.TensorProtocol:
+        return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype, name=tensor.name)
+
+    if tensor.nbytes < LAZY_BYTES:
+        return converted()
+    return ir.LazyTensor(converted, dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _convert_attributes(node: ir.Node, dtype: ir.DataType) -> None:

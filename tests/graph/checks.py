@@ -67,7 +67,7 @@ def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = Tr
 
 def run_float64(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Outputs in float64 by the reference evaluator: all float32 tensors of the model are widened first."""
-    from prunec.verify.float64 import evaluate_float64
+    from prunec.verify.reference import evaluate_float64
 
     return evaluate_float64(without_rounding(model), feeds)
 

@@ -7,7 +7,7 @@ patches at once, are computed from some of them at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def _value(value: ir.Value, values: Values) -> Any:
 
 
 def _run_node(
-    node: onnx.NodeProto, given: Values, opsets: dict[str, int], functions: list[onnx.FunctionProto]
+    node: onnx.NodeProto, given: Values, opsets: dict[str, int], functions: Sequence[onnx.FunctionProto]
 ) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
 
@@ -83,6 +83,7 @@ def _run_node(
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
     graph = helper.make_graph([node], "node", inputs, outputs)
-    evaluator = ReferenceEvaluator(graph, opsets=opsets, functions=functions, new_ops=[Conv])
-    found: list[Any] = evaluator.run(None, given)
+    evaluator = ReferenceEvaluator(graph, opsets=opsets, functions=[*functions], new_ops=[Conv])
+    found = evaluator.run(None, given)
+    assert isinstance(found, list)
     return found

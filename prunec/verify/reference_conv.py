@@ -17,7 +17,7 @@ FEWEST_POSITIONS = 16
 """Fewer make a product of matrices slow."""
 
 
-class Conv(OpRun):  # type: ignore[misc]
+class Conv(OpRun):
     """`Conv` of ai.onnx, of any rank; the name is the operator's."""
 
     op_domain = ""

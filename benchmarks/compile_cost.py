@@ -86,6 +86,7 @@ def main() -> int:
             calib=model.calib,
             samples=arguments.samples,
             measure=False,
+            cache=False,
             progress=stages,
         )
     total = time.perf_counter() - start

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prunec.cache import cache_root
 from prunec.diagnostics import PrunecError
 
 CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
@@ -17,8 +17,7 @@ CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
 
 def zoo_cache(cache: Path | None = None) -> Path:
     """`cache` is the root that `$PRUNEC_CACHE` would name; None means the environment, then the home folder."""
-    root = cache or Path(os.environ.get("PRUNEC_CACHE") or Path.home() / ".cache" / "prunec")
-    return root / "zoo"
+    return (cache or cache_root()) / "zoo"
 
 
 @contextmanager

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
+from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
 from prunec.graph import Analysis
 from prunec.passes.compensate.find import Residual, Skipped, find_layers, find_residual
 from prunec.passes.compensate.fit import Fit, not_finite
 from prunec.passes.compensate.judge import Judge
 from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.ledger import LOG, Ledger, first_link
 from prunec.passes.compensate.options import Compensated, CompensationRecord, LayerSolver, Options, Progress
 from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
@@ -43,10 +46,11 @@ def compensate(
     options: Options | None = None,
     progress: Progress | None = None,
     solver: LayerSolver | None = None,
+    cache: Cache | None = None,
 ) -> Compensated:
     """Refit the layers of `cut` to `dense`. Both are canonical and stay as they are; node names pair their layers.
 
-    `solver` treats the layers that it takes itself, whatever `options.method` is.
+    `solver` treats the layers that it takes itself, whatever `options.method` is. `cache` keeps what is finished.
 
     Raises:
         PrunecError PC330: activations are not finite; PC331: not enough samples; PC332: a system cannot be solved.
@@ -57,7 +61,10 @@ def compensate(
         solver.start(cut)
     with blas_threads(options.threads):
         kept = Kept(analysis, alive)
-        records, errors = _refit_all(dense, cut, model, kept, calibration, options, progress, solver)
+        first = "" if cache is None else first_link(dense, cut, kept, calibration, options)
+        models = [model] if solver is None else [model, solver.baseline]
+        with Ledger(cache, first, models, solver) as ledger:
+            records, errors = _refit_all(dense, cut, model, kept, calibration, options, progress, solver, ledger)
     least = cut if solver is None else solver.baseline
     warnings: list[Diagnostic] = []
     if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):
@@ -82,6 +89,7 @@ def _refit_all(
     options: Options,
     progress: Progress | None,
     solver: LayerSolver | None,
+    ledger: Ledger,
 ) -> tuple[list[CompensationRecord], tuple[float, float]]:
     """Records in graph order, and the outputs' errors of `cut` (or the solver's baseline) and of the new `model`."""
     layers, skipped = find_layers(model)
@@ -93,6 +101,11 @@ def _refit_all(
     residuals = [find_residual(layer, order) if options.residual else None for layer in layers]
     stops = [_stop(layer, residual, sources[layer.name]) for layer, residual in zip(layers, residuals, strict=True)]
     records = [_skipped(skip) for skip in skipped]
+    known = list(_known(layers, ledger))
+    records += known
+    errors = ledger.known_errors() if len(known) == len(layers) else None
+    if errors is not None:
+        return sorted(records, key=lambda record: order[record.layer]), errors
     with SequentialRunner(
         dense,
         model,
@@ -106,22 +119,39 @@ def _refit_all(
             if progress is not None:
                 progress(number, len(layers), layer.name)
             runner.advance(number)
-            source = sources[layer.name]
+            if number < len(known):
+                continue
+            source, before = sources[layer.name], ledger.constants()
             if isinstance(layer, RecurrentLayer):
                 sides = (RecurrentLayer(source), layer)
-                records.append(refit_recurrent((dense, model), sides, runner, kept, options, number))
-                continue
-            pairs = Pairs(runner, layer, source, residual, kept)
-            if solver is not None and layer.name in taken:
-                records.append(solver.solve(model, pairs, options, number))
+                record = refit_recurrent((dense, model), sides, runner, kept, options, number)
             else:
-                records.append(_refit(model, pairs, options, number))
+                pairs = Pairs(runner, layer, source, residual, kept)
+                is_taken = solver is not None and layer.name in taken
+                refit = solver.solve if solver is not None and is_taken else _refit
+                record = refit(model, pairs, options, number)
+            records.append(record)
+            ledger.keep(layer.name, before, record)
         if progress is not None:
             progress(len(layers), len(layers), "outputs")
         runner.finish()
         least = cut if solver is None else solver.baseline
         errors = _output_errors(runner, least, calibration, options.threads)
+        ledger.keep_errors(errors)
     return sorted(records, key=lambda record: order[record.layer]), errors
+
+
+def _known(layers: Sequence[Layer | RecurrentLayer], ledger: Ledger) -> Iterator[CompensationRecord]:
+    """Records of the layers from the first one on that were finished before; they are in the model again."""
+    for number, layer in enumerate(layers):
+        record = ledger.known(layer.name)
+        if record is None:
+            if number:
+                LOG.info("going on: %d of %d layers were solved before", number, len(layers))
+            return
+        yield record
+    if layers and ledger.cache is not None:
+        LOG.info("all %d layers were solved before", len(layers))
 
 
 def _stop(layer: Layer | RecurrentLayer, residual: Residual | None, dense: ir.Node) -> Stop:

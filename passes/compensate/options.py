@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import onnx_ir as ir
 
@@ -86,6 +86,18 @@ class LayerSolver(Protocol):
         ...
 
     def takes(self, layer: str) -> bool: ...
+
+    def describe(self, layer: str) -> str:
+        """All that decides what a layer becomes, beside the data and the layers before it."""
+        ...
+
+    def result(self, layer: str) -> dict[str, Any] | None:
+        """What is known about a layer that was solved, for JSON; None for layers that are not the solver's."""
+        ...
+
+    def restore(self, layer: str, result: dict[str, Any]) -> None:
+        """Take `result` back instead of solving the layer; its weights are there already."""
+        ...
 
     def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
         """Write the layer's new weights into `model`, and the least that has to be done into `baseline`."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -70,6 +71,17 @@ class Sparsifier:
 
     def takes(self, layer: str) -> bool:
         return layer in self.layers
+
+    def describe(self, layer: str) -> str:
+        wanted = self.layers.get(layer)
+        return "" if wanted is None else f"{wanted.pattern} {wanted.level!r} {self.effort}"
+
+    def result(self, layer: str) -> dict[str, Any] | None:
+        found = self.results.get(layer)
+        return None if found is None else asdict(found)
+
+    def restore(self, layer: str, result: dict[str, Any]) -> None:
+        self.results[layer] = LayerResult(**{**result, "notes": tuple(result["notes"])})
 
     def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
         layer, wanted = pairs.layer, self.layers[pairs.layer.name]

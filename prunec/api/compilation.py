@@ -21,6 +21,7 @@ from prunec.api.progress import Progress, silent
 from prunec.api.pruning import judge, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
+from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration, Samples
 from prunec.package.destination import check_destination
@@ -62,6 +63,7 @@ def compile(
     dry_run: bool = False,
     force: bool = False,
     dump: PathLike | None = None,
+    cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Compiled:
@@ -73,7 +75,8 @@ def compile(
 
     `plan` replays a plan file instead of a budget: with the same data it gives the same bytes. Seed, number of samples
     and compensation are the plan's own unless `seed`, `samples`, `recipe` or `compensate` say otherwise. `dry_run`
-    plans and writes nothing.
+    plans and writes nothing. Statistics and finished layers are kept in `prunec.cache` and found there by the next call
+    with the same inputs, unless `cache` is False.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -86,6 +89,7 @@ def compile(
         flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         compensation=None if compensate else "none", input_shapes=input_shapes,
+        cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
@@ -120,6 +124,8 @@ def compile(
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "no-compensate": not compensate, "samples": samples},
         )  # fmt: skip
+        if options.cache is not None:
+            warnings += options.cache.warnings
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 
 from prunec.api.opening import InputShapes
 from prunec.api.target_list import check_target
+from prunec.cache import Cache
 from prunec.catalog import unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
@@ -49,6 +50,7 @@ class PlanOptions:
     solver: str | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
+    cache: Cache | None = None
 
     def check(self) -> None:
         """Refuse what is wrong whatever the model is.

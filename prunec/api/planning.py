@@ -16,6 +16,7 @@ from prunec.api.progress import Progress, silent
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.statistics import score_context
+from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
@@ -61,12 +62,14 @@ def plan(
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
     solver: str | None = None,
+    cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Planned:
     """Decide which channels of `model` go, for `target` and one budget; `output` is where to write it.
 
     `model`: an ONNX file, or a torch module with `example_inputs` (see `prunec.frontend.torch`).
+    Statistics are kept in `prunec.cache` for the next call, unless `cache` is False.
 
     Raises:
         PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC402: target.
@@ -75,6 +78,7 @@ def plan(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver, input_shapes=input_shapes,
+        cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     budget = options.required_budget()
@@ -87,7 +91,8 @@ def plan(
 
         with os_errors(Path(output)):
             made.save(Path(output))
-    return Planned(made, (*opened.warnings, *calibration.warnings, *warnings))
+    damaged = () if options.cache is None else options.cache.warnings
+    return Planned(made, (*opened.warnings, *calibration.warnings, *warnings, *damaged))
 
 
 def open_data(opened: Opened, options: PlanOptions) -> Calibration:

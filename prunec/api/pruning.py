@@ -81,6 +81,7 @@ def prune(
         own,
         counted(progress, "compensating"),
         solver,
+        options.cache,
     )
     stages.save("model", refitted.model)
     records = compensation_records(refitted.records)

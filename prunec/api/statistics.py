@@ -33,6 +33,7 @@ def score_context(
         )  # fmt: skip
     moments = needs - {"gradients", "relevance"}
     statistics = collect(
-        model, analysis, calibration, moments, threads=options.threads, seed=options.seed, progress=step
+        model, analysis, calibration, moments, threads=options.threads, seed=options.seed, cache=options.cache,
+        progress=step,
     )  # fmt: skip
     return ScoreContext(model, analysis, statistics, options.seed, gradients=gradients)

@@ -54,6 +54,7 @@ def compile(
     dump: Annotated[
         str | None, typer.Option("--dump", metavar="DIR", help="Keep canonical, masked, cut and final model.")
     ] = None,
+    no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
 ) -> Answer:
@@ -73,7 +74,7 @@ def compile(
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, plan=plan,
                 compensate=not no_compensate, measure=not no_measure, dry_run=dry_run, force=force, dump=dump,
-                input_shapes=o.input_shapes(input_shape), progress=progress,
+                cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -52,6 +52,9 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", metavar="LAYER", help="Leave these layers whole (* and ? match).")
 ]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Work everything out anew and keep nothing for the next run.")
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]

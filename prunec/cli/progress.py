@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 @contextmanager
 def shown() -> Iterator[Progress]:
     """The callback for one command; what it wrote on a terminal is wiped at the end."""
+    with _notes():
+        yield from _shown()
+
+
+def _shown() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _one_line_per_stage()
         return
@@ -28,6 +34,25 @@ def shown() -> Iterator[Progress]:
             bars.update(task, description=what[:60], completed=done, total=of or None)
 
         yield report
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"note: {record.getMessage()}\n")  # rich lets it through above its own lines
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """What the library says on the way is written and stays."""
+    logger, notes = logging.getLogger("prunec"), _Notes(logging.INFO)
+    level = logger.level
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
+        logger.setLevel(level)
 
 
 def _one_line_per_stage() -> Progress:

@@ -1,28 +1,26 @@
-"""Statistics on disk, keyed by what they depend on: the model's bytes, the data's fingerprint, needs, seed, limits."""
+"""Statistics in the cache, keyed by all they depend on: model, data, needs, seed, threads, limits, and `made_by`."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-import zipfile
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from prunec.cache import Arrays, Cache
+from prunec.made_by import made_by
+
 if TYPE_CHECKING:
     from prunec.statistics.collect import LayerStatistics, Limits
-
-FORMAT = 1
-"""Raise it when the meaning of what is stored changes."""
 
 
 def model_fingerprint(model: ir.Model) -> str:
     """sha256 of the nodes and the initializers' bytes; independent of paths, doc strings and storage."""
     digest = hashlib.sha256()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        digest.update(f"{value.name} {value.dtype} {value.shape}\0".encode())
     for node in model.graph:
         digest.update(ir.serde.serialize_node(node).SerializeToString(deterministic=True))
     for name, value in sorted(model.graph.initializers.items()):
@@ -32,46 +30,37 @@ def model_fingerprint(model: ir.Model) -> str:
     return digest.hexdigest()
 
 
-def entry(folder: Path, model: ir.Model, data: str, needs: frozenset[str], seed: int, limits: Limits) -> Path:
-    """Where the statistics of these inputs are kept."""
-    key = repr((FORMAT, model_fingerprint(model), data, sorted(needs), seed, limits))
-    return folder / f"statistics-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+def key_of(model: ir.Model, data: str, needs: frozenset[str], seed: int, threads: int, limits: Limits) -> str:
+    """What the statistics of these inputs are kept under."""
+    return repr(("statistics", made_by(), model_fingerprint(model), data, sorted(needs), seed, threads, limits))
 
 
-def read(path: Path) -> dict[str, LayerStatistics] | None:
-    """What `write` stored, or None where there is nothing readable (a damaged file is computed again)."""
+def read(cache: Cache, key: str) -> dict[str, LayerStatistics] | None:
+    """What `write` stored, or None where there is nothing."""
     from prunec.statistics.collect import LayerStatistics
 
-    try:
-        with np.load(path) as stored:
-            nodes = [str(name) for name in stored["nodes"]]
-            found = {}
-            for i, node in enumerate(nodes):
-                own = {f.name: stored.get(f"{i}.{f.name}") for f in fields(LayerStatistics)}
-                limited = own.pop("limited")
-                count = own.pop("count")
-                found[node] = LayerStatistics(
-                    count=int(count), limited=None if limited is None else str(limited), **own
-                )
-            return found
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    stored = cache.read(key)
+    if stored is None:
         return None
+    arrays = stored[0]
+    found = {}
+    for i, node in enumerate(arrays["nodes"]):
+        own = {f.name: arrays.get(f"{i}.{f.name}") for f in fields(LayerStatistics)}
+        limited = own.pop("limited")
+        count = own.pop("count")
+        assert count is not None
+        found[str(node)] = LayerStatistics(
+            count=int(count), limited=None if limited is None else str(limited), **own  # type: ignore[arg-type]
+        )  # fmt: skip
+    return found
 
 
-def write(path: Path, statistics: dict[str, LayerStatistics]) -> None:
+def write(cache: Cache, key: str, statistics: dict[str, LayerStatistics]) -> None:
     """Whole or not at all."""
-    arrays: dict[str, np.ndarray] = {"nodes": np.array(list(statistics), dtype=np.str_)}
+    arrays: Arrays = {"nodes": np.array(list(statistics), dtype=np.str_)}
     for i, own in enumerate(statistics.values()):
         for field in fields(own):
             value = getattr(own, field.name)
             if value is not None:
                 arrays[f"{i}.{field.name}"] = np.asarray(value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    cache.write(key, arrays)

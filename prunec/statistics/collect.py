@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
+from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.graph.shapes import dims
@@ -79,30 +79,27 @@ def collect(
     threads: int = 1,
     seed: int = 0,
     limits: Limits = DEFAULT_LIMITS,
-    cache_dir: Path | None = None,
+    cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, LayerStatistics]:
     """Statistics by consumer node name, for every consumer with a constant weight, over `calibration.fit()`.
 
-    `model` is dense and canonical. `cache_dir` keeps results between runs, keyed by model, data, needs and limits.
+    `model` is dense and canonical. `cache` keeps results between runs, keyed by model, data, needs and limits.
 
     Raises:
         PrunecError PC330: a layer's input is not finite; PC331: there is no calibration sample.
     """
     if not needs:
         return {}
-    if cache_dir is None:
-        with blas_threads(threads):
-            return _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
-    from prunec.statistics import cache
+    from prunec.statistics import cache as stored
 
-    path = cache.entry(cache_dir, model, calibration.fingerprint, needs, seed, limits)
-    found = cache.read(path)
+    key = "" if cache is None else stored.key_of(model, calibration.fingerprint, needs, seed, threads, limits)
+    found = None if cache is None else stored.read(cache, key)
     if found is None:
-        found = collect(
-            model, analysis, calibration, needs, threads=threads, seed=seed, limits=limits, progress=progress
-        )
-        cache.write(path, found)
+        with blas_threads(threads):
+            found = _collect(model, analysis, calibration, needs, threads, seed, limits, progress)
+        if cache is not None:
+            stored.write(cache, key, found)
     return found
 
 

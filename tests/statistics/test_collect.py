@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from prunec.backends.onnx.session import make_session, run
+from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.statistics import LayerStatistics, Limits, collect
@@ -135,22 +136,22 @@ def test_no_samples_is_an_error_and_no_needs_are_no_work() -> None:
 
 def test_the_cache_answers_until_something_changes(tmp_path: Path) -> None:
     model, analysis = net()
-    data = Data([2, 3, 8, 8])
-    first = collect(model, analysis, data, BOTH, cache_dir=tmp_path)
-    again = collect(model, analysis, data, BOTH, cache_dir=tmp_path)
+    data, cache = Data([2, 3, 8, 8]), Cache(tmp_path)
+    first = collect(model, analysis, data, BOTH, cache=cache)
+    again = collect(model, analysis, data, BOTH, cache=cache)
     assert data.passes == 1
     assert_same(first, again)
-    collect(model, analysis, data, frozenset({"moments"}), cache_dir=tmp_path)
+    collect(model, analysis, data, frozenset({"moments"}), cache=cache)
     assert data.passes == 2
     weight = next(v for v in model.graph.initializers.values() if v.const_value is not None and v.const_value.size > 9)
     assert weight.const_value is not None
     weight.const_value = ir.tensor(weight.const_value.numpy() * 2, name=weight.name)
-    collect(model, analysis, data, BOTH, cache_dir=tmp_path)
+    collect(model, analysis, data, BOTH, cache=cache)
     assert data.passes == 3
     for path in tmp_path.iterdir():
-        path.write_bytes(b"PK damaged")
-    collect(model, analysis, data, BOTH, cache_dir=tmp_path)
-    assert data.passes == 4
+        path.write_bytes(path.read_bytes()[:-1])
+    collect(model, analysis, data, BOTH, cache=cache)
+    assert data.passes == 4 and [warning.code for warning in cache.warnings] == ["PC616"]
 
 
 def assert_same(one: dict[str, LayerStatistics], other: dict[str, LayerStatistics]) -> None:

@@ -29,6 +29,7 @@ from prunec.passes.compensate.options import Compensated, CompensationRecord, La
 from prunec.passes.compensate.pairs import Kept, Pairs
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
+from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.compensate.runner import SequentialRunner, Stop
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
@@ -123,12 +124,12 @@ def _refit_all(
                 continue
             source, before = sources[layer.name], ledger.constants()
             if isinstance(layer, RecurrentLayer):
-                sides = (RecurrentLayer(source), layer)
-                record = refit_recurrent((dense, model), sides, runner, kept, options, number)
+                sides = Sides((dense, model), (RecurrentLayer(source), layer), runner, kept, options.threads)
+                refit_sides = refit_recurrent if solver is None or layer.name not in taken else solver.solve_recurrent
+                record = refit_sides(model, sides, options, number)
             else:
                 pairs = Pairs(runner, layer, source, residual, kept)
-                is_taken = solver is not None and layer.name in taken
-                refit = solver.solve if solver is not None and is_taken else _refit
+                refit = _refit if solver is None or layer.name not in taken else solver.solve
                 record = refit(model, pairs, options, number)
             records.append(record)
             ledger.keep(layer.name, before, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import onnx_ir as ir
 from prunec.graph.cost import FLOAT_TYPES
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.shapes import dims, is_constant
-from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer, MatMulLayer, NormLayer
+from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer, MatMulLayer, NormLayer, StackLayer
 from prunec.passes.compensate.recurrent_layer import GATES, RecurrentLayer, recurrent_layer
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", *GATES)
@@ -78,11 +79,20 @@ def _layer(node: ir.Node) -> Layer | RecurrentLayer | Skipped | None:
 
 def _matmul(node: ir.Node, index: int) -> Layer | Skipped:
     weight, data = dims(node.inputs[index]), dims(node.inputs[1 - index])
+    if index == 1 and _is_stack(weight, data):
+        return StackLayer(node, 0, 1, -1, -1, can_shift=False)
     if weight is None or len(weight) != 2 or data is None or len(data) < 2:
         return Skipped(node.name or "", "a product with a stack of matrices or with a vector")
     axis = -1 if index == 1 else -2
     shift = _constant_add(node.outputs[0], axis)
     return MatMulLayer(node, 1 - index, index, axis, axis, can_shift=shift is not None, shift=shift)
+
+
+def _is_stack(weight: Sequence[object] | None, data: Sequence[object] | None) -> bool:
+    """Matrices [E, C, M], each for its own slice of the data, or all for the same."""
+    if weight is None or data is None or len(weight) < 3 or len(data) < 2 or any(d != 1 for d in weight[:-3]):
+        return False
+    return len(data) < 3 or (isinstance(data[-3], int) and data[-3] in (1, weight[-3]))
 
 
 def _is_row(value: ir.Value | None) -> bool:

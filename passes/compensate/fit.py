@@ -20,7 +20,7 @@ from prunec.passes.compensate.layers import Double, Layer, Matrix, NormLayer
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
-from prunec.passes.compensate.rows import Patches, channel_rows, position_count, sample
+from prunec.passes.compensate.rows import Patches, sample
 from prunec.passes.compensate.solve import RowSystem, solve
 from prunec.statistics.moments import BLOCK_ROWS, Moments
 
@@ -138,13 +138,13 @@ class Fit:
         """Blocks of z [g, R, n] and t [g, R, m] from all batches (to fit), about `wanted` positions in all."""
         runner, layer = self.pairs.runner, self.layer
         batches = runner.fit if batches is None else batches
-        sizes = [position_count(runner.value("dense", self.pairs.output, b), layer.out_axis) for b in batches]
+        sizes = [layer.position_count(runner.value("dense", self.pairs.output, b)) for b in batches]
         share = wanted / max(sum(sizes), 1)
         block_rows = max(1, min(BLOCK_ROWS, ROWS_ELEMENTS // (self.groups * self.unknowns)))
         for batch in batches:
             pair = self.pairs.pair(batch)
             random = np.random.default_rng([*self.seed, batch])
-            targets = channel_rows(pair.target, layer.out_axis)
+            targets = layer.target_rows(pair.target)
             positions = sample(random, len(targets), int(np.ceil(len(targets) * share)))
             patches = Patches(layer, pair.x, pair.target.shape)
             for first in range(0, len(positions), block_rows):

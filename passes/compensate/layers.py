@@ -64,6 +64,15 @@ class Layer(ABC):
     def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         """The node's constants that realise a matrix and a bias."""
 
+    def target_rows(self, array: np.ndarray) -> np.ndarray:
+        """[positions, M] of an output, positions in row-major order of the axes that are not channels or groups."""
+        moved: np.ndarray = np.moveaxis(array, self.out_axis, -1)
+        return moved.reshape(-1, moved.shape[-1])
+
+    def position_count(self, array: np.ndarray) -> int:
+        """How many rows those are."""
+        return array.size // array.shape[self.out_axis] if array.shape[self.out_axis] else 0
+
     def constant_between(self) -> np.ndarray | None:
         """What another node adds to the output before a residual addition."""
         return None
@@ -194,6 +203,43 @@ class MatMulLayer(Layer):
             assert old is not None
             column = bias if self.weight_index == 1 else bias[:, None]
             set_constant(graph, self.shift, index, old.astype(np.float64) + column)
+
+
+@dataclass(frozen=True)
+class StackLayer(Layer):
+    """x [.., E, T, C] (or one x [.., T, C] for all) times a stack of matrices [E, C, M/E]: E groups without a bias."""
+
+    def matrix(self) -> Matrix:
+        weight = self.weight()
+        found: Matrix = weight.reshape(weight.shape[-3:]).transpose(0, 2, 1)[:, :, None, :]
+        return found
+
+    def bias(self) -> Double:
+        groups, outputs, _, _ = self.matrix().shape
+        return np.zeros(groups * outputs)
+
+    def arrays(self, matrix: Matrix, bias: Double) -> Patch:
+        shape = [int(d or 0) for d in dims(self.node.inputs[1]) or ()]
+        return {1: matrix[:, :, 0, :].transpose(0, 2, 1).reshape(shape)}
+
+    @property
+    def groups(self) -> int:
+        return int((dims(self.node.inputs[1]) or ())[-3] or 0)
+
+    def target_rows(self, array: np.ndarray) -> np.ndarray:
+        """Rows hold the outputs of all matrices of the stack, one after the other."""
+        turned: np.ndarray = np.moveaxis(array, -3, -2)
+        return turned.reshape(-1, turned.shape[-2] * turned.shape[-1])
+
+    def position_count(self, array: np.ndarray) -> int:
+        return super().position_count(array) // self.groups
+
+    def input_rows(self, array: np.ndarray) -> np.ndarray:
+        """[E, positions, C]; a view where all matrices read the same."""
+        if array.ndim < 3 or array.shape[-3] != self.groups:
+            rows = array.reshape(-1, array.shape[-1])
+            return np.broadcast_to(rows, (self.groups, *rows.shape))
+        return np.moveaxis(array, -3, 0).reshape(self.groups, -1, array.shape[-1])
 
 
 @dataclass(frozen=True)

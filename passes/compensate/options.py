@@ -13,6 +13,7 @@ from prunec.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
     from prunec.passes.compensate.pairs import Pairs
+    from prunec.passes.compensate.recurrent_sides import Sides
 
 Method = Literal["none", "bias", "lsq", "auto"]
 Progress = Callable[[int, int, str], None]
@@ -101,4 +102,8 @@ class LayerSolver(Protocol):
 
     def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
         """Write the layer's new weights into `model`, and the least that has to be done into `baseline`."""
+        ...
+
+    def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
+        """The same for a recurrent layer."""
         ...

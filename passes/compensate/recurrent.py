@@ -23,12 +23,11 @@ import onnx_ir as ir
 from prunec.passes.compensate.constants import set_constant
 from prunec.passes.compensate.fit import not_finite
 from prunec.passes.compensate.options import CompensationRecord, Options
-from prunec.passes.compensate.pairs import Kept
-from prunec.passes.compensate.recurrent_layer import DATA, RecurrentLayer
+from prunec.passes.compensate.recurrent_layer import DATA, CellWeights, RecurrentLayer
 from prunec.passes.compensate.recurrent_rows import Steps, steps, sums
 from prunec.passes.compensate.recurrent_sides import Candidate, Sides
 from prunec.passes.compensate.rows import sample
-from prunec.passes.compensate.runner import SequentialRunner, Stop
+from prunec.passes.compensate.runner import Stop
 from prunec.passes.compensate.solve import solve
 from prunec.statistics.moments import BLOCK_ROWS, Moments
 
@@ -47,21 +46,13 @@ def recurrent_stop(layer: RecurrentLayer, dense: ir.Node) -> Stop:
     return Stop(layer.name, frozenset(read), frozenset(layer.activations().values()))
 
 
-def refit_recurrent(
-    models: tuple[ir.Model, ir.Model],
-    layers: tuple[RecurrentLayer, RecurrentLayer],
-    runner: SequentialRunner,
-    kept: Kept,
-    options: Options,
-    number: int,
-) -> CompensationRecord:
-    """`models` and `layers` are (dense, pruned); the pruned node gets new constants where they are better.
+def refit_recurrent(model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
+    """The node of the pruned `model` gets new constants where they are better.
 
     Raises:
         PrunecError PC330: the states are not finite; PC332: a system cannot be solved.
     """
-    sides = Sides(models, layers, runner, kept, options.threads)
-    layer = layers[1]
+    layer = sides.layers[1]
     refusal = sides.refusal()
     if refusal is not None:
         return CompensationRecord(layer.name, "skipped", 0.0, 0, math.nan, math.nan, notes=(refusal,))
@@ -72,19 +63,23 @@ def refit_recurrent(
         raise not_finite(layer)
     if error <= EXACT_BELOW:
         return CompensationRecord(layer.name, "none", 0.0, 0, error, error, notes=("its input has not changed",))
-    best, best_error = _better((start, error), fit.shifted(start), sides)
+    best, best_error = better((start, error), fit.shifted(start), sides)
     for turn in range(ROUNDS if options.method != "bias" else 0):
         before = best_error
-        best, best_error = _better((best, best_error), fit.solved(best, turn), sides)
+        best, best_error = better((best, best_error), fit.solved(best, turn), sides)
         if best_error > WORTH_A_ROUND * before or best_error <= EXACT_BELOW:
             break
     if best is not start:
-        for index, array in layer.arrays(best.weights).items():
-            set_constant(models[1].graph, layer.node, index, array)
+        write_weights(model.graph, layer, best.weights)
     return CompensationRecord(layer.name, best.method, best.damping, fit.rows, error, best_error, notes=best.notes)
 
 
-def _better(standing: tuple[Candidate, float], others: Iterable[Candidate], sides: Sides) -> tuple[Candidate, float]:
+def write_weights(graph: ir.Graph, layer: RecurrentLayer, weights: CellWeights) -> None:
+    for index, array in layer.arrays(weights).items():
+        set_constant(graph, layer.node, index, array)
+
+
+def better(standing: tuple[Candidate, float], others: Iterable[Candidate], sides: Sides) -> tuple[Candidate, float]:
     """The best candidate and its error, judged as many at a time as memory allows."""
     found, left = standing, iter(others)
     together = max(1, TOGETHER_BYTES // standing[0].weights.nbytes)
@@ -109,7 +104,7 @@ class Fit:
         if self.options.method == "lsq":
             return []
         weights = start.weights
-        for part, moments in zip(self.layer.parts, self._moments(start, teacher=False), strict=True):
+        for part, moments in zip(self.layer.parts, self.moments(start), strict=True):
             matrix = weights.matrix(part)
             weights = weights.with_part(part, matrix, _shifted(moments, matrix))
         return [Candidate("bias", weights)]
@@ -118,7 +113,7 @@ class Fit:
         """Least squares towards `start`, one candidate per damping and kind of states."""
         for teacher in (False, True) if turn == 0 else (False,):
             kind = "the dense states" if teacher else f"its own states, round {turn + 1}"
-            all_moments = self._moments(start, teacher=teacher)
+            all_moments = self.moments(start, teacher=teacher)
             for damping in self.options.dampings:
                 weights, used = start.weights, damping
                 for part, moments in zip(self.layer.parts, all_moments, strict=True):
@@ -129,11 +124,17 @@ class Fit:
                     weights, used = weights.with_part(part, matrix, _shifted(moments, matrix)), max(used, own)
                 yield Candidate("lsq", weights, used, (f"on {kind}",))
 
-    def _moments(self, start: Candidate, *, teacher: bool) -> list[Moments]:
-        """Of z and the dense sums of the kept units, one per part."""
+    def moments(
+        self, start: Candidate, *, teacher: bool = False, batches: range | None = None, wanted: int | None = None
+    ) -> list[Moments]:
+        """Of z and the dense sums of the kept units, one per part, with the states that `start` makes.
+
+        From about `wanted` steps of `batches` (default: those to fit).
+        """
+        batches = self.sides.runner.fit if batches is None else batches
         found: list[Moments] = []
         targets = self.dense.rows(self.sides.units)
-        for dense, pruned, positions in self._blocks(start, teacher=teacher):
+        for dense, pruned, positions in self._blocks(start, batches, wanted or self.wanted(), teacher=teacher):
             for k, part in enumerate(self.layer.parts):
                 z = pruned.sources(part, positions, start.weights)
                 t = sums(part, targets, dense.sources(part, positions, self.dense))
@@ -145,13 +146,15 @@ class Fit:
         self.rows = found[0].count
         return found
 
-    def _blocks(self, start: Candidate, *, teacher: bool) -> Iterator[tuple[Steps, Steps, np.ndarray]]:
+    def _blocks(
+        self, start: Candidate, batches: range, wanted: int, *, teacher: bool
+    ) -> Iterator[tuple[Steps, Steps, np.ndarray]]:
         """Steps of both layers and sampled positions, a block of them at a time."""
         sides = self.sides
         (dense_cell, pruned_cell), (dense_layer, pruned_layer) = sides.cells, sides.layers
-        sizes = [int(np.prod(sides.feeds("pruned", batch)[DATA].shape[:2])) for batch in sides.runner.fit]
-        share = self._wanted() / max(sum(sizes), 1)
-        for batch in sides.runner.fit:
+        sizes = [int(np.prod(sides.feeds("pruned", batch)[DATA].shape[:2])) for batch in batches]
+        share = wanted / max(sum(sizes), 1)
+        for batch in batches:
             feeds, dense_feeds = sides.feeds("pruned", batch), sides.feeds("dense", batch)
             states = dense_cell.run(dense_feeds)[0]
             own = sides.restricted(states) if teacher else pruned_cell.run(feeds, start.weights)[0]
@@ -163,10 +166,15 @@ class Fit:
             for first in range(0, len(positions), BLOCK_ROWS):
                 yield dense, pruned, positions[first : first + BLOCK_ROWS]
 
-    def _wanted(self) -> int:
-        options, weights = self.options, self.layer.weights()
-        unknowns = weights.w.shape[3] + weights.r.shape[3]
-        return int(np.clip(options.rows_per_unknown * unknowns, options.min_rows, options.max_rows))
+    def wanted(self) -> int:
+        options = self.options
+        return int(np.clip(options.rows_per_unknown * self.unknowns, options.min_rows, options.max_rows))
+
+    @property
+    def unknowns(self) -> int:
+        """Columns of W and R together."""
+        weights = self.layer.weights()
+        return int(weights.w.shape[3] + weights.r.shape[3])
 
 
 def _shifted(moments: Moments, matrix: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunec.graph.rules.base import attribute
-from prunec.passes.compensate.layers import ConvLayer, Layer
+from prunec.passes.compensate.layers import ConvLayer, Layer, StackLayer
 
 Index = npt.NDArray[np.int64]
 
@@ -35,6 +35,7 @@ class Patches:
     def __init__(self, layer: Layer, x: np.ndarray, out_shape: Sequence[int]) -> None:
         self.is_conv = isinstance(layer, ConvLayer)
         self.groups = layer.groups if isinstance(layer, ConvLayer) else 1
+        self.stack = layer.input_rows(x) if isinstance(layer, StackLayer) else None
         rows = channel_rows(x, layer.data_axis)
         if not isinstance(layer, ConvLayer):
             self.rows = rows
@@ -48,6 +49,9 @@ class Patches:
 
     def take(self, positions: Index) -> np.ndarray:
         """z [g, R, K·C/g] of the given output positions (flat, over batch and space)."""
+        if self.stack is not None:
+            stacked: np.ndarray = self.stack[:, positions]
+            return stacked
         if self.by_channel:
             columns: np.ndarray = self.rows[positions].T
             return columns[:, :, None]

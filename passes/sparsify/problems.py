@@ -13,11 +13,10 @@ from prunec.diagnostics import PrunecError
 from prunec.passes.compensate.fit import Fit, not_finite
 from prunec.passes.solve import LayerProblem, Sample
 from prunec.passes.solve.hessian import MatrixHessian
+from prunec.passes.sparsify.views import MATRIX_UP_TO
 from prunec.patterns import Layout
 from prunec.statistics.moments import Moments
 
-MATRIX_UP_TO = 4608
-"""Unknowns of an output whose H is formed: 162 MiB in float64."""
 ROWS_ELEMENTS = 1 << 26
 """Elements of the float32 rows that stand in for a larger H (256 MiB)."""
 ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
@@ -60,11 +59,15 @@ def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
         moments.add(z, t)
     if not moments.is_finite():
         raise not_finite(fit.layer)
-    centred = _corrects_biases(fit)
+    return samples_of(moments, fit.bias.reshape(fit.groups, fit.outputs), centred=_corrects_biases(fit))
+
+
+def samples_of(moments: Moments, bias: np.ndarray, *, centred: bool) -> list[Sample]:
+    """One sample per group. `bias` [g, m] is what the targets contain beside W x; taken off where it has to stay."""
     hessians, crosses = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
     spread = moments.target / max(moments.count, 1)
     squares = spread + np.square(moments.target_mean)
-    without_bias = moments.target_mean - fit.bias.reshape(fit.groups, fit.outputs)
+    without_bias = moments.target_mean - bias
     if not centred:
         crosses = crosses - (moments.target_mean - without_bias)[:, :, None] * moments.mean[:, None, :]
     return [
@@ -78,7 +81,7 @@ def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
             target_mean=moments.target_mean[i],
             is_centred=centred,
         )
-        for i in range(fit.groups)
+        for i in range(len(hessians))
     ]
 
 

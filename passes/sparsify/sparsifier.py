@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from prunec.passes.compensate.find import find_layers
+from prunec.passes.compensate import recurrent
 from prunec.passes.compensate.fit import Fit, not_finite
 from prunec.passes.compensate.judge import Candidate, Judge
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.recurrent_layer import CellWeights, RecurrentLayer
+from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.solve import Effort, LayerProblem, Solution, solve
 from prunec.passes.sparsify.problems import problems
+from prunec.passes.sparsify.recurrent import solve_sums
+from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, masked
 
 Double = np.ndarray
@@ -67,7 +71,7 @@ class Sparsifier:
 
     def start(self, cut: ir.Model) -> None:
         self.baseline = cut.clone()
-        self._plain = {layer.name: layer for layer in find_layers(self.baseline)[0] if layer.name in self.layers}
+        self._plain = prunable_layers(self.baseline)
 
     def takes(self, layer: str) -> bool:
         return layer in self.layers
@@ -120,20 +124,56 @@ class Sparsifier:
         residual, method = pairs.residual is not None, "none" if best is plain else best.method
         return CompensationRecord(layer.name, method, best.damping, fit.rows, error_plain, error, residual, notes)
 
+    def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
+        layer = sides.layers[1]
+        wanted = self.layers[layer.name]
+        refusal = sides.refusal()
+        if refusal is not None:
+            weights, masks = layer.weights(), []
+            for part in layer.parts:
+                parts = [self._largest(w, Layout(1, w.shape[1]), wanted) for w in weights.matrix(part)]
+                masks.append(np.stack(parts))
+            for part, kept in zip(layer.parts, masks, strict=True):
+                weights = weights.with_part(part, kept, weights.bias(part))
+            self._write_cell(model, layer, weights, weights)
+            return self._magnitude_record(layer.name, refusal)
+        fit = recurrent.Fit(sides, options, number)
+        effort: Effort = "mask" if options.method == "none" else self.effort
+        found = solve_sums(
+            fit, lambda p: self._solve(p, wanted.pattern, wanted.level, effort), shifts=options.method != "none"
+        )
+        self._write_cell(model, layer, found.best.weights, found.plain)
+        best, (error_plain, error) = found.best, found.errors
+        self.results[layer.name] = LayerResult(
+            layer.name, best.method, best.damping, found.fitted, found.held_out, error_plain, error, found.notes
+        )
+        method = "none" if best.method == "mask" else best.method
+        return CompensationRecord(layer.name, method, best.damping, fit.rows, error_plain, error, notes=found.notes)
+
+    def _write_cell(self, model: ir.Model, layer: RecurrentLayer, weights: CellWeights, plain: CellWeights) -> None:
+        other = self._plain[layer.name]
+        assert isinstance(other, RecurrentLayer)
+        recurrent.write_weights(model.graph, layer, weights)
+        recurrent.write_weights(self.baseline.graph, other, plain)
+
+    def _largest(self, weight: Double, layout: Layout, wanted: LayerPattern) -> Double:
+        return masked(weight, wanted.pattern.project(np.square(weight), layout, wanted.level))
+
+    def _magnitude_record(self, name: str, why: str) -> CompensationRecord:
+        note, nan = f"by magnitude: {why}", math.nan
+        self.results[name] = LayerResult(name, "magnitude", 0.0, nan, nan, nan, nan, (note,))
+        return CompensationRecord(name, "magnitude", 0.0, 0, nan, nan, notes=(note,))
+
     def _by_magnitude(self, model: ir.Model, layer: Layer, wanted: LayerPattern, why: str) -> CompensationRecord:
         """No activations to go by: the largest weights stay as they are."""
         matrix = layer.matrix().astype(np.float64)
         groups, outputs, positions, channels = matrix.shape
         layout = Layout(positions, channels)
         flat = matrix.reshape(groups, outputs, -1)
-        kept = [masked(w, wanted.pattern.project(np.square(w), layout, wanted.level)) for w in flat]
-        found = np.stack(kept).reshape(matrix.shape)
+        found = np.stack([self._largest(w, layout, wanted) for w in flat]).reshape(matrix.shape)
         layer.write(model.graph, found, layer.bias())
         self._write_plain(layer.name, found)
-        note = f"by magnitude: {why}"
-        nan = math.nan
-        self.results[layer.name] = LayerResult(layer.name, "magnitude", 0.0, nan, nan, nan, nan, (note,))
-        return CompensationRecord(layer.name, "magnitude", 0.0, 0, nan, nan, notes=(note,))
+        return self._magnitude_record(layer.name, why)
 
     def _write_plain(self, name: str, matrix: Double) -> None:
         layer = self._plain[name]

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from prunec.catalog import unknown_name
 from prunec.graph.cost import node_macs
 from prunec.passes.compensate.find import WEIGHTED, find_layers
-from prunec.passes.compensate.layers import ConvLayer, Layer, NormLayer
-from prunec.passes.sparsify import LayerPattern
-from prunec.passes.sparsify.problems import MATRIX_UP_TO
-from prunec.patterns import Layout, Pattern
+from prunec.passes.compensate.layers import ConvLayer, Layer
+from prunec.passes.sparsify import LayerPattern, views
+from prunec.passes.sparsify.views import Prunable, prunable_layers
+from prunec.patterns import Pattern
 from prunec.plan.plan import LayerPlan
 from prunec.plan.select import matches
 
@@ -36,10 +36,10 @@ def choose_layers(
     Raises:
         PrunecError PC206: a name of `include` or `exclude` matches no layer.
     """
-    layers, skipped = find_layers(model)
+    skipped = find_layers(model)[1]
     nodes = {node.name or "": node for node in model.graph}
     reasons = {skip.node: skip.reason for skip in skipped}
-    own = {layer.name: layer for layer in layers if isinstance(layer, Layer) and not isinstance(layer, NormLayer)}
+    own = prunable_layers(model)
     names = [name for name, node in nodes.items() if name in own or (name in reasons and node_macs(node))]
     tensors = {name: _tensor(nodes[name], own.get(name)) for name in names}
     for wanted in (*include, *exclude):
@@ -55,15 +55,12 @@ def choose_layers(
             return reasons[name], ""
         if named(name, exclude):
             return "--exclude", ""
-        groups, outputs, positions, channels = own[name].matrix().shape
-        refusal = pattern.refusal(outputs, Layout(positions, channels))
-        if groups > 1 and positions * channels > MATRIX_UP_TO:
-            refusal = f"{positions * channels} inputs in each of {groups} groups are more than can be solved"
+        refusal = views.refusal(own[name], pattern)
         if named(name, include):
             return refusal, "--include"
         if include:
             return "not named by --include", ""
-        return _default_reason(own[name], groups, channels) or refusal, "asked for"
+        return _default_reason(own[name]) or refusal, "asked for"
 
     found = []
     for name in names:
@@ -75,15 +72,14 @@ def choose_layers(
 
 def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, str]:
     """Why layers of a plan cannot have the pattern that stands there, by node name."""
-    own = {layer.name: layer for layer in find_layers(model)[0] if isinstance(layer, Layer)}
+    own = prunable_layers(model)
     found = {}
     for name, wanted in layers.items():
-        if name not in own or isinstance(own[name], NormLayer):
+        if name not in own:
             found[name] = "there is no such layer"
             continue
-        _, outputs, positions, channels = own[name].matrix().shape
         fixed = wanted.pattern.fixed_level
-        refusal = wanted.pattern.refusal(outputs, Layout(positions, channels))
+        refusal = views.refusal(own[name], wanted.pattern)
         if refusal is None and fixed is not None and abs(fixed - wanted.level) > 1e-9:
             refusal = f"{wanted.pattern} removes {fixed:g} of the weights, not {wanted.level:g}"
         if refusal is not None:
@@ -91,16 +87,18 @@ def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, s
     return found
 
 
-def _tensor(node: ir.Node, layer: Layer | None) -> str:
-    value = node.inputs[1 if layer is None else layer.weight_index]
+def _tensor(node: ir.Node, layer: Prunable | None) -> str:
+    value = node.inputs[layer.weight_index if isinstance(layer, Layer) else 1]
     return "" if value is None else value.name or ""
 
 
-def _default_reason(layer: Layer, groups: int, channels: int) -> str | None:
-    if groups > 1 and channels == 1:
-        return "depthwise: one input channel an output"
-    if isinstance(layer, ConvLayer) and groups == 1 and channels <= STEM_CHANNELS:
-        return f"stem: {channels} input channel{'s' if channels > 1 else ''}"
+def _default_reason(layer: Prunable) -> str | None:
+    if isinstance(layer, ConvLayer):
+        groups, _, _, channels = layer.matrix().shape
+        if groups > 1 and channels == 1:
+            return "depthwise: one input channel an output"
+        if groups == 1 and channels <= STEM_CHANNELS:
+            return f"stem: {channels} input channel{'s' if channels > 1 else ''}"
     return "head: no layer comes after it" if _is_last(layer.node) else None
 
 

@@ -254,3 +254,15 @@ def test_shapes_that_differ_between_the_models_are_left_alone() -> None:
     assert "depends on the data" in by_method["skipped"].notes[0]
     assert "lsq" in by_method
     assert [warning.code for warning in found.warnings] == ["PC333"]
+
+
+def test_stacks_of_matrices_are_refitted() -> None:
+    def experts(b: Builder) -> str:
+        x = b.linear(b.input("x", [2, 3, 10, 8]), 16)
+        y = b.relu(str(b.op("MatMul", [b.relu(x), b.const(b.rng.standard_normal((3, 16, 24)).astype("f4") / 4)])))
+        return str(b.op("MatMul", [y, b.const(b.rng.standard_normal((3, 24, 5)).astype("f4") / 4)]))
+
+    case = random_case(experts)
+    found = refit(case)
+    records = [record for record in found.records if record.method != "skipped"]
+    assert len(records) == 3 and found.error_chosen < 0.9 * found.error_none

@@ -20,12 +20,13 @@ from prunec.passes.sparsify import LayerPattern, Sparsifier
 from prunec.patterns import parse
 from tests.graph.builder import Builder
 from tests.graph.checks import prepare
-from tests.passes.compensate_samples import Case, Data, input_shape, random_case
+from tests.passes.compensate_samples import Case, Data, dense_model, input_shape, random_case
 from tests.passes.recurrent_samples import stacked
 from tests.passes.test_compensate import bytes_of
 from tests.sparsify.test_sparsifier import build, skip, tokens
 
 OPTIONS = Options(max_rows=512)
+KINDS = ("Conv", "MatMul", "LSTM", "GRU")
 
 
 class Killed(BaseException):
@@ -35,7 +36,7 @@ class Killed(BaseException):
 def sparsify(
     model: ir.Model, analysis: Analysis, cache: Cache | None, progress: Progress | None = None, pattern: str = "2:4"
 ) -> tuple[Compensated, Sparsifier]:
-    layers = {n.name or "": LayerPattern(parse(pattern), 0.5) for n in model.graph if n.op_type in ("Conv", "MatMul")}
+    layers = {n.name or "": LayerPattern(parse(pattern), 0.5) for n in model.graph if n.op_type in KINDS}
     solver = Sparsifier(layers, "fast")
     data = Data(input_shape(model), fit=12, held=4)
     alive = analysis.alive({})
@@ -130,6 +131,16 @@ def test_damaged_layers_are_solved_again_with_a_warning(tmp_path: Path) -> None:
     again = sparsify(model, analysis, cache, counting(steps))[0]
     assert bytes_of(again.model) == bytes_of(first.model) and steps == [0, 1, 2, 3, 4]
     assert {warning.code for warning in cache.warnings} == {"PC616"}
+
+
+def test_recurrent_layers_come_back_too(tmp_path: Path) -> None:
+    model, analysis = dense_model(stacked)
+    whole, solver = sparsify(model, analysis, None)
+    with pytest.raises(Killed):
+        sparsify(model, analysis, Cache(tmp_path), at(2))
+    again, other = sparsify(model, analysis, Cache(tmp_path))
+    assert bytes_of(again.model) == bytes_of(whole.model)
+    assert list(other.results.values()) == list(solver.results.values())
 
 
 def refit(case: Case, cache: Cache | None, progress: Progress | None = None) -> Compensated:

@@ -212,3 +212,67 @@ def test_moments_are_centred_only_where_biases_are_corrected(
     assert first[0].fit.is_centred == centred
     assert first[0].fit.error(first[0].weight) < 1e-9
     assert first[0].fit.error(0 * first[0].weight) > 0.01
+
+
+def stack_net(data: list[int], weight: tuple[int, ...]) -> Callable[[Builder], str]:
+    def build(b: Builder) -> str:
+        x = b.linear(b.relu(b.linear(b.input("x", data), 16)), weight[-2])
+        y = str(b.op("MatMul", [x, b.const(b.rng.standard_normal(weight).astype(np.float32) / 4)]))
+        return b.linear(b.relu(y), 8)
+
+    return build
+
+
+STACKS = {
+    "one for each": ([3, 20, 8], (3, 16, 12)),
+    "with a batch": ([2, 3, 10, 8], (3, 16, 12)),
+    "the same for all": ([2, 1, 10, 8], (3, 16, 12)),
+    "a matrix for all": ([20, 8], (3, 16, 12)),
+    "leading ones": ([2, 3, 10, 8], (1, 3, 16, 12)),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize(("pattern", "level"), [("2:4", 0.5), ("unstructured", 0.6)])
+def test_stacks_of_matrices_are_solved_one_by_one(name: str, pattern: str, level: float) -> None:
+    model, analysis = build(stack_net(*STACKS[name]))
+    found, solver = sparsified(model, analysis, pattern, level)
+    stack = next(n for n in model.graph if n.op_type == "MatMul" and len(n.inputs[1].shape or ()) > 2)  # type: ignore[union-attr]
+    assert stack.name in solver.layers
+    assert all(proof.passed for proof in prove_patterns(found.model, solver.layers).values())
+    result = solver.results[stack.name]
+    assert result.error < result.error_plain and found.error_chosen < found.error_none
+    kept = next(constant(n.inputs[1]) for n in found.model.graph if n.name == stack.name)
+    assert kept is not None and kept.shape == STACKS[name][1]
+    if pattern == "2:4":
+        assert (kept.reshape(3, 4, 4, 12) != 0).sum(axis=2).max() == 2  # along what the product sums over
+
+
+def test_every_matrix_of_a_stack_is_fitted_to_its_own_inputs() -> None:
+    """The dense weights of the first layer, which sees what it saw before, have no error in any group."""
+
+    def first_stack(b: Builder) -> str:
+        y = str(b.op("MatMul", [b.input("x", [2, 3, 10, 8]), b.const(b.rng.standard_normal((3, 8, 12)).astype("f4"))]))
+        return b.linear(b.relu(y), 8)
+
+    model, analysis = build(first_stack)
+    seen: list[LayerProblem] = []
+
+    def record(problem: LayerProblem, pattern: Pattern, level: float, effort: Effort) -> Solution:
+        seen.append(problem)
+        return solve(problem, pattern, level, effort)
+
+    layers = {p.node: LayerPattern(parse("2:4"), 0.5) for p in choose_layers(model, parse("2:4"), 0.5, ["*"])}
+    solver = Sparsifier(layers, "fast", record)
+    compensate(model, model, analysis, analysis.alive({}), Data(input_shape(model)), None, None, solver)
+    assert len(seen) == 3 + 1 and all(p.fit.error(p.weight) < 1e-9 < p.fit.error(0 * p.weight) for p in seen[:3])
+
+
+def test_stacks_whose_slices_are_not_known_stay_dense() -> None:
+    def left(b: Builder) -> str:
+        x = b.linear(b.input("x", [3, 16, 8]), 8)
+        return b.linear(str(b.op("MatMul", [b.const(b.rng.standard_normal((3, 12, 16)).astype("f4")), x])), 8)
+
+    model, _ = build(left)
+    plans = choose_layers(model, parse("2:4"), 0.5, include=["*"])
+    assert "a product with a stack of matrices or with a vector" in [plan.why for plan in plans]

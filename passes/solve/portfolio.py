@@ -5,14 +5,15 @@
 - `balanced`: the damping is chosen on held-out data, then ADMM finds the mask, `refit` its weights.
 - `best`: more dampings, ADMM to its end, ExactOBS where the layer is small enough, masks from all of them.
 
-The plain mask (Wanda without any update) always competes: with uncorrelated inputs nothing beats it.
+The plain mask (Wanda without any update) always competes: with uncorrelated inputs nothing beats it. Instead of an
+effort one solver may be named (`single.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import numpy as np
 
@@ -23,11 +24,14 @@ from prunec.passes.solve.masks import wanda_mask
 from prunec.passes.solve.problem import LayerProblem
 from prunec.passes.solve.quadratic import Quadratic, quadratic
 from prunec.passes.solve.refit import refit
+from prunec.passes.solve.single import Single, solve_by
+from prunec.passes.solve.solution import Solution, Trial
 from prunec.patterns import Pattern, masked
 from prunec.patterns.base import Mask, Scope
 
-Effort = Literal["mask", "fast", "balanced", "best"]
-EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
+Portfolio = Literal["mask", "fast", "balanced", "best"]
+Effort = Portfolio | Single
+EFFORTS: tuple[Portfolio, ...] = ("fast", "balanced", "best")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Settings:
     probe_rows: int
 
 
-SETTINGS: dict[Effort, Settings] = {
+SETTINGS: dict[Portfolio, Settings] = {
     "mask": Settings((0.0,), 0, 0, 0),
     "fast": Settings((0.03,), 0, 0, 0),
     "balanced": Settings((0.003, 0.03, 0.1, 0.3, 1.0), 60, 20, 128),
@@ -51,40 +55,20 @@ NARROW_ITERATIONS = 40
 WIDE = 1024
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One attempt: relative errors ‖t − Ŵx‖²/‖t‖² on the data it was fitted to and on held-out data."""
-
-    method: str
-    damping: float
-    error_fit: float
-    error_held_out: float
-
-
-@dataclass(frozen=True)
-class Solution:
-    """New weights in plain coordinates, zero outside `mask`, and how they came about."""
-
-    weight: Double
-    mask: Mask
-    plain: Double
-    """The old weights under the plain mask: what everything else had to beat."""
-    chosen: Trial
-    trials: tuple[Trial, ...]
-    notes: tuple[str, ...]
-
-
 Candidate = tuple[str, float, Double, Mask]
 
 
 def solve(
     problem: LayerProblem, pattern: Pattern, level: float, effort: Effort = "balanced", *, scope: Scope = "layer"
 ) -> Solution:
-    """The candidate with the least held-out error.
+    """The candidate with the least held-out error, or what the solver of that name found.
 
     Raises:
         PrunecError PC225: the pattern does not fit the weight; PC332: a system cannot be solved.
     """
+    if effort not in SETTINGS:
+        found = solve_by(cast(Single, effort), problem, pattern, level)
+        return replace(found, notes=(*_notes(problem), *found.notes))
     settings = SETTINGS[effort]
     notes = list(_notes(problem))
     best: tuple[Trial, Double, Mask] | None = None
@@ -111,7 +95,7 @@ def _candidates(
     problem: LayerProblem,
     pattern: Pattern,
     level: float,
-    effort: Effort,
+    effort: Portfolio,
     settings: Settings,
     scope: Scope,
     notes: list[str],

@@ -51,7 +51,7 @@ def solve_sums(fit: Fit, solve: Solve, *, shifts: bool) -> Found:
     own = _problems(fit, start, start, shifts)
     solved = [[solve(problem) for problem in part] for part in own]
     masks = [[s.plain for s in part] for part in solved]
-    plain = Candidate("mask", _with(fit, start, masks, None))
+    plain = Candidate(solved[0][0].plain_method, _with(fit, start, masks, None))
     (error_plain,) = fit.sides.errors([plain])
     if error_plain == math.inf:
         raise not_finite(fit.layer)
@@ -61,7 +61,7 @@ def solve_sums(fit: Fit, solve: Solve, *, shifts: bool) -> Found:
             own = _problems(fit, start, best, shifts)
             solved = [[solve(problem) for problem in part] for part in own]
         before = error
-        for candidate, matrices in _candidates(fit, start, own, solved, turn):
+        for candidate, matrices in _candidates(fit, start, own, solved, turn, plain.method):
             (judged,) = fit.sides.errors([candidate])
             if judged < error:
                 best, error, basis, weights = candidate, judged, own, matrices
@@ -92,15 +92,15 @@ def _problems(fit: Fit, start: Candidate, states: Candidate, shifts: bool) -> Pr
 
 
 def _candidates(
-    fit: Fit, start: Candidate, own: Problems, solved: list[list[Solution]], turn: int
+    fit: Fit, start: Candidate, own: Problems, solved: list[list[Solution]], turn: int, plain: str
 ) -> list[tuple[Candidate, list[list[np.ndarray]]]]:
     """With corrected biases: the plain masks, once, and the solutions."""
     found = []
     masks = [[s.plain for s in part] for part in solved]
     if not turn:
-        found.append((Candidate("mask+bias", _with(fit, start, masks, own)), masks))
+        found.append((Candidate(f"{plain}+bias", _with(fit, start, masks, own)), masks))
     methods = dict.fromkeys(s.chosen.method for part in solved for s in part)
-    if list(methods) != ["mask"]:
+    if list(methods) != [plain]:
         weights = [[s.weight for s in part] for part in solved]
         damping = max(s.chosen.damping for part in solved for s in part)
         notes = (f"on its own states, round {turn + 1}",)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -23,13 +23,15 @@ from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_layer import CellWeights, RecurrentLayer
 from prunec.passes.compensate.recurrent_sides import Sides
-from prunec.passes.solve import Effort, LayerProblem, Solution, solve
+from prunec.passes.solve import MASKS, SINGLE, Effort, LayerProblem, Solution, solve
+from prunec.passes.sparsify.data_free import solve_data_free
 from prunec.passes.sparsify.problems import problems
 from prunec.passes.sparsify.recurrent import solve_sums
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, masked
 
 Double = np.ndarray
+DataFree = Literal["udfc"]
 Solve = Callable[[LayerProblem, Pattern, float, Effort], Solution]
 
 
@@ -64,8 +66,11 @@ class Sparsifier:
 
     baseline: ir.Model
 
-    def __init__(self, layers: Mapping[str, LayerPattern], effort: Effort, solve: Solve = solve) -> None:
-        """`solve`: what to put in the place of `passes.solve.solve`, as comparisons with other methods do."""
+    def __init__(self, layers: Mapping[str, LayerPattern], effort: Effort | DataFree, solve: Solve = solve) -> None:
+        """`effort`: how much is done, or the name of one solver.
+
+        `solve`: what to put in the place of `passes.solve.solve`, as comparisons with other methods do.
+        """
         self.layers, self.effort, self._solve = dict(layers), effort, solve
         self.results: dict[str, LayerResult] = {}
 
@@ -94,21 +99,22 @@ class Sparsifier:
             return self._by_magnitude(model, layer, wanted, refusal)
         fit, judge = Fit(pairs, options, number), Judge(model, pairs, options.threads)
         own, notes = problems(fit)
-        # with other layers left as they are, this one is only masked too
-        effort: Effort = "mask" if options.method == "none" else self.effort
-        solved = [self._solve(problem, wanted.pattern, wanted.level, effort) for problem in own]
-        plain = Candidate("mask", _joined([s.plain for s in solved], fit), fit.bias)
+        only_masks = options.method == "none"  # with other layers left as they are, this one is only masked too
+        solved, more = self._solutions(model, layer, own, wanted, only_masks=only_masks)
+        plain = Candidate(solved[0].plain_method, _joined([s.plain for s in solved], fit), fit.bias)
         best, error = plain, judge.errors([plain])[0]
         if error == math.inf:
             raise not_finite(layer)
         error_plain = error
-        if effort != "mask":
+        if not only_masks:
             best, error = judge.best((plain, error), _candidates(fit, own, solved, plain))
         layer.write(model.graph, best.matrix, best.bias)
         self._write_plain(layer.name, plain.matrix)
         said = tuple(dict.fromkeys(note for s in solved for note in s.notes))
-        notes = (*notes, *said, *(() if layer.can_shift else ("there is no bias to correct",)))
-        chosen = [s.plain if best.method.startswith("mask") else s.weight for s in solved]
+        if solved[0].chosen.method in SINGLE and solved[0].chosen.method not in (*MASKS, best.method):
+            more = (*more, f"{solved[0].chosen.method} gave no better outputs on held-out data than {best.method}")
+        notes = (*notes, *more, *said, *(() if layer.can_shift else ("there is no bias to correct",)))
+        chosen = [s.plain if best.matrix is plain.matrix else s.weight for s in solved]
         fitted = sum(p.fit.error(w) * p.fit.power for p, w in zip(own, chosen, strict=True))
         held_out = sum(p.held_out.error(w) * p.held_out.power for p, w in zip(own, chosen, strict=True))
         self.results[layer.name] = LayerResult(
@@ -124,6 +130,20 @@ class Sparsifier:
         residual, method = pairs.residual is not None, "none" if best is plain else best.method
         return CompensationRecord(layer.name, method, best.damping, fit.rows, error_plain, error, residual, notes)
 
+    def _solutions(
+        self, model: ir.Model, layer: Layer, own: list[LayerProblem], wanted: LayerPattern, *, only_masks: bool
+    ) -> tuple[list[Solution], tuple[str, ...]]:
+        """One per group, and why they are not by the solver that was named."""
+        effort, notes = self.effort, tuple[str, ...]()
+        if effort == "udfc" and not only_masks:
+            found = solve_data_free(model, layer, own, wanted.pattern, wanted.level)
+            if not isinstance(found, str):
+                return found, notes
+            notes = (f"{found}: Wanda's mask stands",)
+        by: Effort = "wanda" if effort == "udfc" else effort
+        by = "mask" if only_masks and by not in MASKS else by
+        return [self._solve(problem, wanted.pattern, wanted.level, by) for problem in own], notes
+
     def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
         layer = sides.layers[1]
         wanted = self.layers[layer.name]
@@ -137,17 +157,18 @@ class Sparsifier:
                 weights = weights.with_part(part, kept, weights.bias(part))
             self._write_cell(model, layer, weights, weights)
             return self._magnitude_record(layer.name, refusal)
-        fit = recurrent.Fit(sides, options, number)
-        effort: Effort = "mask" if options.method == "none" else self.effort
-        found = solve_sums(
-            fit, lambda p: self._solve(p, wanted.pattern, wanted.level, effort), shifts=options.method != "none"
-        )
+        fit, only_masks = recurrent.Fit(sides, options, number), options.method == "none"
+        effort: Effort = "wanda" if self.effort == "udfc" else self.effort
+        effort = "mask" if only_masks and effort not in MASKS else effort
+        found = solve_sums(fit, lambda p: self._solve(p, wanted.pattern, wanted.level, effort), shifts=not only_masks)
         self._write_cell(model, layer, found.best.weights, found.plain)
         best, (error_plain, error) = found.best, found.errors
+        if self.effort == "udfc":
+            found = replace(found, notes=("UDFC knows no recurrent layers: Wanda's mask stands", *found.notes))
         self.results[layer.name] = LayerResult(
             layer.name, best.method, best.damping, found.fitted, found.held_out, error_plain, error, found.notes
         )
-        method = "none" if best.method == "mask" else best.method
+        method = "none" if best.weights is found.plain else best.method
         return CompensationRecord(layer.name, method, best.damping, fit.rows, error_plain, error, notes=found.notes)
 
     def _write_cell(self, model: ir.Model, layer: RecurrentLayer, weights: CellWeights, plain: CellWeights) -> None:
@@ -185,12 +206,12 @@ def _candidates(fit: Fit, own: list[LayerProblem], solved: list[Solution], plain
     """With corrected biases where there are any."""
     found = []
     if fit.layer.can_shift:
-        found.append(Candidate("mask+bias", plain.matrix, _biases(own, [s.plain for s in solved])))
+        found.append(Candidate(f"{plain.method}+bias", plain.matrix, _biases(own, [s.plain for s in solved])))
     weights = [s.weight for s in solved]
     bias = _biases(own, weights) if fit.layer.can_shift else fit.bias
     methods = dict.fromkeys(s.chosen.method for s in solved)
     damping = max(s.chosen.damping for s in solved)
-    if list(methods) != ["mask"]:
+    if list(methods) != [plain.method]:
         found.append(Candidate(", ".join(methods), _joined(weights, fit), bias, damping))
     return found
 

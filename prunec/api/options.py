@@ -56,11 +56,17 @@ class PlanOptions:
         """Refuse what is wrong whatever the model is.
 
         Raises:
-            PrunecError PC401: no such target; PC215: no such pattern; PC203: no such solver; PC208: a number is out of
-            range.
+            PrunecError PC401: no such target; PC215: no such pattern; PC203: no such solver; PC228: one whose
+            result is no model; PC208: a number is out of range.
         """
         check_target(self.target)
         is_sparse = self.sparse_pattern() is not None
+        if self.solver == "armor":
+            message = (
+                "ARMOR leaves two block-diagonal factors beside each weight, dense products that no target here skips"
+            )
+            hint = "best gives the lowest error without them; passes.solve.armor computes the factors"
+            raise PrunecError("PC228", message, where="--solver", hint=hint)
         if self.solver is not None and self.solver not in get_args(Solver):
             raise unknown_name("PC203", "solver", self.solver, get_args(Solver))
         if self.solver is not None and not is_sparse:

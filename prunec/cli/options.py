@@ -22,7 +22,12 @@ Pattern = Annotated[
     str, typer.Option("--pattern", help="auto, channel, or zeros: 2:4, N:M (keep N of M), block:4x1, unstructured …")
 ]
 Solver = Annotated[
-    str | None, typer.Option("--solver", help="Effort for zeros: fast, balanced (default) or best.", metavar="NAME")
+    str | None,
+    typer.Option(
+        "--solver",
+        help="Effort for zeros: fast, balanced (default), best; or one solver: magnitude, wanda, sparsegpt …",
+        metavar="NAME",
+    ),
 ]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")

@@ -32,8 +32,8 @@ from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
 
 Scope = Literal["layer", "global"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Solver = Literal["fast", "balanced", "best"]
-"""How much effort goes into the weights of layers with a pattern (`prunec.passes.solve`)."""
+Solver = Literal["fast", "balanced", "best", "magnitude", "wanda", "dsnot", "sparsegpt", "admm", "exactobs", "udfc"]
+"""How much effort goes into the weights of layers with a pattern, or one solver by name (`prunec.passes.solve`)."""
 Compensation = Literal["none", "bias", "lsq", "auto"]
 """none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
 Why = Literal["ratio", "threshold", "floor", "rounding", "excluded"]

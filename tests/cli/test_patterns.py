@@ -126,3 +126,18 @@ def test_where_solving_made_the_outputs_worse_the_masks_stay_and_the_record_says
     assert "PC333" in {warning["code"] for warning in done.json["warnings"]}
     layers = done.json["verification"]["patterns"]["layers"]
     assert layers and all(layer["passed"] and "method" not in layer for layer in layers)
+
+
+def test_one_solver_by_name(folder: Path) -> None:
+    quick = ("compile", "model.onnx", "--pattern", "2:4", "--no-measure", "--samples", "40", "-o", "out", "--json")
+    done = prunec(*quick, "--solver", "sparsegpt", cwd=folder)
+    assert done.code == 0, done.err
+    assert {layer["method"] for layer in done.json["verification"]["patterns"]["layers"]} == {"sparsegpt"}
+    assert json.loads((folder / "out" / "plan.json").read_text())["solver"] == "sparsegpt"
+
+
+def test_a_solver_that_is_not_there(folder: Path) -> None:
+    refused = prunec("compile", "model.onnx", "--pattern", "2:4", "--solver", "sparsegtp", cwd=folder)
+    refuses(refused, "PC203")
+    assert "sparsegpt" in refused.err
+    refuses(prunec("compile", "model.onnx", "--pattern", "2:4", "--solver", "armor", cwd=folder), "PC228")

@@ -13,7 +13,9 @@ from prunec.graph.shapes import constant
 from prunec.passes.compensate import Compensated, Options, compensate
 from prunec.passes.compensate.options import Method
 from prunec.passes.slice_channels import slice_channels
-from prunec.passes.solve import Effort, LayerProblem, Solution, solve
+from prunec.passes.solve import MASKS, SINGLE, Effort, LayerProblem, Solution, solve
+from prunec.passes.solve.masks import wanda_mask
+from prunec.passes.solve.quadratic import Quadratic
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, parse
 from prunec.plan.layers import choose_layers
@@ -71,6 +73,7 @@ def sparsified(
     level: float,
     options: Options | None = None,
     alive: np.ndarray | None = None,
+    effort: str = "balanced",
 ) -> tuple[Compensated, Sparsifier]:
     """Everything that takes the pattern gets it, head and stem too."""
     pattern = parse(name)
@@ -79,7 +82,7 @@ def sparsified(
     plans = choose_layers(cut, pattern, level, include=["*"])
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
     assert layers
-    solver = Sparsifier(layers, "balanced")
+    solver = Sparsifier(layers, effort)  # type: ignore[arg-type]
     data = Data(input_shape(model), fit=40, held=10)
     return compensate(model, cut, analysis, alive, data, options, None, solver), solver
 
@@ -276,3 +279,41 @@ def test_stacks_whose_slices_are_not_known_stay_dense() -> None:
     model, _ = build(left)
     plans = choose_layers(model, parse("2:4"), 0.5, include=["*"])
     assert "a product with a stack of matrices or with a vector" in [plan.why for plan in plans]
+
+
+@pytest.mark.parametrize("name", [*SINGLE, "udfc"])
+@pytest.mark.parametrize("net", [plain, grouped, tokens], ids=lambda net: net.__name__)
+def test_one_solver_by_name(net: Callable[[Builder], str], name: str) -> None:
+    model, analysis = build(net)
+    found, solver = sparsified(model, analysis, "2:4", 0.5, effort=name)
+    assert all(proof.passed for proof in prove_patterns(found.model, solver.layers).values())
+    assert all(proof.passed for proof in prove_patterns(solver.baseline, solver.layers).values())
+    methods = {result.method for result in solver.results.values()}
+    first = "wanda" if name not in MASKS else name
+    assert methods <= {name, first, f"{first}+bias", *(["mask", "mask+bias"] if name == "udfc" else [])}
+    assert all(result.error <= result.error_plain for result in solver.results.values())
+    if name == "udfc":  # nothing stands before the first layer
+        assert "UDFC needs a convolution or product right before" in next(iter(solver.results.values())).notes[0]
+        assert "udfc" in methods or net is grouped  # there the masks happen to be better
+    elif name not in MASKS:
+        assert name in methods and found.error_chosen < found.error_none
+
+
+def test_a_named_solver_without_compensation_only_masks() -> None:
+    model, analysis = build(tokens)
+    for name, method in (("magnitude", "magnitude"), ("sparsegpt", "mask"), ("udfc", "wanda")):
+        _, solver = sparsified(model, analysis, "2:4", 0.5, Options(method="none"), effort=name)
+        assert {result.method for result in solver.results.values()} == {method}
+
+
+def test_a_solver_that_does_worse_than_its_mask_is_overruled_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(q: Quadratic, pattern: Pattern, level: float) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        mask = wanda_mask(q, pattern, level, "layer")
+        return np.where(mask, -9 * q.target, 0.0), mask, ()
+
+    monkeypatch.setattr("prunec.passes.solve.sparsegpt.sparsegpt", wrong)
+    model, analysis = build(tokens)
+    _, solver = sparsified(model, analysis, "2:4", 0.5, effort="sparsegpt")
+    for result in solver.results.values():
+        assert result.method in ("wanda", "wanda+bias")
+        assert any(note.startswith("sparsegpt gave no better outputs on held-out data") for note in result.notes)

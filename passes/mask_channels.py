@@ -31,6 +31,9 @@ def mask_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.
         if (data.dtype or ir.DataType.FLOAT).is_floating_point():
             mask = mask_constant(graph, data, consumer.axis, keep, f"prunec.mask.{number}")
             mul = ir.node("Mul", [data, mask], name=name)
+        elif data.dtype == ir.DataType.BOOL:
+            shape = [len(keep) if axis == consumer.axis else 1 for axis in range(len(data.shape))]
+            mul = ir.node("And", [data, constant(graph, f"prunec.mask.{number}", keep.reshape(shape))], name=name)
         else:
             shape = [len(keep) if axis == consumer.axis else 1 for axis in range(len(data.shape))]
             mask = constant(graph, f"prunec.mask.{number}", keep.reshape(shape))

@@ -9,6 +9,9 @@ mean; the norms are written out with it:
     RMSNormalization     y = γ x/√(mean(x²) + ε)
 
 Channels that are gone keep some value in y, which the masks at the consumers of y remove.
+
+Softmax and TopK weigh experts against each other: those that are gone have the logit −∞, so that the softmax gives them
+nothing, and none of them is among the winners (of the smallest: +∞).
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ def mask_statistics(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> N
         if keep.all():
             continue
         writer = _Writer(model.graph, nodes[statistic.node], f"prunec.statistic.{number}", statistic.axis, keep)
-        if writer.node.op_type == "ReduceMean":
+        if writer.node.op_type in ("Softmax", "TopK"):
+            writer.leave_out()
+        elif writer.node.op_type == "ReduceMean":
             writer.node.replace_input_with(0, writer.mean(writer.data))
         elif writer.node.op_type in SKIP_NORMS:
             writer.write_skip_norm()
@@ -68,6 +73,7 @@ class _Writer:
         self.graph, self.node, self.name, self.data = graph, node, name, data
         self.count = 0
         self.mask = mask_constant(graph, data, axis, keep, f"{name}.mask")
+        self.keep = keep.reshape([-1 if a == axis else 1 for a in range(len(data.shape or ()))])
         self.axes = constant(graph, f"{name}.axes", np.array([axis], np.int64))
         self.left = self.scalar("left", int(keep.sum()))
 
@@ -82,6 +88,12 @@ class _Writer:
         new.outputs[0].type = self.data.type
         self.graph.insert_before(self.node, new)
         return new.outputs[0]
+
+    def leave_out(self) -> None:
+        """Let the node see channels that are gone at the very end of the ranking."""
+        end = np.inf if not int(attribute(self.node, "largest", 1)) else -np.inf
+        keep = constant(self.graph, f"{self.name}.keep", self.keep)
+        self.node.replace_input_with(0, self.add("Where", keep, self.data, self.scalar("end", end)))
 
     def mean(self, x: ir.Value) -> ir.Value:
         """Over the channels that are left; the axis stays, with length 1."""

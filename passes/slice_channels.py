@@ -3,7 +3,8 @@
 1. Every use of an initializer keeps, per axis, the positions whose class is alive. Uses that keep the same positions
    go on sharing one tensor; others get their own copy.
 2. Every node's rule rewrites what depends on lengths or positions (`Rule.cut`).
-3. The shapes of the activations are updated; initializers without users are dropped.
+3. The shapes of the activations are updated, branches of experts that are gone leave (`drop_experts`), and
+   initializers without users are dropped.
 
 Large weights that lie in a file stay there: the cut model reads and slices them when its numbers are asked for.
 """
@@ -21,6 +22,7 @@ from prunec.graph.mapped import compressed
 from prunec.graph.rules import rule_for
 from prunec.graph.rules.cut import Cut
 from prunec.graph.shapes import is_constant
+from prunec.passes.drop_experts import drop_experts
 
 
 def slice_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir.Model:
@@ -38,6 +40,7 @@ def slice_channels(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> ir
     slicer.rewrite_nodes()
     slicer.slice_initializers()
     slicer.update_shapes()
+    drop_experts(cut_model, analysis.vanishing, alive)
     slicer.drop_unused()
     return cut_model
 
@@ -58,8 +61,12 @@ class _Slicer:
         mask: np.ndarray = self.alive[axes[axis]]
         return None if mask.all() else mask
 
+    def positions(self, value: ir.Value | None) -> np.ndarray | None:
+        ids = self.analysis.positions.get(value.name or "") if value is not None else None
+        return None if ids is None or self.alive[ids].all() else self.alive[ids]
+
     def rewrite_nodes(self) -> None:
-        cut = Cut(self.kept, self.add_constant, self.insert_before)
+        cut = Cut(self.kept, self.add_constant, self.positions, self.insert_before)
         for node in list(self.graph):
             rule_for(node).cut(node, cut)
 

@@ -28,8 +28,8 @@ def inspect(
 ) -> Inspection:
     """Channel groups of an ONNX file or a torch module, with what pins them and what they cost.
 
-    `structures` as for `plan`: with "residual" the streams under norms are free, "head-width" lists the widths of heads
-    instead, "depth" the blocks that can be removed.
+    `structures` as for `plan`: with "residual" the streams under norms are free, with "experts" whole experts under
+    their gates; "head-width" lists the widths of heads instead, "depth" the blocks that can be removed.
 
     >>> [group.id for group in inspect("resnet18.onnx").groups if group.pinned is None]  # doctest: +SKIP
     ['g0', 'g1', …]

@@ -25,7 +25,7 @@ from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan, Realised
 from prunec.plan.replay import check_groups, check_plan, check_source, with_realised
 from prunec.plan.shares import baseline_cost, prunable_weights, shares
-from prunec.plan.structures import DEFAULT_STRUCTURES, StageName
+from prunec.plan.structures import DEFAULT_STRUCTURES, WIDTHS, StageName
 
 Key = TypeVar("Key")
 Axes = tuple[np.ndarray | None, ...]
@@ -55,13 +55,14 @@ def base_model(opened: Opened, structures: Collection[str]) -> ir.Model:
 
 
 def analyse_channels(opened: Opened, model: ir.Model, structures: Collection[str]) -> Analysis:
-    """Groups of the stage of channels: all of them, or those of class C where only streams are to be cut."""
-    residual = "residual" in structures
-    known = model is opened.canonical and not residual
-    analysis = opened.analysis if known else analyse(model, residual=residual)
+    """Groups of the stage of channels: all of them, or those of class C where only streams or experts are to be cut."""
+    residual, experts = "residual" in structures, "experts" in structures
+    known = model is opened.canonical and not residual and not experts
+    analysis = opened.analysis if known else analyse(model, residual=residual, experts=experts)
     if "channels" in structures:
         return analysis
-    return replace(analysis, groups=tuple(group for group in analysis.groups if group.kind == "C"))
+    wanted = (group for group in analysis.groups if group.kind == "C" or group.experts is not None)
+    return replace(analysis, groups=tuple(wanted))
 
 
 def inspected(opened: Opened, structures: Collection[str]) -> Analysis:
@@ -71,10 +72,10 @@ def inspected(opened: Opened, structures: Collection[str]) -> Analysis:
         PrunecError PC216: head widths beside channels, whose groups have numbers of their own.
     """
     if "head-width" not in structures:
-        cuts_channels = {"channels", "residual"} & set(structures)
+        cuts_channels = WIDTHS & set(structures)
         model = base_model(opened, structures)
         return analyse_channels(opened, model, structures if cuts_channels else DEFAULT_STRUCTURES)
-    if {"channels", "residual"} & set(structures):
+    if WIDTHS & set(structures):
         hint = "inspect --structures head-width"
         raise PrunecError("PC216", "head widths are listed by themselves", where="--structures", hint=hint)
     return analyse_widths(opened.canonical)
@@ -104,7 +105,7 @@ def stages_of(opened: Opened, plan: Plan) -> list[Stage]:
         return [cut("channels", opened.canonical, opened.analysis, alive)]
     stages: list[Stage] = []
     model = base_model(opened, plan.structures)
-    cuts_channels = {"channels", "residual"} & set(plan.structures)
+    cuts_channels = WIDTHS & set(plan.structures)
     if not cuts_channels:
         check_groups((), plan.fingerprint, opened.canonical, opened.analysis)
     if "depth" in plan.structures:

@@ -66,7 +66,9 @@ RoundTo = Annotated[
 Structures = Annotated[
     str | None,
     typer.Option(
-        "--structures", metavar="LIST", help="What may go: channels, head-width, residual, depth; a comma list."
+        "--structures",
+        metavar="LIST",
+        help="What may go: channels, head-width, residual, experts, depth; a comma list.",
     ),
 ]
 

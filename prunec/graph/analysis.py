@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -15,11 +15,14 @@ import onnx_ir as ir
 from prunec.diagnostics import PrunecError
 from prunec.graph.constant import constant_channels
 from prunec.graph.cost import node_macs
-from prunec.graph.flow import Flow, Pin, SplitPolicy, Statistic, solve_axes
+from prunec.graph.flow import Flow, Pin, SplitPolicy, Statistic, Use, solve_axes
 from prunec.graph.groups import Group, build_groups
 from prunec.graph.rules import rule_for
 from prunec.graph.rules.base import outputs_untracked, rank
+from prunec.graph.rules.routing import follow_positions
 from prunec.graph.shapes import dims
+from prunec.graph.vanish import Vanishing, follow, owners
+from prunec.graph.weights import is_weight, source
 
 TIED_MIN_ELEMENTS = 1024
 """Smaller shared initializers are copied when their users are cut differently; larger ones stay tied."""
@@ -50,7 +53,13 @@ class Analysis:
     consumers: tuple[Consumer, ...]
     pins: tuple[Pin, ...]
     statistics: tuple[Statistic, ...] = ()
-    """Means over channels that may be cut; their `ids` are class ids."""
+    """Statistics over channels that may be cut; their `ids` are class ids."""
+    positions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Integer values → class ids of the axis whose positions they number."""
+    vanishing: Mapping[str, Vanishing] = field(default_factory=dict)
+    """Values that go as a whole with an expert."""
+    owners: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Nodes that are needed while all of these classes are alive; all others always are."""
 
     def alive(self, keeps: Mapping[str, np.ndarray]) -> np.ndarray:
         """Class mask from group masks. `keeps` maps a group id to a bool array of the group's size.
@@ -71,6 +80,9 @@ class Analysis:
                 raise PrunecError("PC201", f"the group is pinned: {group.pinned.reason}", where=group_id)
             if not mask.any():
                 raise PrunecError("PC201", "no channel is kept", where=group_id, hint="keep at least one")
+            if int(mask.sum()) < (group.experts or 1):
+                message = f"{mask.sum()} experts are kept, each token is given {group.experts}"
+                raise PrunecError("PC201", message, where=group_id, hint=f"keep at least {group.experts}")
             alive[group.channels] = mask
         return alive
 
@@ -81,30 +93,42 @@ class Analysis:
 
 
 def analyse(
-    model: ir.Model, *, split: SplitPolicy = "outer", residual: bool = False, pin_outputs: bool = True
+    model: ir.Model,
+    *,
+    split: SplitPolicy = "outer",
+    residual: bool = False,
+    experts: bool = False,
+    pin_outputs: bool = True,
 ) -> Analysis:
     """Find the coupled channel groups of a canonical model (see `passes.canonicalise`). The model is not changed.
 
     `split`: whether reshapes into heads are cut by whole heads ("outer") or by their width ("inner").
     `residual`: let means over channels (LayerNorm and its kin) run over the channels that are left: class C.
+    `experts`: let softmax and top-k weigh the channels that are left: class C, whole experts behind a gate.
     `pin_outputs=False` asks what could be cut if the axes of the graph outputs were free.
     """
-    flow = Flow(split=split, residual=residual)
+    flow = Flow(split=split, residual=residual, experts=experts)
     macs: dict[str, int] = {}
     for node in model.graph:
         _couple(node, flow)
         macs[node.name or ""] = node_macs(node)
     for output in model.graph.outputs if pin_outputs else ():
-        for ids in flow.of(output):
+        for ids in (*flow.of(output), flow.positions.get(output.name or "")):
             flow.pin(ids, "PC102", output.name or "", f"is an axis of the graph output {output.name}")
+    for output in model.graph.outputs:
+        if (own := flow.vanishing.get(output.name or "")) is not None:
+            flow.pin(own.ids(), "PC109", output.name or "", "needs every expert: nothing multiplies them by their gate")
     flow.settle_claims()
     _tie_shared(model, flow)
+    owned = owners(model.graph, flow.vanishing)
+    _join_experts(model, flow, owned)
     groups, labels = build_groups(flow, macs)
     groups = tuple(_with_constants(model, group) for group in groups)
     consumers = tuple(
         Consumer(r.node, r.data_index, r.axis, labels[r.ids], r.weight_index, r.weight_axis, r.zero_index)
         for r in flow.reductions
     )
+    vanishing = {name: own.renumbered(labels) for name, own in flow.vanishing.items()}
     return Analysis(
         groups=groups,
         channel_count=int(labels.max()) + 1 if len(labels) else 0,
@@ -113,6 +137,9 @@ def analyse(
         consumers=consumers,
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
         statistics=tuple(replace(s, ids=labels[s.ids]) for s in flow.statistics),
+        positions={name: labels[ids] for name, ids in flow.positions.items()},
+        vanishing=vanishing,
+        owners={name: frozenset(labels[list(ids)].tolist()) for name, ids in owned.items()},
     )
 
 
@@ -123,6 +150,31 @@ def _couple(node: ir.Node, flow: Flow) -> None:
         outputs_untracked(node, flow)
     else:
         rule_for(node).couple(node, flow)
+    if flow.experts:
+        follow_positions(node, flow)
+        _follow_experts(node, flow)
+
+
+def _follow_experts(node: ir.Node, flow: Flow) -> None:
+    """What a node makes of values that an expert decides about; where no cut could follow, the experts stay."""
+    found = follow(node, flow.vanishing, flow.picked_axes)
+    if isinstance(found, tuple):
+        ids = Vanishing(found, "moot").ids()
+        flow.pin(ids, "PC109", node, "mixes experts in a way that no cut can follow")
+    elif found is not None:
+        for output in node.outputs:
+            flow.vanishing.setdefault(output.name or "", found)
+
+
+def _join_experts(model: ir.Model, flow: Flow, owned: Mapping[str, frozenset[int]]) -> None:
+    """The weights of nodes that one expert alone needs are members of its group, whole."""
+    for node in model.graph if owned else ():
+        channels = owned.get(node.name or "", ())
+        for index, value in enumerate(node.inputs if len(channels) == 1 else ()):
+            shape = dims(source(value)) if is_weight(value) and value is not None else None
+            if shape and isinstance(shape[0], int):
+                ids = np.full(shape[0], next(iter(channels)), np.int64)
+                flow.uses.append(Use(source(value).name or "", node.name or "", index, 0, "carrier", ids))  # type: ignore[arg-type]
 
 
 def _with_constants(model: ir.Model, group: Group) -> Group:

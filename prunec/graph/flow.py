@@ -18,6 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from prunec.graph.shapes import dims, is_constant, length
+from prunec.graph.vanish import Vanishing
 from prunec.graph.weights import QUANTISERS, block_size, chain, is_weight, permutation, quantised_axis, source
 
 STATISTIC = "PC105"
@@ -83,7 +84,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over `axis` of a data input whose channels may be cut: it then runs over those that are left (class C)."""
+    """A statistic over `axis` of a data input whose channels may be cut: it then runs over those left (class C)."""
 
     node: str
     data_index: int
@@ -95,16 +96,25 @@ class Statistic:
 class Flow:
     """Collects what the rules say about one graph. `split` decides which axis of a split keeps the channels.
 
-    With `residual`, a mean over channels does not pin them; it is recorded as a `Statistic`.
+    With `residual`, a mean over channels does not pin them; it is recorded as a `Statistic`. With `experts`, so are a
+    softmax and a top-k.
     """
 
     split: SplitPolicy = "outer"
     residual: bool = False
+    experts: bool = False
     axes: dict[str, RawAxes] = field(default_factory=dict)
     use_axes: dict[tuple[str, int], Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
+    experts_left: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    """Channels that are whole experts, and how many of them have to stay."""
+    positions: dict[str, np.ndarray] = field(default_factory=dict)
+    """Integer values that number the positions of an axis (what TopK answers): the ids of that axis."""
+    vanishing: dict[str, Vanishing] = field(default_factory=dict)
+    """Values that a single channel decides about as a whole."""
+    picked_axes: dict[frozenset[int], None] = field(default_factory=dict)
     pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
     count: int = 0
     blocks: list[np.ndarray] = field(default_factory=list)
@@ -156,12 +166,7 @@ class Flow:
         producer = value.producer()
         for ids in axes:
             if isinstance(ids, np.ndarray) and len(ids) == 1:
-                self.pin(
-                    ids,
-                    "PC109",
-                    producer if producer is not None else name,
-                    f"is the only position of an axis of {name}",
-                )
+                self.pick(producer, value, ids, f"is the only position of an axis of {name}")
         self.axes[name] = [None if isinstance(ids, np.ndarray) and len(ids) == 1 else ids for ids in axes]
 
     def fresh(self, n: int) -> np.ndarray:
@@ -223,6 +228,26 @@ class Flow:
         if isinstance(index, int):
             del result[along]
         return result
+
+    def pick(self, node: ir.Node | None, value: ir.Value, ids: np.ndarray, reason: str) -> None:
+        """State that `value` has a single channel left on an axis: it has to stay, or decides about all of `value`.
+
+        The latter with `experts`; then the node that picks is a consumer of the axis.
+        """
+        if self.experts and node is not None and node.op_type in ("Split", "Slice", "Gather"):
+            for axis, own in enumerate(self.of(node.inputs[0])):
+                if own is not None and ids[0] in own:
+                    if not any(r.node == node.name and r.axis == axis for r in self.reductions[-1:]):
+                        self.reduce(node, 0, axis, own)
+                    self.decide(value, int(ids[0]), own)
+                    return
+        self.pin(ids, "PC109", node if node is not None else value.name or "", reason)
+
+    def decide(self, value: ir.Value, channel: int, axis: np.ndarray) -> None:
+        """State that `value` is zero as a whole when `channel`, one of the ids of an axis of experts, is dead."""
+        self.vanishing[value.name or ""] = Vanishing((frozenset((channel,)),), "zero")
+        self.picked_axes[frozenset(axis.tolist())] = None
+        self.experts_left.append((axis, 1))
 
     def unite(self, a: np.ndarray, b: np.ndarray) -> None:
         a, b = np.broadcast_arrays(a, b)
@@ -339,6 +364,17 @@ class Flow:
         """State that `node` takes a mean over `axis` of its input: recorded with `residual`, else that pins it."""
         if ids is not None and self.residual:
             self.statistics.append(Statistic(node.name or "", data_index, axis, ids))
+        else:
+            self.pin(ids, STATISTIC, node, reason)
+
+    def rank(self, node: ir.Node, data_index: int, axis: int, ids: Ids, reason: str, least: int = 1) -> None:
+        """State that `node` weighs the positions of `axis` against each other, of which at least `least` stay.
+
+        Recorded with `experts`, else that pins them.
+        """
+        if ids is not None and self.experts:
+            self.statistics.append(Statistic(node.name or "", data_index, axis, ids))
+            self.experts_left.append((ids, least))
         else:
             self.pin(ids, STATISTIC, node, reason)
 

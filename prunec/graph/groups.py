@@ -36,6 +36,8 @@ class Group:
 
     Kind A: the cut is exact. B: so it is, and some channels are constants that fold into biases (`graph.constant`).
     C: a statistic runs over the channels; they are pinned, unless the analysis was told to let it run over those left.
+
+    `experts`: the channels are whole experts, of which at least so many have to stay; None: they are no experts.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Group:
     members: tuple[Member, ...]
     pinned: Pin | None
     cost_share: float
+    experts: int | None = None
 
     def producers(self) -> tuple[Member, ...]:
         return tuple(m for m in self.members if m.role == "producer")
@@ -73,6 +76,9 @@ def build_groups(flow: Flow, macs: dict[str, int]) -> tuple[tuple[Group, ...], n
     averaged = np.zeros(number, bool)
     for statistic in flow.statistics:
         averaged[labels[statistic.ids]] = True
+    stay = np.zeros(number, np.int64)
+    for ids, least in flow.experts_left:
+        stay[labels[ids]] = np.maximum(stay[labels[ids]], least)
     total = sum(macs.values()) or 1
     groups: list[Group] = []
     for i, ((_, pin), channels) in enumerate(keys.items()):
@@ -80,7 +86,8 @@ def build_groups(flow: Flow, macs: dict[str, int]) -> tuple[tuple[Group, ...], n
         own = tuple(members[i])
         cost = sum(macs.get(m.node, 0) * float((m.index >= 0).mean()) for m in own if m.role == "producer")
         kind: Kind = "C" if averaged[channels].any() or (pin is not None and pin.code == STATISTIC) else "A"
-        groups.append(Group(f"g{i}", len(channels), kind, np.array(channels), own, pin, cost / total))
+        experts = min(int(stay[channels].max()), len(channels)) or None
+        groups.append(Group(f"g{i}", len(channels), kind, np.array(channels), own, pin, cost / total, experts))
     return tuple(groups), labels
 
 

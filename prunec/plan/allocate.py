@@ -110,7 +110,8 @@ class Planned:
         scores = self.scores[cell.group][cell.local]
         stays = np.array([(cell.group, int(i)) in protected for i in cell.local])
         order = np.lexsort((cell.local, -scores, ~stays))
-        least = max(math.ceil(self.floor * cell.size - 1e-9), int(stays.sum()), 1)
+        experts = min(self.groups[cell.group].experts or 1, cell.size)
+        least = max(math.ceil(self.floor * cell.size - 1e-9), int(stays.sum()), experts)
         rungs = levels(cell.size, unit, least, is_loss=cell.group in self._fragmented)
         return Ladder(self.groups[cell.group], cell.local[order], scores[order], tuple(rungs))
 

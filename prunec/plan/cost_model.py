@@ -19,6 +19,9 @@ from prunec.graph.cost import OUTPUT, PARAMETER_TYPES, mac_products, operand
 from prunec.graph.shapes import dims, is_constant
 
 Ids = np.ndarray | None
+Reader = tuple[tuple[Ids, ...], frozenset[int]]
+"""What a use takes of a tensor's axes, and the experts that it is there for (`Analysis.owners`)."""
+_NOBODY: frozenset[int] = frozenset()
 Term = tuple[int, tuple[int, ...]]
 """A constant factor, and the numbers of the axes whose lengths multiply it."""
 
@@ -41,7 +44,7 @@ class CostModel:
         self._macs = self._table([term for node in model.graph for term in self._node_terms(node)])
         single: dict[bool, list[Term]] = {False: [], True: []}
         self._fixed = {False: 0, True: 0}
-        self._shared: list[tuple[bool, bool, int, list[tuple[Ids, ...]]]] = []
+        self._shared: list[tuple[bool, bool, int, list[Reader]]] = []
         for name, value in model.graph.initializers.items():
             if value.const_value is not None and value.const_value.dtype in PARAMETER_TYPES:
                 self._initializer(value, name in prunable, single)
@@ -52,29 +55,34 @@ class CostModel:
         """Cost of the model with only the classes `alive` (bool per class id) left."""
         counts = self._axes.counts(alive)
         left = {flag: self._fixed[flag] + _total(self._params[flag], counts) for flag in (False, True)}
-        for prunable, untouched, size, variants in self._shared:
-            left[prunable] += _shared_size(untouched, size, variants, alive)
+        for prunable, untouched, size, readers in self._shared:
+            left[prunable] += _shared_size(untouched, size, readers, alive)
         return Cost(left[False] + left[True], _total(self._macs, counts), left[True])
 
     # -- terms --------------------------------------------------------------------------------------------------
     def _initializer(self, value: ir.Value, prunable: bool, single: dict[bool, list[Term]]) -> None:
         """One product if all uses are cut alike; a list of variants if they may not be (see `slice_channels`)."""
         shape = [int(d) for d in dims(value) or () if isinstance(d, int)]
-        uses = [(node.name or "", index) for node, index in value.uses()]
-        tracked = [self._analysis.use_axes[use] for use in uses if use in self._analysis.use_axes]
-        tracked = [axes for axes in tracked if any(ids is not None for ids in axes)]
-        untouched = len(tracked) < len(uses) or value.is_graph_output()
-        if not tracked:
+        nowhere: tuple[Ids, ...] = (None,) * len(shape)
+        places = [(node.name or "", index) for node, index in value.uses()]
+        readers: list[Reader] = [
+            (self._analysis.use_axes.get(place, nowhere), self._analysis.owners.get(place[0], _NOBODY))
+            for place in places
+        ]
+        untouched = value.is_graph_output()
+        if not any(owner or any(ids is not None for ids in axes) for axes, owner in readers):
             self._fixed[prunable] += math.prod(shape)
-        elif not untouched and all(_same(axes, tracked[0]) for axes in tracked[1:]):
-            single[prunable].append(self._term(shape, tracked[0]))
+        elif not untouched and all(_same(reader, readers[0]) for reader in readers[1:]):
+            single[prunable].append(self._term(shape, *readers[0]))
         else:
-            self._shared.append((prunable, untouched, math.prod(shape), tracked))
+            self._shared.append((prunable, untouched, math.prod(shape), readers))
 
     def _node_terms(self, node: ir.Node) -> Iterator[Term]:
-        """The products of `graph.cost.mac_products`, over lengths that may still be cut."""
+        """The products of `graph.cost.mac_products`, over lengths that may still be cut; none once nobody needs it."""
+        owner = self._analysis.owners.get(node.name or "", _NOBODY)
         for product in mac_products(node):
-            yield self._join([self._of(node, index)[axis] for index, axis in product])
+            axes = [self._of(node, index)[axis] for index, axis in product]
+            yield self._term([length for length, _ in axes], [ids for _, ids in axes], owner)
 
     def _of(self, node: ir.Node, index: int) -> list[tuple[int, Ids]]:
         """(length, ids) per axis of an operand; a length that is not static counts as 1."""
@@ -87,14 +95,11 @@ class CostModel:
         lengths = [d if isinstance(d, int) else 1 for d in shape]
         return list(zip(lengths, axes or (None,) * len(shape), strict=True))
 
-    def _join(self, axes: Sequence[tuple[int, Ids]]) -> Term:
-        return self._term([length for length, _ in axes], [ids for _, ids in axes])
-
-    def _term(self, shape: Sequence[int], axes: Sequence[Ids]) -> Term:
+    def _term(self, shape: Sequence[int], axes: Sequence[Ids], owner: frozenset[int]) -> Term:
         pairs = list(zip(shape, axes, strict=True))
-        return math.prod(n for n, ids in pairs if ids is None), tuple(
-            self._axes.add(ids) for _, ids in pairs if ids is not None
-        )
+        needs = [np.array([channel], np.int64) for channel in sorted(owner)]  # 0 or 1 of 1 alive
+        lengths = [ids for _, ids in pairs if ids is not None]
+        return math.prod(n for n, ids in pairs if ids is None), tuple(self._axes.add(ids) for ids in lengths + needs)
 
     def _table(self, terms: list[Term]) -> tuple[np.ndarray, np.ndarray]:
         """Constants [T] and axis numbers [T, F]; number 0 stands for a length of 1."""
@@ -133,14 +138,17 @@ def _total(table: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> int:
     return int((constants * counts[numbers].prod(axis=1)).sum()) if len(constants) else 0
 
 
-def _same(a: tuple[Ids, ...], b: tuple[Ids, ...]) -> bool:
-    return all(x is y if x is None or y is None else np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+def _same(a: Reader, b: Reader) -> bool:
+    pairs = zip(a[0], b[0], strict=True)
+    return a[1] == b[1] and all(x is y if x is None or y is None else np.array_equal(x, y) for x, y in pairs)
 
 
-def _shared_size(untouched: bool, size: int, uses: list[tuple[Ids, ...]], alive: np.ndarray) -> int:
+def _shared_size(untouched: bool, size: int, readers: list[Reader], alive: np.ndarray) -> int:
     """Uses that keep the same positions share one tensor; the whole tensor stays if some use keeps all of it."""
     sizes: dict[bytes, int] = {}
-    for axes in uses:
+    for axes, owner in readers:
+        if not alive[list(owner)].all():
+            continue
         masks = [(a, alive[ids]) for a, ids in enumerate(axes) if ids is not None and not alive[ids].all()]
         key = b"".join(bytes([a]) + np.packbits(mask).tobytes() for a, mask in masks)
         left = size

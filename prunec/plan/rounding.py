@@ -66,9 +66,11 @@ def unit(cell: Cell, group: Group, step: int, blocked: Blocked) -> int:
     """Kept channels of `cell` must be a multiple of this, so that every producer axis keeps a multiple of the step.
 
     A channel that covers p positions of an axis (grouped convolution, attention head) counts p times; the gates of a
-    recurrent layer are computed apart, so there it counts once.
+    recurrent layer are computed apart, so there it counts once. Whole experts are counted one by one.
     """
     found = 1
+    if group.experts is not None:
+        return found
     for member in group.members:
         wide = cell.size >= BLOCKED_WIDTH and cell.size % step == 0
         if wide and member.role != "carrier" and member.node in blocked.grouped:

@@ -3,10 +3,12 @@
     depth        whole blocks: residual branches, and layers of a post-norm transformer (`graph.branches`)
     channels     channels, units, whole heads: exact cuts
     residual     the width of a stream that runs through norms over it (class C)
+    experts      whole experts behind a softmax or a top-k (class C)
     head-width   the width of every head, or the inner axis of any other split
 
-Each stage sees the model that the one before left; channels and residual are one stage. A budget is shared evenly: of k
-stages the first leaves the k-th root of what may remain, and so on, so that the last one meets the budget itself.
+Each stage sees the model that the one before left; channels, residual and experts are one stage. A budget is shared
+evenly: of k stages the first leaves the k-th root of what may remain, and so on, so that the last one meets the budget
+itself.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from prunec.catalog import unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.plan.budget import Budget
 
-Structure = Literal["depth", "channels", "residual", "head-width"]
+Structure = Literal["depth", "channels", "residual", "experts", "head-width"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+WIDTHS: frozenset[Structure] = frozenset(("channels", "residual", "experts"))
+"""What the stage of channels cuts."""
 DEFAULT_STRUCTURES: tuple[Structure, ...] = ("channels",)
 
 StageName = Literal["depth", "channels", "head-width"]
@@ -44,7 +48,7 @@ def stage_names(structures: Collection[str]) -> list[StageName]:
     """The stages that these structures need, in order."""
     wanted: dict[StageName, bool] = {
         "depth": "depth" in structures,
-        "channels": "channels" in structures or "residual" in structures,
+        "channels": bool(WIDTHS & set(structures)),
         "head-width": "head-width" in structures,
     }
     return [name for name, is_wanted in wanted.items() if is_wanted]

@@ -174,10 +174,10 @@ class _Sums:
     def add(self, array: np.ndarray, batch: tuple[int, ...]) -> None:
         rows = np.moveaxis(array, self.axis, -1)
         rows = rows.reshape(-1, rows.shape[-1])
-        if not len(rows):
-            return
-        if not self.count:
+        if not len(self.mean):
             self._start(rows.shape[1])
+        if not len(rows):  # an expert that no token of this batch was given to
+            return
         mean = rows.mean(axis=0, dtype=np.float64)
         if not np.isfinite(mean).all():
             raise PrunecError(
@@ -204,6 +204,8 @@ class _Sums:
             self.moments = Moments(1, channels)
 
     def statistics(self) -> LayerStatistics:
+        if not self.count:
+            return LayerStatistics(0, self.mean, self.square, None, None, "no calibration sample reaches it")
         covariance = None if self.moments is None else self.moments.covariance()[0]
         inverse = None if covariance is None else inverse_diagonal(covariance)
         return LayerStatistics(self.count, self.mean, self.square, covariance, inverse, self.limited)

@@ -154,12 +154,13 @@ def prove_groups(
 
 
 def random_trial(analysis: Analysis, seed: int) -> Trial:
-    """Every free group keeps a random part of its channels, from one channel to all but one."""
+    """Every free group keeps a random part of its channels, from one channel (k experts) to all but one."""
     rng = np.random.default_rng(seed)
     alive = np.ones(analysis.channel_count, bool)
     for group in analysis.groups:
-        if group.pinned is None and group.size > 1:
-            dead = rng.choice(group.size, int(rng.integers(1, group.size)), replace=False)
+        most = group.size - (group.experts or 1)
+        if group.pinned is None and most > 0:
+            dead = rng.choice(group.size, int(rng.integers(1, most + 1)), replace=False)
             alive[group.channels[dead]] = False
     while empty := analysis.empty_axes(alive):
         for classes in empty:

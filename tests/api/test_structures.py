@@ -21,6 +21,8 @@ from prunec.plan.plan import Plan
 from prunec.plan.replay import check_plan
 from prunec.plan.structures import parse_structures, stage_budget
 from tests.graph.builder import Builder
+from tests.graph.micros_gates import one_hot_loop, softmax_stacked
+from tests.graph.micros_gates import network as network_of_experts
 from tests.graph.micros_residual import attention, feed_forward, layer_norm
 
 WIDTH, TOKENS = 32, 5
@@ -189,3 +191,22 @@ def test_a_budget_is_shared_evenly() -> None:
     whole_ = Budget.of("flops", 0.25)
     assert stage_budget(whole_, 1, 2).value == pytest.approx(0.5)
     assert stage_budget(whole_, 2, 2) is whole_
+
+
+def test_experts_go_with_their_branches_and_router_rows(tmp_path: Path) -> None:
+    b = Builder(seed=1, opset=20)
+    network_of_experts(b, [(one_hot_loop, 8, 2), (softmax_stacked, 4, 1)])
+    path = tmp_path / "experts.onnx"
+    ir.save(b.model(), path)
+    found = prunec.compile(path, structures="experts", params=0.6, output=tmp_path / "out", **FAST)
+    assert found.plan.structures == ("experts",)
+    kept = [(group.size, group.kept) for group in found.plan.groups]
+    assert [size for size, _ in kept] == [8, 4] and all(least <= k for (_, k), least in zip(kept, (2, 1), strict=True))
+    dense, pruned = open_model(path).canonical, ir.load(tmp_path / "out" / "model.onnx")
+    assert parameter_count(pruned) <= 0.6 * parameter_count(dense)
+    assert found.plan.realised.params == pytest.approx(parameter_count(pruned) / parameter_count(dense), abs=1e-6)
+    assert all(trial.float64 is not None and trial.float64 <= 1e-12 for trial in found.proof)
+    again = prunec.compile(path, plan=tmp_path / "out" / "plan.json", output=tmp_path / "again", **FAST)
+    assert again.manifest == found.manifest
+    assert not [g for g in prunec.inspect(path).groups if g.kind == "C" and g.pinned is None]
+    assert len([g for g in prunec.inspect(path, structures="experts").groups if g.pinned is None]) == 2

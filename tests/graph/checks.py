@@ -27,12 +27,13 @@ def free_sizes(analysis: Analysis) -> list[int]:
 
 
 def random_alive(analysis: Analysis, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Cut `share` of every free group at random, keeping at least one position on every axis."""
+    """Cut `share` of every free group at random, keeping at least one position on every axis (and k experts)."""
     keeps = {}
     for group in analysis.groups:
         if group.pinned is None and group.size > 1:
             mask = np.ones(group.size, bool)
-            mask[rng.choice(group.size, min(int(group.size * share), group.size - 1), replace=False)] = False
+            gone = min(int(group.size * share), group.size - (group.experts or 1))
+            mask[rng.choice(group.size, gone, replace=False)] = False
             keeps[group.id] = mask
     alive = analysis.alive(keeps)
     while empty := analysis.empty_axes(alive):

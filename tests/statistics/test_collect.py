@@ -162,3 +162,25 @@ def assert_same(one: dict[str, LayerStatistics], other: dict[str, LayerStatistic
             assert (a is None) == (b is None)
             assert a is None or a.tobytes() == b.tobytes()
         assert (own.count, own.limited) == (other[node].count, other[node].limited)
+
+
+def test_an_expert_that_no_sample_reaches_says_so() -> None:
+    """Routed layers may see no token at all: their statistics are zero, with the reason."""
+    b = Builder(seed=3)
+    x = b.input("x", [4, 6])
+    high = b.op(
+        "Cast",
+        [b.op("Greater", [b.op("Slice", [x, *(b.const(np.array([i])) for i in (0, 1, 1))]), b.const(np.float32(1e3))])],
+        to=1,
+    )
+    rows = b.op("Squeeze", [b.op("NonZero", [b.op("Squeeze", [high, b.const(np.array([1]))])]), b.const(np.array([0]))])
+    y = b.linear(b.linear(x, 8), 8)
+    y = b.op(
+        "ScatterND", [y, b.op("Unsqueeze", [rows, b.const(np.array([1]))]), b.linear(b.op("Gather", [y, rows]), 8)]
+    )
+    b.output(b.linear(y, 3))
+    model, analysis = prepare(b.model())
+    found = collect(model, analysis, Data([4, 6]), BOTH)
+    (unseen,) = [seen for seen in found.values() if not seen.count]
+    assert unseen.limited == "no calibration sample reaches it" and unseen.covariance is None
+    assert unseen.mean.shape == (8,) and not unseen.second_moment_diag.any()

@@ -29,7 +29,7 @@ class Rule(Protocol):
 _UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitShift BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh Elu Erf Exp
 Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink
 Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"""
-_ELEMENTWISE = """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum
+_ELEMENTWISE = """Add And Div Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum
 Where Xor"""
 _REDUCE = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
 ReduceSumSquare ArgMax ArgMin"""
@@ -82,6 +82,8 @@ _FAMILIES: dict[str, str] = {
     "scatter:TopK": "TopK",
     "scatter:NonZero": "NonZero",
     "scatter:ConstantOfShape": "ConstantOfShape",
+    "routing:Equal": "Equal",
+    "routing:OneHot": "OneHot",
     "experts:FusedExperts": "com.microsoft::MoE",
     "repeat:Expand": "Expand",
     "repeat:Tile": "Tile",

@@ -19,6 +19,8 @@ class Cut:
     """(activation, axis) → bool mask over the positions of the axis, or None where nothing is cut."""
     add_constant: Callable[[str, np.ndarray], ir.Value]
     """Register a new initializer under a unique name derived from the given one."""
+    positions: Callable[[ir.Value | None], np.ndarray | None]
+    """value → bool mask over the positions that its integers number, or None where it holds none or all stay."""
     insert_before: Callable[[ir.Node, str, list[ir.Value], dict[str, ir.Attr]], ir.Value]
     """Insert a new node in front of a node and return its output."""
 

@@ -9,9 +9,9 @@ Experts written out as products need no rule of their own, and whether whole one
 
 - a sigmoid per expert: the layer is a sum over experts of gate · output, a dead one adds nothing: exact (class A);
 - a softmax over the experts: without one the gates of the others grow, which is the softmax with that logit at −∞, a
-  statistic of those that are left (class C, pinned by the Softmax);
-- top-k: the winners among those left are those of the masked logits too, but TopK answers with positions, and whoever
-  compares them with an expert's number would have to be renumbered as well (pinned by the TopK).
+  statistic of those that are left (class C, pinned by the Softmax unless `Flow.experts`);
+- top-k: the winners among those left are those of the masked logits too; TopK answers with positions, and whoever reads
+  them is renumbered as well (`routing`; class C, pinned unless `Flow.experts` and where a reader cannot be).
 """
 
 from __future__ import annotations

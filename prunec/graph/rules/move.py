@@ -11,6 +11,7 @@ from prunec.graph.flow import Axes, Flow, Ids, Role
 from prunec.graph.rules.base import KeepsAttributes, attribute, given, ints, outputs_untracked
 from prunec.graph.rules.cut import Cut
 from prunec.graph.rules.elementwise import merge_axis
+from prunec.graph.rules.routing import pick_experts
 from prunec.graph.shapes import constant, dims, is_constant, length
 from prunec.graph.weights import is_weight, permutation
 
@@ -235,6 +236,10 @@ class Gather:
         along = int(attribute(node, "axis", 0)) % max(len(shape), 1)
         for ids in flow.of(indices):
             flow.pin(ids, "PC109", node, "picks positions with it")
+        positions = flow.positions.get(indices.name or "") if indices is not None else None
+        if positions is not None:
+            pick_experts(node, flow, along, positions)
+            return
         if is_weight(data):
             self._table(node, flow, along, shape, len(picked))
             return
@@ -252,7 +257,7 @@ class Gather:
         axes = flow.raw(node.inputs[0])
         entry = axes[along]
         if index.ndim == 0 and isinstance(entry, np.ndarray):
-            flow.pin(entry[[int(index)]], "PC109", node, "this very position is picked")
+            flow.pick(node, node.outputs[0], entry[[int(index)]], "this very position is picked")
         flow.set(node.outputs[0], flow.take(axes, along, int(index) if index.ndim == 0 else index))
 
     def _table(self, node: ir.Node, flow: Flow, along: int, shape: tuple[object, ...], picked: int) -> None:

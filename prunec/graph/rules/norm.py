@@ -63,6 +63,8 @@ class OverAxes(KeepsAttributes):
             flow.statistic(node, 0, first, axes[first], reason)
             for index in (i for i in range(1, len(node.inputs)) if flow.residual and given(node, i)):
                 flow.use(node, index, [axes[first]], "carrier")
+        elif node.op_type == "Softmax" and (first == n - 1 or not to_the_end):
+            flow.rank(node, 0, first, axes[first], reason)
         else:
             for axis in range(first, n if to_the_end else min(first + 1, n)):
                 flow.pin(axes[axis], STATISTIC, node, reason)

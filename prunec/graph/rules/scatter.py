@@ -12,7 +12,8 @@ import onnx_ir as ir
 from prunec.graph.flow import STATISTIC, Axes, Flow, Ids
 from prunec.graph.rules.base import KeepsAttributes, attribute, outputs_untracked, rank
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import dims, length
+from prunec.graph.rules.routing import meet_positions
+from prunec.graph.shapes import constant, dims, length
 from prunec.graph.weights import is_weight
 
 _PICKED = "its positions are picked at run time"
@@ -70,8 +71,15 @@ class TopK(KeepsAttributes):
     def couple(self, node: ir.Node, flow: Flow) -> None:
         axes = flow.of(node.inputs[0])
         along = int(attribute(node, "axis", -1)) % max(len(axes), 1)
+        ids, wanted = axes[along] if axes else None, constant(node.inputs[1])
+        reason = "TopK ranks this axis and returns positions on it"
+        if ids is not None and wanted is not None:
+            flow.rank(node, 0, along, ids, reason, least=int(wanted.ravel()[0]))
+            if flow.experts:
+                flow.positions[node.outputs[1].name or ""] = ids
+        else:
+            flow.pin(ids, STATISTIC, node, reason)
         if axes:
-            flow.pin(axes[along], STATISTIC, node, "TopK ranks this axis and returns positions on it")
             axes[along] = None
         for output in node.outputs:
             flow.set(output, axes)
@@ -129,13 +137,15 @@ def _element_wise(node: ir.Node, flow: Flow, inputs: Sequence[int], output_of: i
         outputs_untracked(node, flow)
         return
     along = int(attribute(node, "axis", 0)) % n
-    merged: Axes = []
-    for axis in range(n):
-        if axis == along:
-            _pin(node, flow, [flow.of(node.inputs[i])[axis] for i in inputs])
-            merged.append(None)
-        else:
-            merged.append(_meet(node, flow, inputs, [axis] * len(inputs)))
+    merged: Axes = [None if axis == along else _meet(node, flow, inputs, [axis] * len(inputs)) for axis in range(n)]
+    positions = flow.positions.get(node.inputs[1].name or "") if node.inputs[1] is not None else None
+    indexed = [flow.of(node.inputs[i])[along] for i in inputs]
+    if positions is not None:
+        own = meet_positions(node, flow, positions, indexed.pop(0), length(node.inputs[0], along))
+    else:
+        own = None
+    _pin(node, flow, indexed)
+    with_own = [own if axis == along else ids for axis, ids in enumerate(merged)]
     for index in inputs:
-        _follow(node, flow, index, merged)
-    flow.set(node.outputs[0], merged)
+        _follow(node, flow, index, merged if index else with_own)
+    flow.set(node.outputs[0], with_own if output_of == 0 else merged)

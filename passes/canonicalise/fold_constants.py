@@ -17,7 +17,7 @@ import onnxruntime
 from prunec.passes.canonicalise.facts import Facts
 from prunec.passes.canonicalise.tools import STANDARD, add_constant, constant, nodes_of
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
 )
 _KEPT = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear Constant".split())
@@ -102,7 +102,7 @@ def _is_constant(value: ir.Value) -> bool:
 
 
 def _may_fold(node: ir.Node, facts: Facts) -> bool:
-    if node.domain not in STANDARD or node.op_type in _RANDOM or node.op_type in _KEPT:
+    if node.domain not in STANDARD or node.op_type in RANDOM or node.op_type in _KEPT:
         return False
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return False

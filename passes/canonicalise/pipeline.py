@@ -19,6 +19,7 @@ from prunec.passes.canonicalise.matmul_to_gemm import MatMulToGemm
 from prunec.passes.canonicalise.names import UniqueNames
 from prunec.passes.canonicalise.opset import RaiseOpset
 from prunec.passes.canonicalise.remove_noops import RemoveNoops
+from prunec.passes.canonicalise.share_constants import ShareConstants
 
 
 def canonicalise(model: ir.Model, *, gemm: bool = False, fold: bool = True) -> ir.Model:
@@ -26,8 +27,8 @@ def canonicalise(model: ir.Model, *, gemm: bool = False, fold: bool = True) -> i
 
     Afterwards: unique non-empty names for all nodes and values; no functions; no Constant or Identity nodes, but where
     the output of a graph or branch is itself a constant, an input or another output; weights are initializers, shared
-    with `model` and not copied; constants folded; shapes on every value where they can be inferred, and no run-time
-    shape computation that depends on static dimensions.
+    with `model` and not copied; constants folded, once each; shapes on every value where they can be inferred, and no
+    run-time shape computation that depends on static dimensions.
 
     Without `fold` batch norms and additions stay nodes of their own: no weight is scaled or summed with another one.
 
@@ -49,6 +50,7 @@ def _steps(gemm: bool, fold: bool) -> list[ir.passes.PassBase]:
         UniqueNames(),
         LiftConstants(),
         RemoveNoops(),
+        ShareConstants(),
         RemoveUnusedNodesPass(),
         Evaluate(),
         RemoveNoops(),

@@ -6,16 +6,17 @@ The result is keyed by names, so it holds for every clone of the model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.diagnostics import PrunecError
+from prunec.graph.components import box_axis
 from prunec.graph.constant import constant_channels
 from prunec.graph.cost import node_macs
-from prunec.graph.flow import Flow, Pin, SplitPolicy, Statistic, Use, solve_axes
+from prunec.graph.flow import Axes, Flow, Part, Pin, SplitPolicy, Statistic, Use
 from prunec.graph.groups import Group, build_groups
 from prunec.graph.rules import rule_for
 from prunec.graph.rules.base import outputs_untracked, rank
@@ -132,8 +133,10 @@ def analyse(
     return Analysis(
         groups=groups,
         channel_count=int(labels.max()) + 1 if len(labels) else 0,
-        value_axes={k: solve_axes(axes, labels) for k, axes in flow.axes.items() if any(a is not None for a in axes)},
-        use_axes={k: solve_axes(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)},
+        value_axes={k: _solve_axes(axes, labels) for k, axes in flow.axes.items() if any(a is not None for a in axes)},
+        use_axes={
+            k: _solve_axes(axes, labels) for k, axes in flow.use_axes.items() if any(a is not None for a in axes)
+        },
         consumers=consumers,
         pins=tuple(dict.fromkeys(pin for _, pin in flow.pins)),
         statistics=tuple(replace(s, ids=labels[s.ids]) for s in flow.statistics),
@@ -141,6 +144,22 @@ def analyse(
         vanishing=vanishing,
         owners={name: frozenset(labels[list(ids)].tolist()) for name, ids in owned.items()},
     )
+
+
+def _solve_axes(axes: Sequence[np.ndarray | Part | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    """Class ids per axis once the classes are known."""
+    result: Axes = []
+    for entry in axes:
+        if isinstance(entry, Part):
+            classes = labels[entry.ids]
+            axis = box_axis(classes)
+            if axis == entry.dim:
+                result.append(np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)[:, 0])
+            else:
+                result.append(None)
+        else:
+            result.append(None if entry is None else labels[entry])
+    return tuple(result)
 
 
 def _couple(node: ir.Node, flow: Flow) -> None:

@@ -14,9 +14,8 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from prunec.graph.components import box_axis, components
 from prunec.graph.shapes import dims, is_constant, length
 from prunec.graph.vanish import Vanishing
 from prunec.graph.weights import QUANTISERS, block_size, chain, is_weight, permutation, quantised_axis, source
@@ -384,50 +383,13 @@ class Flow:
 
         Every block that a reshape made must stay a box when channels go: one that no rule resolved is resolved here.
         """
-        number, labels = self._components()
+        number, labels = components(self.count, self._edges)
         while ragged := [block for block in self.blocks if box_axis(labels[block]) is None]:
             for block in ragged:
                 for dim in range(block.ndim):
                     self._resolve(Part(block, dim))
-            number, labels = self._components()
+            number, labels = components(self.count, self._edges)
         for block, dim in self._fixed:
             if box_axis(labels[block]) == dim and len(np.unique(labels[block])) > 1:
                 self.pin(block.ravel(), "PC109", "", "single positions of a split are picked")
         return number, labels
-
-    def _components(self) -> tuple[int, np.ndarray]:
-        if self.count == 0:
-            return 0, np.zeros(0, np.int64)
-        rows = np.concatenate([a for a, _ in self._edges] or [np.zeros(0, np.int64)])
-        cols = np.concatenate([b for _, b in self._edges] or [np.zeros(0, np.int64)])
-        graph = coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), shape=(self.count, self.count))
-        number, labels = connected_components(graph, directed=False)
-        _, first = np.unique(labels, return_index=True)
-        rank = np.empty(number, np.int64)
-        rank[np.argsort(first, kind="stable")] = np.arange(number)
-        return int(number), rank[labels]
-
-
-def box_axis(classes: np.ndarray) -> int | None:
-    """The axis that alone decides about the classes of a block (they are equal along all others), or None."""
-    for axis in range(classes.ndim):
-        rows = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
-        if (rows == rows[:, :1]).all():
-            return axis
-    return None
-
-
-def solve_axes(axes: Sequence[np.ndarray | Part | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:
-    """Class ids per axis once the classes are known."""
-    result: Axes = []
-    for entry in axes:
-        if isinstance(entry, Part):
-            classes = labels[entry.ids]
-            axis = box_axis(classes)
-            if axis == entry.dim:
-                result.append(np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)[:, 0])
-            else:
-                result.append(None)
-        else:
-            result.append(None if entry is None else labels[entry])
-    return tuple(result)

@@ -21,8 +21,8 @@ from prunec.plan.plan import Plan
 from prunec.plan.replay import check_plan
 from prunec.plan.structures import parse_structures, stage_budget
 from tests.graph.builder import Builder
-from tests.graph.micros_gates import one_hot_loop, softmax_stacked
 from tests.graph.micros_gates import network as network_of_experts
+from tests.graph.micros_gates import one_hot_loop, softmax_stacked
 from tests.graph.micros_residual import attention, feed_forward, layer_norm
 
 WIDTH, TOKENS = 32, 5

@@ -337,3 +337,26 @@ def test_the_comparison_sees_a_planted_error() -> None:
     canonical.graph.initializers["w"].const_value = ir.Tensor(array, name="w")
     with pytest.raises(AssertionError, match="of the range"):
         assert_same(model, canonical)
+
+
+def test_the_weights_of_an_unrolled_loop_stay_tied() -> None:
+    """Every step transposes the same weight anew, with axes of its own; an equal weight of another layer is another."""
+    model = with_weights(
+        """agraph (float[2,4] x, float[4,4] w, float[4,4] twin) => (float[2,4] y)
+        <int64[2] s = {4, 4}, int64[2] t = {4, 4}> {
+            a1 = Reshape (w, s)
+            t1 = Transpose <perm = [1, 0]> (a1)
+            h1 = MatMul (x, t1)
+            a2 = Reshape (w, t)
+            t2 = Transpose <perm = [1, 0]> (a2)
+            h2 = MatMul (h1, t2)
+            u = Transpose <perm = [1, 0]> (twin)
+            y = MatMul (h2, u)
+        }""",
+        {"w": (4, 4), "twin": (4, 4)},
+    )
+    model.graph.initializers["twin"].const_value = model.graph.initializers["w"].const_value
+    canonical = checked(model)
+    assert operators(canonical) == {"MatMul": 3}
+    used = sorted(len(list(value.uses())) for value in canonical.graph.initializers.values())
+    assert used == [1, 2]

@@ -91,15 +91,21 @@ class ScoreContext:
         array = np.moveaxis(array, member.axis, 0)
         return array.reshape(array.shape[0], -1)
 
+    def norms(self, member: Member, power: int) -> np.ndarray:
+        """`row_norms` of a member's rows, float64 [axis length]: once for all the groups that share the axis."""
+        place = (member.node, member.input_index, member.axis, power)
+        if place not in self._norms:
+            self._norms[place] = row_norms(self.rows(member), power)
+        return self._norms[place]
+
     def columns(self, group: Group) -> list[Columns]:
         """The weighted consumers of a group's channels."""
         local = np.full(self.analysis.channel_count, -1, np.int64)
         local[group.channels] = np.arange(group.size)
         found = []
-        for consumer in self._weighted:
-            index = local[consumer.channels]
-            if (index >= 0).any():
-                found.append(Columns(consumer, consumed_rows(self, consumer), index))
+        readers = {number for channel in group.channels.tolist() for number in self._readers[channel]}
+        for consumer in (self._weighted[number] for number in sorted(readers)):
+            found.append(Columns(consumer, consumed_rows(self, consumer), local[consumer.channels]))
         return found
 
     def layer(self, consumer: Consumer) -> LayerStatistics:
@@ -142,6 +148,19 @@ class ScoreContext:
         return {}
 
     @cached_property
+    def _norms(self) -> dict[tuple[str, int, int, int], np.ndarray]:
+        return {}
+
+    @cached_property
+    def _readers(self) -> list[list[int]]:
+        """Per class, the numbers of the weighted consumers that sum over it."""
+        found: list[list[int]] = [[] for _ in range(self.analysis.channel_count)]
+        for number, consumer in enumerate(self._weighted):
+            for channel in np.unique(consumer.channels).tolist():
+                found[channel].append(number)
+        return found
+
+    @cached_property
     def _weighted(self) -> tuple[Consumer, ...]:
         return tuple(c for c in self.analysis.consumers if c.weight_index is not None)
 
@@ -165,6 +184,13 @@ def consumed_rows(context: ScoreContext, consumer: Consumer, own: np.ndarray | N
     scaled = node.op_type in ("Gemm", "FusedGemm", "QGemm", "FusedMatMul")
     alpha = float(attribute(node, "alpha", 1.0)) if scaled else 1.0
     return np.asarray(rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha))
+
+
+def row_norms(rows: np.ndarray, power: int) -> np.ndarray:
+    """Σ |w|^p of each row, float64 [rows], summed in float64 without a float64 copy of the weight."""
+    if power == 1:
+        return np.asarray(np.abs(rows).sum(axis=1, dtype=np.float64))
+    return np.asarray(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
 
 
 def _float(array: np.ndarray) -> np.ndarray:

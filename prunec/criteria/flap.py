@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunec.criteria.base import Columns, Needs, ScoreContext, per_channel
-from prunec.criteria.magnitude import no_consumer, row_norms
+from prunec.criteria.base import Columns, Needs, ScoreContext, per_channel, row_norms
+from prunec.criteria.magnitude import no_consumer
 from prunec.graph import Group
 
 

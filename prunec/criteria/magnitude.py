@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prunec.criteria.base import Needs, ScoreContext, per_channel, where
+from prunec.criteria.base import Needs, ScoreContext, where
 from prunec.graph import Group, Member
 
 
@@ -44,7 +44,7 @@ class L2:
 
 def group_norm(group: Group, context: ScoreContext, power: int) -> np.ndarray:
     """float64 [group.size]: the formula of this module."""
-    norms = ((m.index, row_norms(context.rows(m), power)) for m in weights(group, context))
+    norms = ((m.channels, context.norms(m, power)[m.places]) for m in weights(group, context))
     return mean_of_normalised(norms, group.size)
 
 
@@ -57,23 +57,18 @@ def weights(group: Group, context: ScoreContext) -> Iterator[Member]:
             yield member
 
 
-def row_norms(rows: np.ndarray, power: int) -> np.ndarray:
-    """Σ |w|^p of each row, float64 [rows], summed in float64 without a float64 copy of the weight."""
-    if power == 1:
-        return np.asarray(np.abs(rows).sum(axis=1, dtype=np.float64))
-    return np.asarray(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
-
-
 def mean_of_normalised(parts: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> np.ndarray:
     """Mean over (index, values per position) pairs, each summed into channels and divided by its own mean."""
-    total, count = np.zeros(size), np.zeros(size)
-    for index, values in parts:
-        covered = np.bincount(index[index >= 0], minlength=size) > 0
-        summed = per_channel(values, index, size)
-        mean = summed[covered].mean()
-        total[covered] += summed[covered] / (mean if mean > 0 else 1)
-        count += covered
-    return total / np.maximum(count, 1)
+    found = [(index[index >= 0], values[index >= 0]) for index, values in parts]
+    if not found:
+        return np.zeros(size)
+    rows = np.repeat(np.arange(len(found)), [len(index) for index, _ in found])
+    places = rows * size + np.concatenate([index for index, _ in found])
+    values = np.concatenate([values for _, values in found]).astype(np.float64)
+    summed = np.bincount(places, values, len(found) * size).reshape(len(found), size)
+    covered = np.bincount(places, minlength=len(found) * size).reshape(len(found), size) > 0
+    mean = summed.sum(axis=1) / covered.sum(axis=1)
+    return np.asarray((summed / np.where(mean > 0, mean, 1)[:, None]).sum(axis=0) / np.maximum(covered.sum(axis=0), 1))
 
 
 def no_consumer(name: str, group: Group, context: ScoreContext) -> np.ndarray:

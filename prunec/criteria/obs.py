@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunec.criteria.base import Columns, Needs, ScoreContext, per_channel
+from prunec.criteria.base import Columns, Needs, ScoreContext, per_channel, row_norms
 from prunec.criteria.flap import fluctuation
-from prunec.criteria.magnitude import no_consumer, row_norms
+from prunec.criteria.magnitude import no_consumer
 from prunec.criteria.products import product_saliency
 from prunec.graph import Group
 

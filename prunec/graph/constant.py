@@ -24,9 +24,10 @@ def constant_channels(model: ir.Model, group: Group) -> np.ndarray:
         assert value is not None
         if value.dtype not in FLOAT_TYPES:
             return np.zeros(group.size, bool)  # the integer that stands for zero is not looked up
-        makes = _makes(np.moveaxis(opened(value), member.axis, 0), member.index >= 0)
-        used = member.index >= 0
-        np.logical_and.at(constant, member.index[used], ~makes[used])
+        used = np.zeros(member.length, bool)
+        used[member.places] = True
+        makes = _makes(np.moveaxis(opened(value), member.axis, 0), used)
+        np.logical_and.at(constant, member.channels, ~makes[member.places])
     return constant
 
 

@@ -20,14 +20,26 @@ Kind = Literal["A", "B", "C"]
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of one initializer use. `index[i]` is the group-local channel of position i, -1 if another group's."""
+    """One axis of one initializer use: its positions `places` are the group-local `channels`, of `length` in all.
+
+    A concatenation of many layers has a member in each of their groups: only its own positions are kept.
+    """
 
     tensor: str
     node: str
     input_index: int
     axis: int
     role: Role
-    index: np.ndarray
+    length: int
+    places: np.ndarray
+    channels: np.ndarray
+
+    @property
+    def index(self) -> np.ndarray:
+        """int64 [length]: the group-local channel of every position, -1 if another group's."""
+        index = np.full(self.length, -1, np.int64)
+        index[self.places] = self.channels
+        return index
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ def build_groups(flow: Flow, macs: dict[str, int]) -> tuple[tuple[Group, ...], n
     for i, ((_, pin), channels) in enumerate(keys.items()):
         assert pin is None or isinstance(pin, Pin)
         own = tuple(members[i])
-        cost = sum(macs.get(m.node, 0) * float((m.index >= 0).mean()) for m in own if m.role == "producer")
+        cost = sum(macs.get(m.node, 0) * len(m.places) / max(m.length, 1) for m in own if m.role == "producer")
         kind: Kind = "C" if averaged[channels].any() or (pin is not None and pin.code == STATISTIC) else "A"
         experts = min(int(stay[channels].max()), len(channels)) or None
         groups.append(Group(f"g{i}", len(channels), kind, np.array(channels), own, pin, cost / total, experts))
@@ -119,7 +131,11 @@ def _members(
     for use in uses:
         classes = labels[use.ids]
         owners = group_of[classes]
-        for group in np.unique(owners[owners >= 0]).tolist():
-            index = np.where(owners == group, local[classes], -1)
-            members[group].append(Member(use.tensor, use.node, use.input_index, use.axis, use.role, index))
+        order = np.argsort(owners, kind="stable")
+        starts = np.flatnonzero(np.diff(owners[order], prepend=-2))
+        for places in np.split(order, starts[1:]):
+            group = int(owners[places[0]])
+            if group >= 0:
+                own = (use.tensor, use.node, use.input_index, use.axis, use.role, len(classes))
+                members[group].append(Member(*own, places, local[classes[places]]))
     return members

@@ -18,4 +18,7 @@ def analyse_widths(model: ir.Model) -> Analysis:
 
 
 def _signature(group: Group) -> tuple[object, ...]:
-    return tuple((m.tensor, m.node, m.input_index, m.axis, m.role, m.index.tobytes()) for m in group.members)
+    return tuple(
+        (m.tensor, m.node, m.input_index, m.axis, m.role, m.length, m.places.tobytes(), m.channels.tobytes())
+        for m in group.members
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
@@ -30,5 +31,7 @@ def fingerprint(model: ir.Model, analysis: Analysis) -> str:
     digest = hashlib.sha256(json.dumps([nodes, tensors, groups], separators=(",", ":")).encode())
     for group in analysis.groups:
         for member in group.members:
-            digest.update(member.index.astype("<i8").tobytes())
+            digest.update(np.array(member.length, "<i8").tobytes())
+            digest.update(member.places.astype("<i8").tobytes())
+            digest.update(member.channels.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -75,7 +75,7 @@ def unit(cell: Cell, group: Group, step: int, blocked: Blocked) -> int:
         wide = cell.size >= BLOCKED_WIDTH and cell.size % step == 0
         if wide and member.role != "carrier" and member.node in blocked.grouped:
             found = math.lcm(found, step)
-        own = np.bincount(member.index[member.index >= 0], minlength=group.size)[cell.local]
+        own = np.bincount(member.channels, minlength=group.size)[cell.local]
         if member.role != "producer" or not own.any():
             continue
         positions = 1 if member.node in blocked.recurrent else math.gcd(*own.tolist())

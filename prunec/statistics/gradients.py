@@ -274,5 +274,4 @@ def _weights(group: Group) -> Iterator[Member]:
 
 def _per_channel(array: np.ndarray, member: Member, size: int) -> np.ndarray:
     rows = np.moveaxis(array, member.axis, 0).reshape(array.shape[member.axis], -1).sum(axis=1, dtype=np.float64)
-    own = member.index >= 0
-    return np.bincount(member.index[own], rows[own], size)
+    return np.bincount(member.channels, rows[member.places], size)

@@ -6,8 +6,8 @@ Per graph: canonicalise, find the groups, cut `ratio` of every group that is fre
 the cut as every compile does: cut against masked dense model, float32 ≤ 1e-5 of the output range; float64 ≤ 1e-12 where
 it is affordable, and there it decides. `pinned`: groups by the code of what pins them; `why`: the most frequent reasons
 and how often each is given. `heads`: attentions whose heads are free, of all attentions; `ffn`: free hidden layers of
-feed-forward blocks. `--speed`: median latency of dense over cut, in ONNX Runtime on one thread, alternating runs.
-Exit code 1 if any graph fails, or has an attention whose heads cannot be cut.
+feed-forward blocks. `--speed`: dense over cut in ONNX Runtime on one thread, with a 95 % interval; give it the machine
+alone. Exit code 1 if any graph fails, or has an attention whose heads cannot be cut.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import fnmatch
 import functools
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from benchmarks.transformer_blocks import attentions, feed_forwards
 from prunec.backends.onnx.session import make_session, run
 from prunec.graph import Analysis, analyse
 from prunec.graph.cost import model_macs, parameter_count
+from prunec.measure.contender import Contender
+from prunec.measure.run import measure
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.slice_channels import slice_channels
 from prunec.verify.exactness import prove
@@ -45,6 +48,10 @@ TORCH_PRUNING = {
     "tv_vgg11_bn": 0.26,
     "tv_efficientnet_b0": 0.32,
 }
+
+
+BLOCKS, PROCESSES = 12, 2
+"""Pairs of blocks, in so many generations of processes: some seconds per graph."""
 
 
 @dataclass
@@ -64,7 +71,7 @@ class Row:
     torch_pruning: float | None
     float32: float
     float64: float | None
-    speed: float | None = None
+    speed: str | None = None
 
 
 def cut_half(analysis: Analysis, ratio: float, rng: np.random.Generator) -> np.ndarray:
@@ -93,17 +100,19 @@ def reasons(model: ir.Model, analysis: Analysis, most: int = 3) -> str:
     return "; ".join(f"{reason} ×{n}" for reason, n in found.most_common(most))
 
 
-def speed(dense: ir.Model, cut: ir.Model, seed: int, runs: int = 15) -> float:
-    """Median latency of the dense model over that of the cut one; the runs alternate, the first two do not count."""
-    sessions = [make_session(model, threads=1) for model in (dense, cut)]
-    feeds = first_that_runs(dense, functools.partial(run, sessions[0]), seed, ORT_ERRORS)
-    times: list[list[float]] = [[], []]
-    for _ in range(runs + 2):
-        for session, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            run(session, feeds)
-            taken.append(time.perf_counter() - start)
-    return float(np.median(times[0][2:]) / np.median(times[1][2:]))
+def speed(dense: ir.Model, cut: ir.Model, seed: int) -> str:
+    """Dense over cut with its 95 % interval, by the protocol of `prunec.measure` (short: see `BLOCKS`)."""
+    session = make_session(dense, threads=1)
+    feeds = first_that_runs(dense, functools.partial(run, session), seed, ORT_ERRORS)
+    del session
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.onnx" for name in ("dense", "cut")]
+        for model, path in zip((dense, cut), paths, strict=True):
+            ir.save(model, path, external_data=f"{path.name}.data")
+        contenders = [Contender("dense_onnxruntime", paths[0]), Contender("pruned_onnxruntime", paths[1])]
+        found = measure(contenders, feeds, threads=1, blocks=BLOCKS, processes=PROCESSES, warmup_s=0.2, seed=seed)
+    speedup = found.speedup["vs_dense_onnxruntime"]
+    return "{:.2f} ({:.2f} to {:.2f})".format(speedup.median, *speedup.ci95)
 
 
 def examine(path: Path, ratio: float, seed: int, *, measure_speed: bool = False) -> Row:

@@ -94,9 +94,11 @@ class ScoreContext:
     def norms(self, member: Member, power: int) -> np.ndarray:
         """`row_norms` of a member's rows, float64 [axis length]: once for all the groups that share the axis."""
         place = (member.node, member.input_index, member.axis, power)
-        if place not in self._norms:
-            self._norms[place] = row_norms(self.rows(member), power)
-        return self._norms[place]
+        weight = self.model.graph.initializers[member.tensor].const_value
+        found = self._norms.get(place)
+        if found is None or found[0] is not weight:
+            found = self._norms[place] = (weight, row_norms(self.rows(member), power))
+        return found[1]
 
     def columns(self, group: Group) -> list[Columns]:
         """The weighted consumers of a group's channels."""
@@ -148,7 +150,7 @@ class ScoreContext:
         return {}
 
     @cached_property
-    def _norms(self) -> dict[tuple[str, int, int, int], np.ndarray]:
+    def _norms(self) -> dict[tuple[str, int, int, int], tuple[ir.TensorProtocol | None, np.ndarray]]:
         return {}
 
     @cached_property

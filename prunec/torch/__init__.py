@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunec.torch.from_ir import to_graph_module
+    from prunec.torch.masks import apply_masks, hold_zeros
     from prunec.torch.pruning import PrunedModule, load_pruned, prune
 
-__all__ = ["PrunedModule", "load_pruned", "prune", "to_graph_module"]
+__all__ = ["PrunedModule", "apply_masks", "hold_zeros", "load_pruned", "prune", "to_graph_module"]
 
-_HOMES = {"PrunedModule": "pruning", "load_pruned": "pruning", "prune": "pruning", "to_graph_module": "from_ir"}
+_HOMES = {
+    "PrunedModule": "pruning",
+    "apply_masks": "masks",
+    "hold_zeros": "masks",
+    "load_pruned": "pruning",
+    "prune": "pruning",
+    "to_graph_module": "from_ir",
+}
 
 
 def __getattr__(name: str) -> Any:

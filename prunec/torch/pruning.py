@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.torch.from_ir import to_graph_module
 from prunec.torch.in_place import agreement, cut_module
+from prunec.torch.masks import graph_parameters, masks_of, own_parameters
 from prunec.torch.parameters import NotInPlace, new_parameters
 from prunec.torch.provenance import trace_weights
 from prunec.verify.records import ExactnessRecord
@@ -41,6 +42,7 @@ class PrunedModule:
     """`module`: the user's own class (`kind` "module") or a `torch.fx.GraphModule` of the pruned graph ("graph").
 
     `onnx` is the pruned model that both agree with; `exactness` the proof of its cut (None for `load_pruned`).
+    `masks` are those of the plan's sparsity patterns, by parameter: `prunec.torch.hold_zeros` keeps them in training.
     """
 
     module: torch.nn.Module
@@ -49,6 +51,7 @@ class PrunedModule:
     onnx: ir.Model
     warnings: tuple[Diagnostic, ...] = ()
     exactness: ExactnessRecord | None = None
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def prune(
@@ -56,6 +59,7 @@ def prune(
     example_inputs: Any,
     *,
     plan: Plan | str | Path | None = None,
+    pattern: str = "auto",
     recipe: str | Path | None = None,
     criterion: str | None = None,
     scope: str | None = None,
@@ -69,6 +73,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     round_to: int | None = None,
+    solver: str | None = None,
     structures: str | Sequence[str] | None = None,
     compensate: bool = True,
     dynamic_shapes: Any = None,
@@ -76,6 +81,9 @@ def prune(
     progress: Progress = silent,
 ) -> PrunedModule:
     """Cut channels of `module`, which stays as it is, under one budget or by a plan.
+
+    `pattern` ("2:4", "block:4x1", "unstructured", …) puts zeros into its layers besides, or instead: `sparsity` is then
+    their level, as for `prunec.compile`.
 
     The result is a copy of the module with smaller parameters where that computes the same as the pruned graph in
     ONNX Runtime (to `TOLERANCE` on the example inputs), else a GraphModule of that graph; which one, and why, is in
@@ -86,9 +94,10 @@ def prune(
         GateError PC5xx: the proof failed.
     """
     options = PlanOptions(
-        recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity, flops=flops, params=params, calib=calib,
-        samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude, round_to=round_to,
-        structures=structures, compensation=None if compensate else "none", input_shapes=input_shapes,
+        pattern=pattern, solver=solver, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity, flops=flops,
+        params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude,
+        round_to=round_to, structures=structures, compensation=None if compensate else "none",
+        input_shapes=input_shapes,
     )  # fmt: skip
     options.check()
     if plan is None:
@@ -112,7 +121,8 @@ def prune(
     progress("building the module", 0, 0)
     built, kind, why = rebuild(module, example_inputs, opened, made, pruned.model)
     warnings = (*opened.warnings, *calibration.warnings, *notes, *pruned.warnings, *why)
-    return PrunedModule(built, kind, made, pruned.model, warnings, pruned.exactness)
+    masks = _masks(built, kind, opened, made, pruned.model)
+    return PrunedModule(built, kind, made, pruned.model, warnings, pruned.exactness, masks)
 
 
 def load_pruned(
@@ -145,7 +155,15 @@ def load_pruned(
             "PC042", f"the state does not fit: {' '.join(lines[1:3])}"[:400], where=type(dense).__name__,
             hint="use the plan and the class of module that the state was saved from",
         ) from error  # fmt: skip
-    return PrunedModule(built, kind, made, cut, tuple(why))
+    return PrunedModule(built, kind, made, cut, tuple(why), masks=_masks(built, kind, opened, made, cut))
+
+
+def _masks(built: torch.nn.Module, kind: Kind, opened: Opened, plan: Plan, final: ir.Model) -> dict[str, torch.Tensor]:
+    if not plan.layers:
+        return {}
+    own = kind == "module"
+    sparse = own_parameters(plan, trace_weights(opened.source.model)) if own else graph_parameters(plan, built, final)
+    return masks_of(built, sparse)
 
 
 def rebuild(

@@ -50,8 +50,8 @@ def convolve(
     rank = x.ndim - 2
     reach = tuple((k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))
-    steps = (*(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))
-    windows = windows[(slice(None), slice(None), *steps)]  # [N, C, out…, k…]
+    steps = [slice(None), slice(None), *(slice(None, None, n) for n in (*strides, *dilations))]
+    windows = windows[tuple(steps)]  # [N, C, out…, k…]
     count, channels, *sizes = windows.shape[: 2 + rank]
     outputs, per_group, depth = w.shape[0], channels // groups, w[0].size
     if per_group != w.shape[1] or outputs % groups:

@@ -15,7 +15,7 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
-from prunec.plan.plan import Compensation, Solver
+from prunec.plan.plan import Compensation, Scope, Solver
 from prunec.plan.structures import parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -71,8 +71,9 @@ class PlanOptions:
             raise unknown_name("PC203", "solver", self.solver, get_args(Solver))
         if self.solver is not None and not is_sparse:
             raise PrunecError("PC208", "--solver is for sparsity patterns", where="--solver", hint="add --pattern 2:4")
-        if self.scope not in (None, "layer", "global"):
-            raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint="layer or global")
+        if self.scope is not None and self.scope not in get_args(Scope):
+            hint = "layer, global or loss"
+            raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint=hint)
         for name, value in (("samples", self.samples), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")

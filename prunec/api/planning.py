@@ -15,7 +15,7 @@ from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_
 from prunec.api.progress import Progress, silent
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
-from prunec.api.statistics import score_context
+from prunec.api.statistics import cut_errors, score_context
 from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
@@ -151,9 +151,10 @@ def make_channels(
     if recipe.structures != DEFAULT_STRUCTURES:
         return make_staged(opened, calibration, options, budget, progress)
     criterion = create(recipe.criterion)
-    if criterion.needs:
+    if criterion.needs or recipe.scope == "loss":
         progress("statistics", 0, 0)
     context = score_context(opened.canonical, opened.analysis, calibration, criterion, options, progress)
+    measured = cut_errors(opened.canonical, opened.analysis, calibration, options, progress)
     progress("planning", 0, 0)
     made = make_plan(
         opened.canonical,
@@ -170,6 +171,7 @@ def make_channels(
         normalise=recipe.normalise,
         seed=options.seed,
         source_sha256=opened.source.sha256,
+        measured=measured,
     )
     return made, tuple(context.notes)
 

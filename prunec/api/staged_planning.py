@@ -11,7 +11,7 @@ from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.api.stages import Stage, analyse_channels, base_model, cut, realised_shares, remove
-from prunec.api.statistics import score_context
+from prunec.api.statistics import cut_errors, score_context
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
@@ -110,15 +110,16 @@ class _Planner:
     def _cut(self, what: str, analysis: Analysis, budget: Budget, is_last: bool) -> Plan:
         options, recipe = self.options, self.recipe
         criterion = create(recipe.criterion)
-        if criterion.needs:
+        if criterion.needs or recipe.scope == "loss":
             self.progress(f"statistics of {what}", 0, 0)
         context = score_context(self.model, analysis, self.calibration, criterion, options, self.progress)
+        measured = cut_errors(self.model, analysis, self.calibration, options, self.progress)
         self.progress(f"planning {what}", 0, 0)
         made = make_plan(
             self.model, analysis, criterion, context, budget, target=options.target, scope=recipe.scope,
             round_to=options.round_to, include=options.include, exclude=options.exclude, floor=recipe.floor,
             normalise=recipe.normalise, seed=options.seed, source_sha256=self.opened.source.sha256,
-            baseline=self.opened.canonical, is_last=is_last,
+            baseline=self.opened.canonical, is_last=is_last, measured=measured,
         )  # fmt: skip
         self.notes += context.notes
         return made

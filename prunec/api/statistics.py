@@ -1,4 +1,4 @@
-"""The statistics that a criterion asks for, in one `ScoreContext`."""
+"""What a criterion and a scope ask to be measured: a `ScoreContext`, and the errors of cuts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import onnx_ir as ir
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted
 from prunec.criteria import Criterion, ScoreContext
+from prunec.criteria.base import Needs
 from prunec.frontend.calibration import Calibration
 from prunec.graph import Analysis
+from prunec.plan.curves import LEVELS
 from prunec.statistics import collect
+from prunec.statistics.block_errors import sample_count
+from prunec.statistics.cut_errors import CutErrors
 
 
 def score_context(
@@ -22,6 +26,8 @@ def score_context(
 ) -> ScoreContext:
     """Moments and covariances from ONNX Runtime; gradients from torch, only where they are asked for (PC030)."""
     needs = criterion.needs
+    if options.chosen_recipe().scope == "loss":
+        needs |= frozenset[Needs]({"covariance"})
     step = counted(progress, "statistics")
     gradients = None
     if needs & {"gradients", "relevance"}:
@@ -37,3 +43,20 @@ def score_context(
         progress=step,
     )  # fmt: skip
     return ScoreContext(model, analysis, statistics, options.seed, gradients=gradients)
+
+
+def cut_errors(
+    model: ir.Model, analysis: Analysis, calibration: Calibration, options: PlanOptions, progress: Progress
+) -> CutErrors | None:
+    """What scope "loss" asks about cuts of one group; None for the other scopes."""
+    if options.chosen_recipe().scope != "loss":
+        return None
+    progress("measuring cuts", 0, 0)
+    samples = cut_samples(model, analysis, calibration)
+    return CutErrors(model, analysis, calibration, samples, threads=options.threads)
+
+
+def cut_samples(model: ir.Model, analysis: Analysis, calibration: Calibration) -> int:
+    """How many samples `CutErrors` asks about."""
+    free = sum(group.pinned is None for group in analysis.groups)
+    return sample_count(model, calibration, len(LEVELS) * free)

@@ -33,7 +33,7 @@ RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
 ]
 CriterionName = Annotated[str | None, typer.Option("--criterion", help="Score channels by this, not the recipe's.")]
-ScopeName = Annotated[str | None, typer.Option("--scope", help="layer or global, instead of the recipe's.")]
+ScopeName = Annotated[str | None, typer.Option("--scope", help="layer, global or loss, instead of the recipe's.")]
 Sparsity = Annotated[
     float | None, typer.Option("--sparsity", help="Share of the prunable layers' weights that goes, 0.5 for half.")
 ]

@@ -1,9 +1,10 @@
 """One path from the dense model to the floors, cut short where the budget is met.
 
 Each cell (`cells`) is a ladder: its channels from best to worst, and the numbers of them that may be kept. Going down
-one rung cuts the worst channels left. A scope gives every rung a key (`uniform`, `global_`); all rungs of all ladders,
-sorted by key, are the path. Every prefix of it is a valid cut with rounding and floors already in it, a longer prefix
-cuts a superset, so the shortest prefix that meets a budget meets it exactly and a larger budget keeps a superset.
+one rung cuts the worst channels left. A scope puts all rungs of all ladders into one order, the path: sorted by a key
+of each (`uniform`, `global_`), or one after the other (`least_loss`). Every prefix of it is a valid cut with rounding
+and floors already in it, a longer prefix cuts a superset, so the shortest prefix that meets a budget meets it exactly
+and a larger budget keeps a superset.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Ladder:
     @property
     def size(self) -> int:
         return len(self.order)
+
+    def ids(self, rung: int) -> np.ndarray:
+        """Class ids of the channels that go when stepping from `rung` to the next."""
+        return np.asarray(self.group.channels[self.order[self.rungs[rung + 1] : self.rungs[rung]]])
 
     def chunk(self, rung: int) -> np.ndarray:
         """Scores of the channels that go when stepping from `rung` to the next."""
@@ -82,9 +87,17 @@ class Path:
         return high
 
 
+Arrange = Callable[[Analysis, tuple[Ladder, ...]], Path]
+Rank = Callable[[Cell, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A cell and which of its channels have to stay (bool [size]) → its channels, best first, and their scores."""
+
+
 @dataclass(frozen=True)
 class Planned:
-    """What a path is made from: normalised scores, a unit per cell (`rounding`), the least share that stays."""
+    """What a path is made from: normalised scores, a unit per cell (`rounding`), the least share that stays.
+
+    `rank` puts the channels of a cell in order, by their scores where it is None.
+    """
 
     analysis: Analysis
     groups: Mapping[str, Group]
@@ -92,28 +105,33 @@ class Planned:
     scores: Mapping[str, np.ndarray]
     units: Sequence[int]
     floor: float
+    rank: Rank | None = None
 
-    def path(self, keys: Keys) -> Path:
+    def path(self, arrange: Arrange) -> Path:
         """The path in which no axis of any tensor runs empty, however far one goes."""
         protected: set[tuple[str, int]] = set()
         while True:
             ladders = tuple(
                 self._ladder(cell, unit, protected) for cell, unit in zip(self.cells, self.units, strict=True)
             )
-            path = _merge(self.analysis, ladders, keys)
+            path = arrange(self.analysis, ladders)
             empty = self.analysis.empty_axes(path.alive(len(path)))
             if not empty:
                 return path
             protected |= {self._best(ids) for ids in empty}
 
     def _ladder(self, cell: Cell, unit: int, protected: set[tuple[str, int]]) -> Ladder:
-        scores = self.scores[cell.group][cell.local]
         stays = np.array([(cell.group, int(i)) in protected for i in cell.local])
-        order = np.lexsort((cell.local, -scores, ~stays))
+        order, scores = (self.rank or self._by_score)(cell, stays)
         experts = min(self.groups[cell.group].experts or 1, cell.size)
         least = max(math.ceil(self.floor * cell.size - 1e-9), int(stays.sum()), experts)
         rungs = levels(cell.size, unit, least, is_loss=cell.group in self._fragmented)
-        return Ladder(self.groups[cell.group], cell.local[order], scores[order], tuple(rungs))
+        return Ladder(self.groups[cell.group], order, scores, tuple(rungs))
+
+    def _by_score(self, cell: Cell, stays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = self.scores[cell.group][cell.local]
+        order = np.lexsort((cell.local, -scores, ~stays))
+        return cell.local[order], scores[order]
 
     def _best(self, ids: np.ndarray) -> tuple[str, int]:
         """The most important channel of an axis, to be kept for it."""
@@ -141,10 +159,14 @@ class Planned:
         return group_of, local
 
 
-def _merge(analysis: Analysis, ladders: tuple[Ladder, ...], keys: Keys) -> Path:
+def by_key(keys: Keys) -> Arrange:
     """Sort all steps by key; equal keys go in the order of the ladders."""
-    rows = [keys(ladder) for ladder in ladders]
-    table = np.concatenate(rows) if rows else np.zeros((0, 1))
-    owner = np.repeat(np.arange(len(ladders)), [len(r) for r in rows])
-    order = np.lexsort((owner, *table.T[::-1]))
-    return Path(analysis, ladders, owner[order], table[order, 0])
+
+    def arrange(analysis: Analysis, ladders: tuple[Ladder, ...]) -> Path:
+        rows = [keys(ladder) for ladder in ladders]
+        table = np.concatenate(rows) if rows else np.zeros((0, 1))
+        owner = np.repeat(np.arange(len(ladders)), [len(r) for r in rows])
+        order = np.lexsort((owner, *table.T[::-1]))
+        return Path(analysis, ladders, owner[order], table[order, 0])
+
+    return arrange

@@ -30,15 +30,15 @@ from prunec.plan.budget import Budget
 from prunec.plan.normalise import Normalise
 from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
 
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "loss"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Solver = Literal["fast", "balanced", "best", "magnitude", "wanda", "dsnot", "sparsegpt", "admm", "exactobs", "udfc"]
 """How much effort goes into the weights of layers with a pattern, or one solver by name (`prunec.passes.solve`)."""
 Compensation = Literal["none", "bias", "lsq", "auto"]
 """none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
-Why = Literal["ratio", "threshold", "floor", "rounding", "excluded"]
-"""ratio, threshold: what the scope asked for, rounded; floor: the least that may stay; rounding: too narrow for the
-channel step; excluded: the user's --include or --exclude keeps it whole."""
+Why = Literal["ratio", "threshold", "loss", "floor", "rounding", "excluded"]
+"""ratio, threshold, loss: what the scope asked for, rounded; floor: the least that may stay; rounding: too narrow for
+the channel step; excluded: the user's --include or --exclude keeps it whole."""
 
 
 class _Strict(BaseModel):

@@ -12,13 +12,15 @@ import onnx_ir as ir
 from prunec.criteria.base import Criterion, ScoreContext, score_groups
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis, Group
-from prunec.plan.allocate import Ladder, Path, Planned
+from prunec.plan.allocate import Ladder, Path, Planned, by_key
 from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
 from prunec.plan.cost_model import Cost, CostModel
+from prunec.plan.curves import Curves
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.global_ import score_keys
 from prunec.plan.impossible import impossible
+from prunec.plan.least_loss import give_back, least_loss
 from prunec.plan.normalise import Normalise
 from prunec.plan.normalise import normalise as normalised
 from prunec.plan.plan import GroupPlan, Plan, Scope, Why
@@ -26,9 +28,12 @@ from prunec.plan.rounding import blocked_nodes, step_for, unit
 from prunec.plan.select import Selection, select_groups
 from prunec.plan.shares import DIGITS, baseline_cost, own_weights, prunable_weights, shares
 from prunec.plan.uniform import share_keys
+from prunec.statistics.cut_errors import CutErrors
 
-FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25}
+FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25, "loss": 0.1}
 """Least share of each group that stays: a global threshold needs the higher one, or it empties whole layers."""
+
+WHY: dict[Scope, Why] = {"layer": "ratio", "global": "threshold", "loss": "loss"}
 
 
 def make_plan(
@@ -49,6 +54,7 @@ def make_plan(
     source_sha256: str = "",
     baseline: ir.Model | None = None,
     is_last: bool = True,
+    measured: CutErrors | None = None,
 ) -> Plan:
     """The least cut along the scope's path that meets `budget`. `model` is canonical, `context` is about it.
 
@@ -64,14 +70,24 @@ def make_plan(
     selection = select_groups(model, analysis, include, exclude)
     scores = score_groups(criterion, selection.groups, context)
     common = {group: normalised(values, normalise) for group, values in scores.items()}
-    path = _path(model, analysis, selection, common, step, least, scope)
     prunable = prunable_weights(model, selection.groups)
     costs = CostModel(model, analysis, prunable if baseline is None else own_weights(prunable, baseline))
-    dense = costs.evaluate(path.alive(0)) if baseline is None else baseline_cost(baseline, prunable)
+    whole = costs.evaluate(np.ones(analysis.channel_count, bool))
+    dense = whole if baseline is None else baseline_cost(baseline, prunable)
+
+    def remaining(alive: np.ndarray) -> float:
+        return float(alive.mean()) if budget.kind == "channels" else budget.remaining(costs.evaluate(alive), dense)
+
+    path = _planned(model, analysis, selection, common, step, least, scope, criterion, context, measured).path(
+        least_loss(remaining) if scope == "loss" else by_key(share_keys if scope == "layer" else score_keys)
+    )
     length = _length(path, budget, costs, scope, dense)
     if length is None and is_last:
         raise impossible(budget, path, selection, costs, dense, floor=least, step=step)
     length = len(path) if length is None else length
+    if scope == "loss" and budget.kind != "channels":
+        path = give_back(path, length, remaining, budget.limit())
+        length = len(path)
     return Plan(
         source_sha256=source_sha256,
         fingerprint=fingerprint(model, analysis),
@@ -91,7 +107,7 @@ def make_plan(
     )
 
 
-def _path(
+def _planned(
     model: ir.Model,
     analysis: Analysis,
     selection: Selection,
@@ -99,13 +115,16 @@ def _path(
     step: int,
     floor: float,
     scope: Scope,
-) -> Path:
+    criterion: Criterion,
+    context: ScoreContext,
+    measured: CutErrors | None,
+) -> Planned:
     groups = {group.id: group for group in selection.groups}
     cells = split_cells(analysis, selection.groups)
     blocked = blocked_nodes(model)
     units = [unit(cell, groups[cell.group], step, blocked) for cell in cells]
-    planned = Planned(analysis, groups, cells, scores, units, floor)
-    return planned.path(share_keys if scope == "layer" else score_keys)
+    rank = Curves(context, groups, scores, measured, greedy=criterion.name == "obs").rank if scope == "loss" else None
+    return Planned(analysis, groups, cells, scores, units, floor, rank)
 
 
 def _length(path: Path, budget: Budget, costs: CostModel, scope: Scope, dense: Cost) -> int | None:
@@ -132,7 +151,7 @@ def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: 
             own = ladders[group.id]
             cut = [int(i) for ladder, kept in own for i in ladder.order[kept:]]
             under = sum(int((ladder.scores <= last).sum()) for ladder, _ in own) / group.size
-            requested = ratio if scope == "layer" else under
+            requested = {"layer": ratio, "global": under, "loss": len(cut) / group.size}[scope]
             yield _entry(group, cut, requested, _why(own, requested, scope))
 
 
@@ -152,9 +171,10 @@ def _why(ladders: list[tuple[Ladder, int]], requested: float, scope: Scope) -> W
     if all(len(ladder.rungs) == 1 for ladder, _ in ladders):
         return "rounding"
     kept, size = sum(k for _, k in ladders), sum(ladder.size for ladder, _ in ladders)
-    if all(k == ladder.rungs[-1] for ladder, k in ladders) and requested > 1 - kept / size:
+    at_floor = all(k == ladder.rungs[-1] for ladder, k in ladders)
+    if at_floor and (requested > 1 - kept / size or scope == "loss"):
         return "floor"
-    return "ratio" if scope == "layer" else "threshold"
+    return WHY[scope]
 
 
 def _check_floor(floor: float) -> float:

@@ -1,0 +1,126 @@
+"""Remove a layer's inputs one channel after the other, refitting what is left by least squares each time.
+
+With C = Cov(x), P = C⁻¹ and A = WᵀW for a layer W x, removing the positions J of a channel costs
+
+    tr(A_JJ [P_JJ]⁻¹)    and leaves    P − P_:J [P_JJ]⁻¹ P_J:    A − U A_J: − A_:J Uᵀ + U A_JJ Uᵀ,  U = P_:J [P_JJ]⁻¹
+
+(A is that of the refitted weights). The costs add up to the joint error tr(W_R [(C⁻¹)_RR]⁻¹ W_Rᵀ) of all that were
+removed, R, so one run gives the error at every width (Hassibi & Stork 1993; in this order: OBC, arXiv 2208.11580).
+A has the size of C however many outputs there are. Updates are kept as thin factors and carried out `DELAY` positions
+at a time, exactly: O(n³) in products of matrices for a whole run over n positions, O(n²) in everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Double = npt.NDArray[np.float64]
+DELAY = 64
+"""Positions whose updates are carried out together."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One covariance and what sums over it.
+
+    inverse: C⁻¹ [n, n], of the damped covariance
+    gram:    Σ over consumers of WᵀW [n, n], each in its own unit (one over its output variance makes losses relative)
+    channel: int64 [n], the channel of each position, -1 for positions that stay
+    """
+
+    inverse: Double
+    gram: Double
+    channel: np.ndarray
+
+
+def eliminate(
+    problems: Sequence[Problem], size: int, count: int, order: np.ndarray | None = None, stays: np.ndarray | None = None
+) -> tuple[np.ndarray, Double]:
+    """Remove `count` of `size` channels from all problems at once: the cheapest first, or in the given `order`.
+
+    Channels marked in `stays` (bool [size]) are not removed. Returns the channels in the order in which they went,
+    int64 [count], and by how much each problem's error rose with each, float64 [count, problems], never below 0.
+    """
+    states = [_State(problem, size) for problem in problems]
+    open_ = np.ones(size, bool) if stays is None else ~stays
+    gone, rises = np.zeros(count, np.int64), np.zeros((count, len(states)))
+    for step in range(count):
+        costs = np.array([state.costs() for state in states])
+        chosen = int(np.argmin(np.where(open_, costs.sum(axis=0), np.inf))) if order is None else int(order[step])
+        gone[step], rises[step] = chosen, np.maximum(costs[:, chosen], 0.0)
+        open_[chosen] = False
+        for state in states:
+            state.remove(chosen)
+    return gone, rises
+
+
+class _State:
+    """One problem on the way. `_places` [size, p]: positions of every channel, padded with n, a place of no weight."""
+
+    def __init__(self, problem: Problem, size: int) -> None:
+        n = len(problem.channel)
+        counts = np.bincount(problem.channel[problem.channel >= 0], minlength=size)
+        self._width = max(int(counts.max(initial=0)), 1)
+        self._places = np.full((size, self._width), n)
+        for channel in np.flatnonzero(counts):
+            self._places[channel, : counts[channel]] = np.flatnonzero(problem.channel == channel)
+        self._inverse, self._gram = _padded(problem.inverse, 1.0), _padded(problem.gram, 0.0)
+        both = (self._places[:, :, None], self._places[:, None, :])
+        self._pivots, self._weights = self._inverse[both], self._gram[both]
+        eye = np.eye(self._width, dtype=bool)
+        pad = self._places == n
+        self._pivots[(pad[:, :, None] | pad[:, None, :]) & ~eye] = 0.0
+        self._buffer = np.zeros((3, n + 1, DELAY + self._width))
+        self._pending = 0
+
+    def costs(self) -> Double:
+        """tr(A_JJ [P_JJ]⁻¹) of every channel [size]; of those that are gone, nothing that means anything."""
+        if self._width == 1:
+            return np.asarray(self._weights[:, 0, 0] / self._pivots[:, 0, 0])
+        return np.asarray(np.trace(np.linalg.solve(self._pivots, self._weights), axis1=1, axis2=2))
+
+    def remove(self, channel: int) -> None:
+        """Carry the removal into P and A."""
+        places = self._places[channel]
+        places = places[places < len(self._inverse) - 1]
+        if not len(places):
+            return
+        roots, lefts, rights = self._buffer[:, :, : self._pending]
+        column = self._inverse[:, places] - roots @ roots[places].T
+        gram = self._gram[:, places] - lefts @ rights[places].T - rights @ lefts[places].T
+        pivot = column[places]
+        upper = np.linalg.cholesky((pivot + pivot.T) / 2)
+        root = np.linalg.solve(upper, column.T).T
+        left = np.linalg.solve(upper.T, root.T).T
+        right = gram - left @ gram[places] / 2
+        self._update_blocks(root, left, right)
+        self._pivots[channel], self._weights[channel] = np.eye(self._width), 0.0
+        self._buffer[:, :, self._pending : self._pending + len(places)] = root, left, right
+        self._pending += len(places)
+        if self._pending >= DELAY:
+            self._apply()
+
+    def _update_blocks(self, root: Double, left: Double, right: Double) -> None:
+        own_root, own_left, own_right = root[self._places], left[self._places], right[self._places]
+        self._pivots -= own_root @ own_root.transpose(0, 2, 1)
+        cross = own_left @ own_right.transpose(0, 2, 1)
+        self._weights -= cross + cross.transpose(0, 2, 1)
+
+    def _apply(self) -> None:
+        roots, lefts, rights = self._buffer[:, :, : self._pending]
+        self._inverse -= roots @ roots.T
+        cross = lefts @ rights.T
+        self._gram -= cross + cross.T
+        self._pending = 0
+
+
+def _padded(matrix: Double, corner: float) -> Double:
+    """One more row and column, of zeros and `corner`, for `_State._places` to point to."""
+    found = np.zeros((len(matrix) + 1, len(matrix) + 1))
+    found[:-1, :-1] = matrix
+    found[-1, -1] = corner
+    return found

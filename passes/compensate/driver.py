@@ -60,12 +60,14 @@ def compensate(
     model = cut.clone()
     if solver is not None:
         solver.start(cut)
+    tables = [] if solver is None else solver.mask_tables(model, calibration, options)
     with blas_threads(options.threads):
         kept = Kept(analysis, alive)
-        first = "" if cache is None else first_link(dense, cut, kept, calibration, options)
+        first = "" if cache is None else first_link(dense, model, kept, calibration, options)
         models = [model] if solver is None else [model, solver.baseline]
         with Ledger(cache, first, models, solver) as ledger:
             records, errors = _refit_all(dense, cut, model, kept, calibration, options, progress, solver, ledger)
+        records = [*tables, *records]
     least = cut if solver is None else solver.baseline
     warnings: list[Diagnostic] = []
     if options.gate and not errors[1] < errors[0] and any(r.method not in ("none", "skipped") for r in records):

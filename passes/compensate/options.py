@@ -14,6 +14,7 @@ from prunec.diagnostics import Diagnostic
 if TYPE_CHECKING:
     from prunec.passes.compensate.pairs import Pairs
     from prunec.passes.compensate.recurrent_sides import Sides
+    from prunec.statistics.collect import CalibrationData
 
 Method = Literal["none", "bias", "lsq", "auto"]
 Progress = Callable[[int, int, str], None]
@@ -84,6 +85,10 @@ class LayerSolver(Protocol):
     @property
     def baseline(self) -> ir.Model:
         """The cut model with the least that has to be done to those layers: what the result is compared with."""
+        ...
+
+    def mask_tables(self, model: ir.Model, calibration: CalibrationData, options: Options) -> list[CompensationRecord]:
+        """Called second: write what is no layer of the runner, into `model` and `baseline`."""
         ...
 
     def takes(self, layer: str) -> bool: ...

@@ -25,10 +25,12 @@ from prunec.passes.compensate.recurrent_layer import CellWeights, RecurrentLayer
 from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.solve import MASKS, SINGLE, Effort, LayerProblem, Solution, solve
 from prunec.passes.sparsify.data_free import solve_data_free
+from prunec.passes.sparsify.embeddings import Embedding, embeddings, frequencies, masked_table
 from prunec.passes.sparsify.problems import problems
 from prunec.passes.sparsify.recurrent import solve_sums
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, masked
+from prunec.statistics.collect import CalibrationData
 
 Double = np.ndarray
 DataFree = Literal["udfc"]
@@ -77,6 +79,24 @@ class Sparsifier:
     def start(self, cut: ir.Model) -> None:
         self.baseline = cut.clone()
         self._plain = prunable_layers(self.baseline)
+
+    def mask_tables(self, model: ir.Model, calibration: CalibrationData, options: Options) -> list[CompensationRecord]:
+        own = {name: table for name, table in embeddings(model).items() if name in self.layers}
+        if not own:
+            return []
+        counts = frequencies(model, own, calibration, options.threads)
+        records = []
+        for name, embedding in own.items():
+            wanted, plain = self.layers[name], self._plain[name]
+            assert isinstance(plain, Embedding)
+            found = masked_table(embedding, counts[name], wanted.pattern, wanted.level)
+            embedding.write(model.graph, found)
+            plain.write(self.baseline.graph, found)
+            seen = int((counts[name] > 0).sum())
+            note = f"magnitude by how often rows are read: {seen} of {len(counts[name])} rows were, others count once"
+            self.results[name] = LayerResult(name, "frequency", 0.0, math.nan, math.nan, math.nan, math.nan, (note,))
+            records.append(CompensationRecord(name, "frequency", 0.0, 0, math.nan, math.nan, notes=(note,)))
+        return records
 
     def takes(self, layer: str) -> bool:
         return layer in self.layers

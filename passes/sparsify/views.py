@@ -14,22 +14,27 @@ from prunec.graph.shapes import constant
 from prunec.passes.compensate.find import find_layers
 from prunec.passes.compensate.layers import Layer, Matrix, NormLayer
 from prunec.passes.compensate.recurrent_layer import R, RecurrentLayer, W
+from prunec.passes.sparsify.embeddings import Embedding, embeddings
 from prunec.patterns import Layout, Pattern
 
 MATRIX_UP_TO = 4608
 """Unknowns of an output whose H is formed: 162 MiB in float64."""
 MOMENT_ELEMENTS = 1 << 27
 """Of all H of a layer's groups together, 1 GiB in float64."""
-Prunable = Layer | RecurrentLayer
+Prunable = Layer | RecurrentLayer | Embedding
 
 
 def prunable_layers(model: ir.Model) -> dict[str, Prunable]:
-    """By node name, in graph order: everything with weights but norms."""
-    return {layer.name: layer for layer in find_layers(model)[0] if not isinstance(layer, NormLayer)}
+    """By node name: everything with weights but norms, and embedding tables."""
+    layers = [layer for layer in find_layers(model)[0] if not isinstance(layer, NormLayer)]
+    return {**{layer.name: layer for layer in layers}, **embeddings(model)}
 
 
 def matrices(layer: Prunable) -> list[tuple[Matrix, Layout]]:
     """One per group, or per direction and sum."""
+    if isinstance(layer, Embedding):
+        table = layer.table()
+        return [(table, Layout(1, table.shape[1]))]
     if isinstance(layer, RecurrentLayer):
         weights = layer.weights()
         found = [matrix for part in layer.parts for matrix in weights.matrix(part)]
@@ -42,6 +47,8 @@ def matrices(layer: Prunable) -> list[tuple[Matrix, Layout]]:
 
 def constants(layer: Prunable) -> list[np.ndarray]:
     """The raw weights, as they are stored."""
+    if isinstance(layer, Embedding):
+        return [layer.table()]
     indices = (W, R) if isinstance(layer, RecurrentLayer) else (layer.weight_index,)
     found = [constant(layer.node.inputs[index]) for index in indices]
     return [array for array in found if array is not None]
@@ -49,6 +56,9 @@ def constants(layer: Prunable) -> list[np.ndarray]:
 
 def refusal(layer: Prunable, pattern: Pattern) -> str | None:
     """Why the layer cannot have the pattern, or None."""
+    if isinstance(layer, Embedding):
+        rows, width = layer.table().shape
+        return "its table is shared with other nodes" if layer.is_shared else pattern.refusal(rows, Layout(1, width))
     if isinstance(layer, RecurrentLayer):
         weights = layer.weights()
         (_, _, hidden, inputs), states = weights.w.shape, weights.r.shape[3]

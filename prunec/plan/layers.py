@@ -11,6 +11,7 @@ from prunec.graph.cost import node_macs
 from prunec.passes.compensate.find import WEIGHTED, find_layers
 from prunec.passes.compensate.layers import ConvLayer, Layer
 from prunec.passes.sparsify import LayerPattern, views
+from prunec.passes.sparsify.embeddings import TABLE, Embedding
 from prunec.passes.sparsify.views import Prunable, prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.plan import LayerPlan
@@ -32,6 +33,7 @@ def choose_layers(
     """Every layer of the canonical (or cut) `model` in graph order: what `pattern` fits gets it.
 
     Stem, depthwise convolutions and head stay dense unless `include` names them; with `include` all others do too.
+    Embedding tables have to be named by more than `*`.
 
     Raises:
         PrunecError PC206: a name of `include` or `exclude` matches no layer.
@@ -46,6 +48,8 @@ def choose_layers(
         if not any(matches(name, wanted) or matches(tensors[name], wanted) for name in names):
             raise unknown_name("PC206", "layer", wanted, names)
 
+    named_tables = [wanted for wanted in include if wanted.strip("*")]
+
     def named(name: str, patterns: Sequence[str]) -> bool:
         return any(matches(name, p) or matches(tensors[name], p) for p in patterns)
 
@@ -56,9 +60,9 @@ def choose_layers(
         if named(name, exclude):
             return "--exclude", ""
         refusal = views.refusal(own[name], pattern)
-        if named(name, include):
+        if named(name, named_tables if isinstance(own[name], Embedding) else include):
             return refusal, "--include"
-        if include:
+        if include and not isinstance(own[name], Embedding):
             return "not named by --include", ""
         return _default_reason(own[name]) or refusal, "asked for"
 
@@ -88,11 +92,14 @@ def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, s
 
 
 def _tensor(node: ir.Node, layer: Prunable | None) -> str:
-    value = node.inputs[layer.weight_index if isinstance(layer, Layer) else 1]
+    index = TABLE if isinstance(layer, Embedding) else layer.weight_index if isinstance(layer, Layer) else 1
+    value = node.inputs[index]
     return "" if value is None else value.name or ""
 
 
 def _default_reason(layer: Prunable) -> str | None:
+    if isinstance(layer, Embedding):
+        return "embedding: rows are looked up; --include its name gives it zeros"
     if isinstance(layer, ConvLayer):
         groups, _, _, channels = layer.matrix().shape
         if groups > 1 and channels == 1:

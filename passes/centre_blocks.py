@@ -43,7 +43,8 @@ def centre_blocks(
     for block in sorted((b for b in blocks if b.output in places), key=lambda b: places[b.output]):
         axis = axes[block.output]
         found = _means(model, {block.output: axis}, calibration, threads)[block.output]
-        candidate = _with_constant(model, block.output, axis, wanted[block.output] - found)
+        shift = (wanted[block.output] - found).reshape([-1, *([1] * (-axis - 1))])
+        candidate = with_constant(model, block.output, shift)
         after = held_out_error(dense, candidate, calibration, threads)
         better = after < error
         records.append(
@@ -86,13 +87,18 @@ def _means(
     return {name: total / max(counts[name], 1) for name, total in sums.items()}
 
 
-def _with_constant(model: ir.Model, name: str, axis: int, shift: np.ndarray) -> ir.Model:
-    """A copy in which the identity that makes `name` adds a constant."""
+def constant_name(output: str) -> str:
+    """Of the constant that stands for the block which made `output`."""
+    return f"{output}.mean"
+
+
+def with_constant(model: ir.Model, name: str, shift: np.ndarray) -> ir.Model:
+    """A copy in which the identity that makes `name` adds a constant, shaped to be added."""
     copy = model.clone()
     (identity,) = [node for node in copy.graph if any(value.name == name for value in node.outputs)]
     assert identity.op_type == "Identity", f"{name} is not made by an identity"
     kind = (identity.outputs[0].dtype or ir.DataType.FLOAT).numpy()
-    value = constant(copy.graph, f"{name}.mean", shift.astype(kind).reshape([-1, *([1] * (-axis - 1))]))
+    value = constant(copy.graph, constant_name(name), shift.astype(kind))
     add = ir.node("Add", [identity.inputs[0], value])
     old = identity.outputs[0]
     ir.convenience.replace_nodes_and_values(copy.graph, identity, [identity], [add], [old], [add.outputs[0]])

@@ -97,7 +97,7 @@ class _Builder:
             self.node(node)
         results = [self.value(value) for value in self.source.outputs]
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
-        module = IrModule(self.root, self.graph, class_name=_identifier(name))
+        module = IrModule(self.root, self.graph, class_name=identifier(name))
         module.meta[_META] = {
             "names": self.names,
             "values": {node.name: str(value.name) for value, node in self.values.items() if value.const_value is None},
@@ -169,7 +169,7 @@ class _Builder:
         return self.graph.get_attr(attribute)
 
     def unique(self, name: str) -> str:
-        base = _identifier(name)
+        base = identifier(name)
         found, count = base, 1
         while found in self.taken or hasattr(torch.nn.Module, found):
             count += 1
@@ -290,7 +290,7 @@ def _tensor(data: Any) -> Any:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
     """A name that Python can have as an attribute."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     return plain if plain[:1].isalpha() or plain[:1] == "_" else f"_{plain}"

@@ -17,15 +17,16 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import as_planned, make, open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import prune as cut_and_refit
-from prunec.api.stages import checked, stages_of, tidied
+from prunec.api.stages import Stage, checked, stages_of, tidied
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.frontend.torch import load_module, split_inputs
+from prunec.passes.centre_blocks import constant_name, with_constant
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
-from prunec.torch.from_ir import to_graph_module
+from prunec.torch.from_ir import identifier, to_graph_module
 from prunec.torch.in_place import agreement, cut_module
 from prunec.torch.masks import graph_parameters, masks_of, own_parameters
 from prunec.torch.parameters import NotInPlace, new_parameters
@@ -130,8 +131,7 @@ def load_pruned(
 ) -> PrunedModule:
     """The pruned module that a saved `state_dict()` belongs to, from the dense module (or its class) and the plan.
 
-    The dense weights do not matter: `module` may be freshly initialised. A plan that removes whole blocks fits only a
-    state that was saved without compensation: what stands in for a block is in the graph and not in the plan.
+    The dense weights do not matter: `module` may be freshly initialised.
 
     Raises:
         PrunecError PC042: the state does not fit the pruned module; PC204, PC205: the plan does not fit the module.
@@ -142,7 +142,7 @@ def load_pruned(
     made = checked(opened, given.model_copy(update={"source_sha256": opened.source.sha256}))
     made = made.model_copy(update={"source_sha256": given.source_sha256})
     steps = stages_of(opened, made)
-    cut = steps[0].after if made.structures == DEFAULT_STRUCTURES else tidied(steps[-1].after)
+    cut = steps[0].after if made.structures == DEFAULT_STRUCTURES else tidied(_with_means(steps, state_dict))
     built, kind, why = rebuild(dense, example_inputs, opened, made, cut)
     if kind == "module" and not set(state_dict) >= set(built.state_dict()):
         built, kind, why = to_graph_module(cut), "graph", ()
@@ -156,6 +156,16 @@ def load_pruned(
             hint="use the plan and the class of module that the state was saved from",
         ) from error  # fmt: skip
     return PrunedModule(built, kind, made, cut, tuple(why), masks=_masks(built, kind, opened, made, cut))
+
+
+def _with_means(steps: Sequence[Stage], state: Any) -> ir.Model:
+    """What the stages leave, with the constants that stand for removed blocks where the state has one."""
+    model = steps[-1].after
+    for block in (block for step in steps for block in step.blocks):
+        found = state.get(identifier(constant_name(block.output)))
+        if found is not None:
+            model = with_constant(model, block.output, np.zeros(tuple(found.shape)))
+    return model
 
 
 def _masks(built: torch.nn.Module, kind: Kind, opened: Opened, plan: Plan, final: ir.Model) -> dict[str, torch.Tensor]:

@@ -176,6 +176,36 @@ def test_options_are_those_of_compile() -> None:
     assert kept.plan.criterion == "l1"
 
 
+STRUCTURES = [
+    pytest.param("depth,channels", 0.6),
+    pytest.param("residual", 0.8),
+    pytest.param("depth", 0.8, marks=pytest.mark.slow),
+    pytest.param("head-width", 0.97, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("compensate", [True, False])
+@pytest.mark.parametrize(("structures", "params"), STRUCTURES)
+def test_plans_of_structures_are_replayed_and_their_states_reload(
+    structures: str, params: float, compensate: bool, tmp_path: Path
+) -> None:
+    """The graph that comes out, its weights to the bit, and a state with what stands for removed blocks."""
+    module, x = make("vision")
+    pruned = prunec.prune(module, x, params=params, structures=structures, samples=16, compensate=compensate)
+    pruned.plan.save(tmp_path / "plan.json")
+    again = prunec.prune(module, x, plan=tmp_path / "plan.json")
+    assert (again.kind, again.plan) == ("graph", pruned.plan)
+    assert parameters(again.module) < parameters(module)
+    assert again.exactness is not None and again.exactness.passed
+    states = [found.module.state_dict() for found in (pruned, again)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    loaded = prunec.torch.load_pruned(make("vision", seed=7)[0], tmp_path / "plan.json", states[0], x)
+    assert torch.equal(loaded.module.eval()(x), pruned.module.eval()(x))
+    if "depth" in structures and compensate:
+        assert any(key.endswith("_mean") for key in states[0]), "a block left its mean"
+
+
 def test_cutting_more_than_channels_gives_a_graph() -> None:
     module, x = make("vision")
     pruned = prunec.prune(module, x, params=0.6, structures="depth,channels", samples=16, compensate=False)

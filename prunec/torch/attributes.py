@@ -55,6 +55,27 @@ def update_known(module: nn.Module, groups: int | None) -> None:
         module.num_heads = module.embed_dim // module.head_dim
 
 
+def misfit(module: nn.Module) -> tuple[str, str] | None:
+    """Why a known layer cannot have the widths of its parameters, and what to write instead; None where it can."""
+    if isinstance(module, nn.MultiheadAttention):
+        made = module.in_proj_weight if module.in_proj_weight is not None else module.q_proj_weight
+        inside = module.out_proj.weight.shape[1]
+        if inside != module.out_proj.weight.shape[0] or made.shape[1] != module.out_proj.weight.shape[0]:
+            return (
+                "nn.MultiheadAttention is as wide inside as outside, so it cannot lose heads by themselves",
+                "write its projections as four nn.Linear around F.scaled_dot_product_attention, or exclude them",
+            )
+    if isinstance(module, nn.RNNBase) and module.num_layers > 1:
+        parameters = dict(module.named_parameters())
+        if len({p.shape[1] for name, p in parameters.items() if name.startswith("weight_hh")}) > 1:
+            kind = type(module).__name__
+            return (
+                f"nn.{kind} gives all of its layers one hidden size, and these were cut to different ones",
+                f"write one nn.{kind} for each layer",
+            )
+    return None
+
+
 def guess(module: nn.Module, lengths: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """Integers of `module` itself that equal a length that was cut: name → (before, after), where it is unambiguous.
 

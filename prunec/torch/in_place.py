@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from prunec.frontend.torch import in_eval_mode
-from prunec.torch.attributes import guess, is_known, update_known
+from prunec.torch.attributes import guess, is_known, misfit, update_known
 from prunec.torch.parameters import NewParameters, NotInPlace
 
 
@@ -54,6 +54,8 @@ def cut_module(module: nn.Module, new: NewParameters) -> nn.Module:
         _add_bias(*owned[name], values)
     for layer, groups in touched.items():
         if is_known(layer):
+            if (why := misfit(layer)) is not None:
+                raise NotInPlace(*why)
             try:
                 update_known(layer, groups)
             except RuntimeError as error:

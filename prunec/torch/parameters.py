@@ -27,7 +27,11 @@ _SMALL_SCALE = 1e-6
 
 
 class NotInPlace(Exception):
-    """The module's own parameters cannot take this cut; the message says why."""
+    """The module's own parameters cannot take this cut; `reason` says why, `hint` what to write instead."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,7 @@ def rebuild(
     """The module's own class where that is exact, else a GraphModule and the warning PC041 with the reason."""
     probes = [split_inputs(example_inputs), _noise(*split_inputs(example_inputs))]
     expected = [_outputs(final, *probe) for probe in probes]
+    instead = ""
     try:
         own = _in_place(module, opened, plan, final)
         error = max(agreement(own, *probe, want) for probe, want in zip(probes, expected, strict=True))
@@ -189,7 +190,7 @@ def rebuild(
             return own, "module", ()
         reason = f"its outputs would differ by {error:.1e}" if np.isfinite(error) else "its outputs would differ"
     except NotInPlace as found:
-        reason = str(found)
+        reason, instead = str(found), f"{found.hint}; " if found.hint else ""
     except Exception as found:  # noqa: BLE001  (the user's forward, on parameters of other shapes)
         reason = f"{type(found).__name__}: {str(found).splitlines()[0] if str(found) else ''}"[:200]
     graph = to_graph_module(final, trainable=[name for name, _ in module.named_parameters()])
@@ -208,7 +209,7 @@ def rebuild(
         "PC041",
         f"a GraphModule instead of the module's own class: {reason}",
         where=type(module).__name__,
-        hint=f"its inputs and outputs are flat, its parameters are those of the graph{batch}",
+        hint=f"{instead}its inputs and outputs are flat, its parameters are those of the graph{batch}",
     )
     return graph, "graph", (note,)
 

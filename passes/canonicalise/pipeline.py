@@ -12,6 +12,7 @@ from onnx_ir.passes.common import (
 
 from prunec.passes.canonicalise.channel_shuffle import ChannelShuffle
 from prunec.passes.canonicalise.evaluate import Evaluate
+from prunec.passes.canonicalise.explicit_scale import ExplicitScale
 from prunec.passes.canonicalise.fold_batchnorm import FoldBatchNorm
 from prunec.passes.canonicalise.fold_bias import FoldBias
 from prunec.passes.canonicalise.lift_constants import LiftConstants
@@ -56,6 +57,7 @@ def _steps(gemm: bool, fold: bool) -> list[ir.passes.PassBase]:
         RemoveNoops(),
         *([FoldBias(), FoldBatchNorm()] if fold else []),
         ChannelShuffle(),
+        ExplicitScale(),
         *([MatMulToGemm()] if gemm else []),
         RemoveUnusedNodesPass(),
         UniqueNames(),

@@ -14,6 +14,7 @@ from prunec.passes.slice_channels import slice_channels
 from tests.graph.builder import Builder
 from tests.graph.checks import assert_exact, free_sizes, random_alive, random_feeds, relative_error, run_float64
 from tests.graph.fuzz_sequence import SequenceGrower
+from tests.graph.micros_contrib import CONTRIBS
 from tests.graph.micros_sequence import HEADS, SEQUENCES, TOKENS, WIDTH, heads
 
 WIDTHS: dict[str, list[int]] = {
@@ -23,6 +24,8 @@ WIDTHS: dict[str, list[int]] = {
     "packed_thirds": [2 * WIDTH],
     "grouped_query": [WIDTH, WIDTH],
     "rope": [WIDTH // 2, WIDTH],
+    "fused_attention": [WIDTH, WIDTH],
+    "fused_attention_heads": [WIDTH, WIDTH],
 }
 """Free groups per micro graph: query and key together, and value; a packed projection is one group of both, and where
 its thirds are an axis of the same split, they go together."""
@@ -95,3 +98,34 @@ def test_random_graphs() -> None:
         cut += len(free_sizes(analysis))
         assert_exact(model, analysis, seed, share=float(rng.choice([0.25, 0.5, 0.9])))
     assert cut > 10
+
+
+def runtime(name: str) -> tuple[ir.Model, Analysis]:
+    builder = Builder(seed=5)
+    CONTRIBS[name].build(builder)
+    model = canonicalise(builder.model())
+    return model, analyse_widths(model)
+
+
+def test_fused_heads_keep_the_scale_of_their_whole_width() -> None:
+    """Queries and keys together, values by themselves; the mask of each head stays as it is."""
+    model, analysis = runtime("multi_head_bias")
+    assert free_sizes(analysis) == [WIDTH, WIDTH]
+    for seed in range(3):
+        cut = assert_exact(model, analysis, seed=seed)
+        (node,) = [node for node in cut.graph if node.op_type == "MultiHeadAttention"]
+        assert node.attributes.get_float("scale") == pytest.approx(WIDTH**-0.5)
+        assert node.attributes.get_int("num_heads") == HEADS
+
+
+def test_a_bias_inside_the_node_pins_the_width_of_queries_and_keys() -> None:
+    model, analysis = runtime("multi_head")
+    assert free_sizes(analysis) == [2]
+    assert {g.pinned.code for g in analysis.groups if g.pinned is not None} == {"PC105"}
+    assert_exact(model, analysis, seed=0)
+
+
+def test_grouped_query_attention_has_one_width() -> None:
+    _, analysis = runtime("grouped_query_fused")
+    reasons = [g.pinned.reason for g in analysis.groups if g.pinned is not None]
+    assert not free_sizes(analysis) and any("one width" in reason for reason in reasons)

@@ -1,5 +1,9 @@
 """Fused attention: whole heads are the channels; query heads that share a key-value head go together.
 
+With `split="inner"` it is the width of every head: queries and keys lose the same positions, and the scale of their
+scores is that of the whole width; values are narrower by themselves. A bias that the node adds to queries and keys pins
+their width, and `GroupQueryAttention` wants all three alike.
+
 ONNX `Attention` (opset 23; 3-D inputs with head counts, or 4-D with a heads axis) and ONNX Runtime's
 `MultiHeadAttention` and `GroupQueryAttention` (separate query, key, value) take [batch, length, heads · width]. The
 head counts are attributes of the node, so they are read, not guessed. A bias or mask with a heads axis follows the
@@ -14,7 +18,7 @@ import onnx_ir as ir
 from prunec.graph.flow import Flow, Ids
 from prunec.graph.rules.base import attribute, given, outputs_untracked, rank
 from prunec.graph.rules.cut import Cut
-from prunec.graph.shapes import dims
+from prunec.graph.shapes import dims, length
 from prunec.graph.weights import is_weight
 
 _COUNTS = {
@@ -64,8 +68,7 @@ class FusedAttention:
     def _heads_axis(self, node: ir.Node, flow: Flow) -> None:
         queries, keys, values = (flow.of(node.inputs[i]) for i in (_QUERY, _KEY, _VALUE))
         heads = self._tie(node, flow, queries[1], keys[1], values[1])
-        for ids in (queries[3], keys[3]):
-            flow.pin(ids, "PC105", node, "the scale of the scores depends on the width of a head")
+        self._score_widths(node, flow, queries[3], keys[3], 3)
         for axes in (queries, keys, values):
             flow.pin(axes[0], "PC107", node, "the batch of attention cannot be cut")
             flow.pin(axes[2], "PC107", node, "the length of attention cannot be cut")
@@ -75,6 +78,9 @@ class FusedAttention:
     def _flat(self, node: ir.Node, flow: Flow) -> None:
         names = _COUNTS[node.op_type]
         counts = [int(attribute(node, names[0])), *[int(attribute(node, names[1]))] * 2]
+        if flow.split == "inner":
+            self._widths(node, flow, counts)
+            return
         heads: list[Ids] = []
         widths: list[int] = []
         for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
@@ -97,6 +103,53 @@ class FusedAttention:
             flow.pin(tied, "PC104", node, "the width of its output is unknown")
         flow.set(node.outputs[0], [None, None, out])
 
+    def _widths(self, node: ir.Node, flow: Flow, counts: list[int]) -> None:
+        """[batch, length, heads · width], cut along the width: the same positions of every head."""
+        found: list[Ids] = []
+        for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
+            axes = flow.of(node.inputs[index])
+            for ids in axes[:2]:
+                flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
+            rows = None if axes[2] is None else axes[2].reshape(count, -1)
+            if rows is not None:
+                flow.unite(rows[:1], rows)
+            found.append(axes[2])
+        queries, keys, values = found
+        if queries is not None and keys is not None:
+            own = queries.reshape(counts[0], -1)[0], keys.reshape(counts[1], -1)[0]
+            flow.unite(*own)
+        bias = _BIAS.get(node.op_type)
+        biased = bias is not None and given(node, bias)
+        if biased:  # added inside, behind whatever is done to the inputs
+            for ids in (queries, keys):
+                flow.pin(ids, "PC105", node, "adds a bias to queries and keys before their product")
+        self._score_widths(node, flow, queries, keys, 2)
+        if node.op_type == "GroupQueryAttention":
+            for ids in found:
+                flow.pin(ids, "PC101", node, "wants queries, keys and values of one width")
+        if biased and values is not None:
+            sizes = [length(node.inputs[i], 2) or 0 for i in (_QUERY, _KEY)]
+            fixed = flow.fresh(sum(sizes))
+            flow.pin(fixed, "PC105", node, "adds a bias to queries and keys before their product")
+            flow.use(node, bias, [np.concatenate([fixed, values])], "carrier")  # type: ignore[arg-type]
+        self._masks(node, flow, None)
+        out = None if values is None else np.tile(values.reshape(counts[2], -1)[0], counts[0])
+        flow.set(node.outputs[0], [None, None, out])
+
+    def _score_widths(self, node: ir.Node, flow: Flow, queries: Ids, keys: Ids, axis: int) -> None:
+        """The scores are a sum over the width, of queries and keys alike; their scale stays that of the whole width."""
+        if queries is None or keys is None:
+            for ids in (queries, keys):
+                flow.pin(ids, "PC103", node, "is contracted with an axis that cannot be cut")
+            return
+        if not attribute(node, "scale", 0.0):
+            for ids in (queries, keys):
+                flow.pin(ids, "PC105", node, "the scale of the scores depends on the width of a head")
+        if axis == 3:
+            flow.unite(queries, keys)
+        flow.reduce(node, _QUERY, axis, queries)
+        flow.reduce(node, _KEY, axis, keys)
+
     def _tie(self, node: ir.Node, flow: Flow, queries: Ids, keys: Ids, values: Ids) -> Ids:
         """Unite the heads of query, key and value; returns the ids of the query heads."""
         if queries is None or keys is None or values is None:
@@ -113,13 +166,14 @@ class FusedAttention:
                 tie_mask(node, flow, index, heads)
 
     def cut(self, node: ir.Node, cut: Cut) -> None:
+        """Fewer heads, or narrower ones, which scale their scores as before (`canonicalise.explicit_scale`)."""
         if rank(node.inputs[_QUERY]) == 4:
             return
         counts = dict(zip(_COUNTS[node.op_type], (_QUERY, _KEY), strict=True))
         for name, index in counts.items():
             mask = cut.kept(node.inputs[index], 2)
             if mask is not None:
-                heads = mask.reshape(int(attribute(node, name)), -1)[:, 0]
+                heads = mask.reshape(int(attribute(node, name)), -1).any(axis=1)
                 node.attributes[name] = ir.AttrInt64(name, int(heads.sum()))
 
 

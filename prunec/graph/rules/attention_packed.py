@@ -2,7 +2,8 @@
 
 Input [batch, length, D], weight [D, q + k + v] and bias [q + k + v], where q, k, v are `qkv_hidden_sizes` (by default
 a third each) and split into `num_heads` heads. The input is consumed along the first axis of the weight; whole heads
-are the channels along the second, of query, key and value together. `QAttention` is the same on integers.
+are the channels along the second, of query, key and value together. `QAttention` is the same on integers. The width of
+heads stays: queries and keys are made and multiplied inside, where no reference can put a mask.
 """
 
 from __future__ import annotations

@@ -19,6 +19,15 @@ SMALL_BYTES = 4096
 """Arrays that are never worth a file."""
 
 
+def in_file(array: np.ndarray) -> np.ndarray:
+    """The same numbers, read only, mapped from a file without a name; small ones as they are."""
+    if array.nbytes <= SMALL_BYTES:
+        return array
+    with tempfile.TemporaryFile(prefix="prunec-") as file:
+        np.ascontiguousarray(array).tofile(file)
+        return np.memmap(file, array.dtype, "r", shape=array.shape)
+
+
 class ArrayStore(Generic[Key]):
     """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to."""
 
@@ -46,6 +55,11 @@ class ArrayStore(Generic[Key]):
         if array is None:
             array = np.load(self._files[key])
         return array
+
+    def shape(self, key: Key) -> tuple[int, ...]:
+        """Without reading the array."""
+        array = self._arrays.get(key)
+        return np.load(self._files[key], mmap_mode="r").shape if array is None else array.shape
 
     def drop(self, key: Key) -> None:
         array = self._arrays.pop(key, None)

@@ -17,6 +17,7 @@ from prunec.frontend.onnx import Source, load
 from prunec.frontend.torch_extra import is_module
 from prunec.graph import Analysis, analyse
 from prunec.graph.shapes import dims
+from prunec.graph.stored import store_weights
 from prunec.passes.canonicalise import canonicalise
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def open_model(
 def open_source(source: Source) -> Opened:
     """Canonicalise and analyse what was read."""
     canonical = canonicalise(source.model)
+    if source.is_file:  # the weights of a torch module are held by the module anyway
+        store_weights(canonical)
     return Opened(source, canonical, analyse(canonical), tuple(source.warnings))
 
 

@@ -1,6 +1,7 @@
 """ONNX file → `Source`: the model as `onnx_ir`, checked once, so that everything behind it may trust it.
 
-Large weights stay on disk (external data is memory-mapped); the file is opened for reading only.
+Large weights stay on disk and are read when their numbers are asked for (external data is memory-mapped); the file is
+opened for reading only.
 
 | code  | says                                                    | raised in        |
 |-------|---------------------------------------------------------|------------------|
@@ -25,6 +26,7 @@ Large weights stay on disk (external data is memory-mapped); the file is opened 
 | PC019 | warning: an operator of a custom domain                 | operators.py     |
 | PC020 | warning: the opset could not be raised to 13            | passes           |
 | PC021 | an input or output is not a tensor                      | structure.py     |
+| PC022 | the file changes while it is read                       | graph/stored.py  |
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[in
     structure.check_graph(model)
     weights.check(model)
     structure.check_valid(proto, model, file)
-    own_tensors(model)
+    own_tensors(model, file)
     if input_shapes:
         apply_input_shapes(model, input_shapes)
     return Source(model, file, external_data.sha256(file, data_files), warnings)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-LAZY_BYTES = 1 << 20
+LAZY_BYTES = 1 << 16
 """Smaller tensors are simply read."""
 
 
 def opened(tensor: ir.TensorProtocol) -> np.ndarray:
     """The data of a tensor; that of a large one in a file is mapped until the array and its views are gone."""
-    if not isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < LAZY_BYTES or not _is_plain(tensor.dtype):
+    if not isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < LAZY_BYTES or not is_plain(tensor.dtype):
         return tensor.numpy()
     shape = tuple(int(d) for d in tensor.shape.numpy())
     dtype = np.dtype(tensor.dtype.numpy()).newbyteorder("<")
@@ -45,6 +45,6 @@ def compressed(tensor: ir.TensorProtocol, masks: Sequence[tuple[int, np.ndarray]
     return read()
 
 
-def _is_plain(dtype: ir.DataType) -> bool:
-    """Whether numpy has the type and an element takes whole bytes."""
+def is_plain(dtype: ir.DataType) -> bool:
+    """Whether numpy itself has the type, so that its bytes in a file are the array."""
     return dtype.bitwidth >= 8 and np.dtype(dtype.numpy()).kind in "iufb"

@@ -17,7 +17,7 @@ from prunec.api.gates import check_gate_options, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
-from prunec.api.progress import Progress, silent
+from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import judge, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
@@ -101,6 +101,7 @@ def compile(
     if not dry_run:
         check_destination(out, force=force)
 
+    progress = tidying(progress)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)

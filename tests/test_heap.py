@@ -1,0 +1,37 @@
+"""Freed memory goes back to the system, where the C library can do that."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunec import heap
+from prunec.api.progress import tidying
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or heap._trim() is None, reason="needs glibc")
+def test_free_blocks_below_others_are_given_back() -> None:
+    blocks = [np.ones(1 << 13) for _ in range(1600)]  # 64 KiB each: from the heap, 100 MiB of it
+    kept = blocks[::100]
+    full = resident()
+    del blocks
+    heap.release_free_memory()
+    assert resident() < full - 60 * 2**20
+    assert all(block.all() for block in kept)
+
+
+def test_every_new_step_of_a_stage_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, told = [], []
+    monkeypatch.setattr("prunec.api.progress.release_free_memory", lambda: released.append(True))
+    progress = tidying(lambda what, done, of: told.append((what, done, of)))
+    for step in [("statistics", 0, 2), ("statistics", 1, 2), ("planning", 0, 0), ("compensating: a", 0, 1)]:
+        progress(*step)
+    assert len(told) == 4 and len(released) == 3

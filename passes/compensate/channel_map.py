@@ -18,7 +18,7 @@ from prunec.passes.compensate.judge import Candidate
 from prunec.passes.compensate.layers import ConvLayer, Double, Layer, Matrix
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
-from prunec.passes.compensate.rows import channel_rows, position_count, sample
+from prunec.passes.compensate.rows import position_count, rows_at, sample
 from prunec.passes.compensate.solve import solve
 from prunec.statistics.moments import Moments
 
@@ -81,16 +81,19 @@ def _moments(pairs: Pairs, options: Options, seed: list[int]) -> Moments:
     layer, runner = pairs.layer, pairs.runner
     assert isinstance(layer, ConvLayer)
     name, axis, groups = layer.data.name or "", layer.data_axis, layer.groups
-    sizes = [position_count(runner.value("pruned", name, batch), axis) for batch in runner.fit]
-    channels = runner.value("pruned", name, 0).shape[axis]
+    shapes = [runner.shape("pruned", name, batch) for batch in runner.fit]
+    sizes = [position_count(shape, axis) for shape in shapes]
+    channels = shapes[0][axis]
     wanted = int(np.clip(options.rows_per_unknown * channels, options.min_rows, options.max_rows))
     share = wanted / max(sum(sizes), 1)
     moments: Moments | None = None
     for batch in runner.fit:
-        x, dense = (channel_rows(a, axis) for a in (runner.value("pruned", name, batch), pairs.dense_data(batch)))
+        both = runner.value("pruned", name, batch), pairs.dense_data(batch)
         random = np.random.default_rng([*seed, batch])
-        positions = sample(random, len(x), int(np.ceil(len(x) * share)))
-        z, t = (rows[positions].reshape(len(positions), groups, -1).transpose(1, 0, 2) for rows in (x, dense))
+        there = position_count(both[0].shape, axis)
+        positions = sample(random, there, int(np.ceil(there * share)))
+        rows = (rows_at(array, axis, positions) for array in both)
+        z, t = (own.reshape(len(positions), groups, -1).transpose(1, 0, 2) for own in rows)
         moments = moments or Moments(groups, z.shape[2], t.shape[2])
         moments.add(z, t)
     assert moments is not None

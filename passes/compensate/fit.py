@@ -27,7 +27,9 @@ from prunec.statistics.moments import BLOCK_ROWS, Moments
 ROWS_ELEMENTS = 1 << 25
 """Most elements of the float32 matrix of rows that one `RowSystem` holds (128 MiB)."""
 BLOCK_ELEMENTS = 1 << 22
-"""Of the rows that go into the moments at once (16 MiB)."""
+"""Of the rows that are taken, or go into the moments, at once (16 MiB)."""
+GROUPED_ELEMENTS = 1 << 20
+"""The same for layers with groups, whose matrices are small: another block costs nothing."""
 MAX_ROWS_SOLVED = 2048
 Rows = npt.NDArray[np.floating]
 
@@ -68,7 +70,7 @@ class Fit:
     # -- solutions ----------------------------------------------------------------------------------------------
     def _by_moments(self, start: Candidate) -> Iterator[Candidate]:
         moments, centred = self._moments(), self.layer.can_shift
-        covariance, cross = (moments.covariance(), moments.cross_covariance()) if centred else moments.uncentred()
+        covariance, cross = moments.into_covariances() if centred else moments.uncentred()
         towards = start.matrix.reshape(self.groups, self.outputs, self.unknowns)
         residual = cross - towards @ covariance
         for damping in self.options.dampings:
@@ -101,8 +103,9 @@ class Fit:
         if self._known is None:
             moments = Moments(self.groups, self.unknowns, self.outputs, means_only=self.is_large)
             blocks = self.sampled(self.wanted())
-            for z, t in blocks if self.is_large else _joined(blocks, BLOCK_ELEMENTS // (self.groups * self.unknowns)):
+            for z, t in blocks if self.is_large else _joined(blocks, self._block_rows()):
                 moments.add(z, t)
+                del z, t  # before the next ones are made
             if not moments.is_finite():
                 raise not_finite(self.layer)
             self.rows = moments.count
@@ -138,9 +141,9 @@ class Fit:
         """Blocks of z [g, R, n] and t [g, R, m] from all batches (to fit), about `wanted` positions in all."""
         runner, layer = self.pairs.runner, self.layer
         batches = runner.fit if batches is None else batches
-        sizes = [layer.position_count(runner.value("dense", self.pairs.output, b)) for b in batches]
+        sizes = [layer.position_count(runner.shape("dense", self.pairs.output, b)) for b in batches]
         share = wanted / max(sum(sizes), 1)
-        block_rows = max(1, min(BLOCK_ROWS, ROWS_ELEMENTS // (self.groups * self.unknowns)))
+        block_rows = max(1, min(BLOCK_ROWS, self._block_rows()))
         for batch in batches:
             pair = self.pairs.pair(batch)
             random = np.random.default_rng([*self.seed, batch])
@@ -150,6 +153,9 @@ class Fit:
             for first in range(0, len(positions), block_rows):
                 block = positions[first : first + block_rows]
                 yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
+
+    def _block_rows(self) -> int:
+        return (BLOCK_ELEMENTS if self.groups == 1 else GROUPED_ELEMENTS) // (self.groups * self.unknowns)
 
     def _shifted(self, moments: Moments, matrix: Matrix) -> Double:
         """b' = E[t] − W E[z]."""
@@ -163,9 +169,11 @@ def _joined(blocks: Iterable[tuple[Rows, Rows]], rows: int) -> Iterator[tuple[Ro
     waiting: list[tuple[Rows, Rows]] = []
     for block in blocks:
         waiting.append(block)
+        del block
         if sum(z.shape[1] for z, _ in waiting) >= rows:
-            yield _one(waiting)
-            waiting = []
+            whole, waiting = _one(waiting), []
+            yield whole
+            del whole
     if waiting:
         yield _one(waiting)
 

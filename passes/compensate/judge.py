@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunec.backends.onnx.segment import Segment, proto_of
 from prunec.graph.reads import reads
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.pairs import Pairs, widened
-from prunec.passes.compensate.segment import Segment, proto_of
 from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]

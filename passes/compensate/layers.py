@@ -6,7 +6,9 @@ channels) and its bias [M]. Layouts, Gemm's alpha and beta, and where a bias liv
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +16,10 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from prunec.backends.onnx.segment import proto_of
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.shapes import constant, dims, is_constant
 from prunec.passes.compensate.constants import set_constant
-from prunec.passes.compensate.segment import proto_of
 
 Double = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.floating]
@@ -69,9 +71,9 @@ class Layer(ABC):
         moved: np.ndarray = np.moveaxis(array, self.out_axis, -1)
         return moved.reshape(-1, moved.shape[-1])
 
-    def position_count(self, array: np.ndarray) -> int:
-        """How many rows those are."""
-        return array.size // array.shape[self.out_axis] if array.shape[self.out_axis] else 0
+    def position_count(self, shape: Sequence[int]) -> int:
+        """How many rows those are of an output of that shape."""
+        return math.prod(shape) // shape[self.out_axis] if shape[self.out_axis] else 0
 
     def constant_between(self) -> np.ndarray | None:
         """What another node adds to the output before a residual addition."""
@@ -231,8 +233,8 @@ class StackLayer(Layer):
         turned: np.ndarray = np.moveaxis(array, -3, -2)
         return turned.reshape(-1, turned.shape[-2] * turned.shape[-1])
 
-    def position_count(self, array: np.ndarray) -> int:
-        return super().position_count(array) // self.groups
+    def position_count(self, shape: Sequence[int]) -> int:
+        return super().position_count(shape) // self.groups
 
     def input_rows(self, array: np.ndarray) -> np.ndarray:
         """[E, positions, C]; a view where all matrices read the same."""

@@ -29,7 +29,8 @@ class Options:
     an earlier value, also correct that value's error. `patch_limit`: most unknowns per output channel that are solved
     exactly; larger kernels share one channel map over all their positions. `rows_per_unknown`, `min_rows`, `max_rows`:
     how many output positions a fit sees. `gate`: keep the result only if the model's own held-out outputs improve.
-    `ram_bytes`: activations kept in memory before they go to a temporary folder in `folder` (default: the system's).
+    `ram_bytes`: activations kept in memory before they go to a temporary folder in `folder` (default: the system's);
+    None: a quarter of the bytes of the model's weights, and 16 MiB at least.
     """
 
     method: Method = "auto"
@@ -42,7 +43,7 @@ class Options:
     gate: bool = True
     seed: int = 0
     threads: int = 1
-    ram_bytes: int = 64 * 1024**2
+    ram_bytes: int | None = None
     folder: Path | None = None
 
 

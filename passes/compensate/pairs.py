@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,11 +81,12 @@ class Pairs:
         """Why the two models cannot be compared here: shapes that depend on the data came out differently."""
         rows = 0
         for batch in (*self.runner.fit, *self.runner.held_out):
-            x = self.runner.value("pruned", self.layer.data.name or "", batch)
-            dense = self.kept.restrict(self.dense_input, self.runner.value("dense", self.dense_input, batch))
-            if x.shape != dense.shape:
+            shape = self.runner.shape("pruned", self.layer.data.name or "", batch)
+            dense = self.runner.shape("dense", self.dense_input, batch)
+            masks = self.kept.masks(self.dense_input, len(dense))
+            if shape != tuple(d if mask is None else int(mask.sum()) for d, mask in zip(dense, masks, strict=True)):
                 return "the shape of its input depends on the data and differs between the models"
-            rows += x.size if batch in self.runner.fit else 0
+            rows += math.prod(shape) if batch in self.runner.fit else 0
         return None if rows else "no calibration sample reaches it"
 
     def dense_data(self, batch: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from scipy.special import expit
 
+from prunec.backends.onnx.segment import Segment, proto_of
 from prunec.graph.rules.base import attribute, given
 from prunec.graph.shapes import constant
 from prunec.passes.compensate.layers import Double
@@ -26,7 +27,6 @@ from prunec.passes.compensate.recurrent_layer import (
     RecurrentLayer,
     W,
 )
-from prunec.passes.compensate.segment import Segment, proto_of
 
 Rows = npt.NDArray[np.floating]
 Feeds = dict[int, np.ndarray]

@@ -7,6 +7,7 @@ the input read a row of zeros. Products have one kernel position, and every row 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +26,15 @@ def channel_rows(array: np.ndarray, axis: int) -> np.ndarray:
     return moved.reshape(-1, moved.shape[-1])
 
 
-def position_count(array: np.ndarray, axis: int) -> int:
-    return array.size // array.shape[axis] if array.shape[axis] else 0
+def rows_at(array: np.ndarray, axis: int, positions: Index) -> np.ndarray:
+    """`channel_rows(array, axis)[positions]` without the others."""
+    moved = np.moveaxis(array, axis, -1)
+    found: np.ndarray = moved[np.unravel_index(positions, moved.shape[:-1])]
+    return found
+
+
+def position_count(shape: Sequence[int], axis: int) -> int:
+    return math.prod(shape) // shape[axis] if shape[axis] else 0
 
 
 class Patches:
@@ -36,13 +44,13 @@ class Patches:
         self.is_conv = isinstance(layer, ConvLayer)
         self.groups = layer.groups if isinstance(layer, ConvLayer) else 1
         self.stack = layer.input_rows(x) if isinstance(layer, StackLayer) else None
-        rows = channel_rows(x, layer.data_axis)
+        self.x, self.axis = x, layer.data_axis
+        self.by_channel = layer.node.op_type == "BatchNormalization"
         if not isinstance(layer, ConvLayer):
-            self.rows = rows
-            self.by_channel = layer.node.op_type == "BatchNormalization"
             return
-        self.by_channel = False
-        self.rows = np.concatenate([rows, np.zeros((1, rows.shape[1]), rows.dtype)])
+        moved = np.moveaxis(x, layer.data_axis, -1)
+        self.rows = np.zeros((position_count(x.shape, layer.data_axis) + 1, moved.shape[-1]), x.dtype)
+        self.rows[:-1].reshape(moved.shape)[...] = moved
         self.sizes = x.shape[2:]
         self.out_sizes = tuple(out_shape[2:])
         self.axes = [axis_table(layer, a, self.sizes[a], self.out_sizes[a]) for a in range(len(self.sizes))]
@@ -53,11 +61,10 @@ class Patches:
             stacked: np.ndarray = self.stack[:, positions]
             return stacked
         if self.by_channel:
-            columns: np.ndarray = self.rows[positions].T
+            columns: np.ndarray = rows_at(self.x, self.axis, positions).T
             return columns[:, :, None]
         if not self.is_conv:
-            plain: np.ndarray = self.rows[positions]
-            return plain[None]
+            return rows_at(self.x, self.axis, positions)[None]
         found: np.ndarray = self.rows[self._inputs(positions)]
         count, kernel, channels = found.shape
         grouped: np.ndarray = found.reshape(count, kernel, self.groups, channels // self.groups).transpose(2, 0, 1, 3)

@@ -23,10 +23,11 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.array_store import ArrayStore
+from prunec.backends.onnx.segment import Segment, proto_of
 from prunec.diagnostics import PrunecError
 from prunec.graph.reads import reads
-from prunec.passes.compensate.segment import Segment, proto_of
 from prunec.statistics.collect import CalibrationData
+from prunec.working_memory import working_bytes
 
 Side = Literal["dense", "pruned"]
 Store = ArrayStore[tuple[Side, str, int]]
@@ -56,10 +57,10 @@ class SequentialRunner:
         calibration: CalibrationData,
         *,
         threads: int = 1,
-        ram_bytes: int = 64 * 1024**2,
+        ram_bytes: int | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.store: Store = ArrayStore(ram_bytes, folder)
+        self.store: Store = ArrayStore(working_bytes(dense) if ram_bytes is None else ram_bytes, folder)
         try:
             self.fit, self.held_out = self._take_inputs(calibration)
             fed = frozenset(name for _, name, _ in self.store)
@@ -102,6 +103,9 @@ class SequentialRunner:
 
     def value(self, side: Side, name: str, batch: int) -> np.ndarray:
         return self.store.get((side, name, batch))
+
+    def shape(self, side: Side, name: str, batch: int) -> tuple[int, ...]:
+        return self.store.shape((side, name, batch))
 
     def outputs(self, side: Side, batch: int) -> list[np.ndarray]:
         """A model's outputs on a held-out batch, after `finish`."""

@@ -39,11 +39,10 @@ def solve(covariance: Double, residual: Double, damping: float) -> tuple[Double,
     """W' − W₀ [g, m, n] from H and G − W₀H, and the damping it took."""
     n = covariance.shape[-1]
     ridge = scales(np.diagonal(covariance, axis1=1, axis2=2))
+    solver = _batched if n <= BATCHED_BELOW else _one_by_one
     for used in _escalating(damping):
-        damped = covariance.copy()
-        damped[:, np.arange(n), np.arange(n)] += used * ridge
         try:
-            change = _batched(damped, residual) if n <= BATCHED_BELOW else _one_by_one(damped, residual)
+            change = solver(covariance, used * ridge, residual)
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(change).all():
@@ -101,15 +100,22 @@ def _escalating(damping: float) -> Iterator[float]:
         damping = damping * 10 if damping else 1e-12
 
 
-def _batched(matrix: Double, right: Double) -> Double:
-    np.linalg.cholesky(matrix)  # raises where the system is not positive definite; LU would not
-    found: Double = np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+def _batched(covariance: Double, ridge: Double, right: Double) -> Double:
+    damped = covariance.copy()
+    n = damped.shape[-1]
+    damped[:, np.arange(n), np.arange(n)] += ridge
+    np.linalg.cholesky(damped)  # raises where the system is not positive definite; LU would not
+    found: Double = np.linalg.solve(damped, right.transpose(0, 2, 1)).transpose(0, 2, 1)
     return found
 
 
-def _one_by_one(matrix: Double, right: Double) -> Double:
+def _one_by_one(covariance: Double, ridge: Double, right: Double) -> Double:
+    """One damped copy at a time, in the order that LAPACK overwrites it in."""
     found = np.empty_like(right)
-    for i in range(len(matrix)):
-        factor = cho_factor(matrix[i], lower=True, overwrite_a=True)
+    for i in range(len(covariance)):
+        damped = np.array(covariance[i], order="F")
+        damped[np.diag_indices_from(damped)] += ridge[i]
+        factor = cho_factor(damped, lower=True, overwrite_a=True)
+        del damped
         found[i] = cho_solve(factor, right[i].T).T
     return found

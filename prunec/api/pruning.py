@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from prunec.api.dump import Dump
@@ -15,6 +17,7 @@ from prunec.api.progress import Progress, counted
 from prunec.api.refitting import refit
 from prunec.api.stage_proofs import prove_stages
 from prunec.api.stages import stages_of, tidied
+from prunec.array_store import ArrayStore
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
@@ -27,6 +30,7 @@ from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord
 from prunec.verify.rewriting import check_rewriting
 from prunec.verify.user_metric import Metric
+from prunec.working_memory import working_bytes
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,28 @@ def judge(
     Raises:
         PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
     """
-    before = runner(opened.source.model, options.threads)
-    after = runner(pruned.model, options.threads)
     if metric is not None:
+        before, after = (runner(model, options.threads) for model in (opened.source.model, pruned.model))
         return quality_by_metric(metric, before, after)
-    return quality_by_agreement(before, after, calibration.held_out(), data=calibration.source)
+    with ArrayStore[tuple[int, str]](working_bytes(opened.canonical)) as store:
+        dense = _answers(opened.source.model, calibration, options.threads, store)
+        after = runner(pruned.model, options.threads)
+        return quality_by_agreement(lambda _: next(dense), after, calibration.held_out(), data=calibration.source)
+
+
+def _answers(
+    model: ir.Model, calibration: Calibration, threads: int, store: ArrayStore[tuple[int, str]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """A model's outputs on the held-out batches; its session is gone before the first one is handed out."""
+    run_model = runner(model, threads)
+    names: list[list[str]] = []
+    for number, feeds in enumerate(calibration.held_out()):
+        found = run_model(feeds)
+        names.append(list(found))
+        for name, array in found.items():
+            store.put((number, name), array)
+    del run_model
+    return ({name: store.get((number, name)) for name in own} for number, own in enumerate(names))
 
 
 def runner(model: ir.Model, threads: int) -> Run:

@@ -19,7 +19,7 @@ import numpy as np
 from prunec.array_store import ArrayStore
 from prunec.diagnostics import PrunecError
 
-KEPT_BYTES = 64 * 1024**2
+KEPT_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@
 
 over all positions of a consumed axis: pixels of a convolution, tokens of a product, samples of a flattened layer.
 Means and squares see every position; covariances a seeded subset per sample (`Limits.positions`), which keeps the
-whole pass at the cost of a few forward passes. Values are read off as extra outputs, in as many runs over the model
-as it takes to stay under `Limits.bytes_per_run`.
+whole pass at the cost of a few forward passes. Values are read off as extra outputs, as many layers at a time as stay
+under `Limits.bytes_at_once` with their sums (see `sweep`); covariances that are done lie in files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,14 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session, run
+from prunec.array_store import in_file
 from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis
 from prunec.graph.shapes import dims
-from prunec.graph.weights import seen_data
+from prunec.graph.weights import SeenData, seen_data
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.moments import Moments
+from prunec.statistics.sweep import made_at, sweep
+from prunec.working_memory import working_bytes
 
 Needs = Literal["moments", "covariance", "gradients", "relevance"]
 Double = npt.NDArray[np.float64]
@@ -47,11 +50,14 @@ class CalibrationData(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """`channels`: longest axis with a covariance; `positions`: per sample and layer, for covariances."""
+    """`channels`: longest axis with a covariance; `positions`: per sample and layer, for covariances.
+
+    `bytes_at_once`: of activations and sums; None: a quarter of the model's weights, and 16 MiB at least.
+    """
 
     channels: int = 4096
     positions: int = 4096
-    bytes_per_run: int = 256 * 1024**2
+    bytes_at_once: int | None = None
 
 
 DEFAULT_LIMITS = Limits()
@@ -120,41 +126,67 @@ def _collect(
     for c in weighted:  # an Einsum may sum over several axes: those behind the first have names of their own
         keys[c.node if c.node not in keys else f"{c.node}#{c.axis}"] = (seen[c.node].value.name or "", c.axis)
     values = {data.value.name or "": data for data in seen.values()}
+    places = made_at(model)
+    ordered = sorted(dict.fromkeys(keys.values()), key=lambda key: places[key[0]])
+    limit = limits.bytes_at_once or working_bytes(model)
+    chunks = list(_chunks(ordered, values, calibration, "covariance" in needs, limits.channels, limit))
     sums: dict[tuple[str, int], _Sums] = {}
-    chunks = list(_chunks({name: values[name].value for name, _ in keys.values()}, limits.bytes_per_run))
-    for number, names in enumerate(chunks):
-        wanted = [key for key in dict.fromkeys(keys.values()) if key[0] in names]
-        sums.update({key: _Sums(key, "covariance" in needs, limits, seed) for key in wanted})
-        session = make_session(model, threads=threads, outputs=sorted(names))
-        for feeds in calibration.fit():
-            if progress is not None:
-                progress(number, len(chunks), "statistics")
-            outputs = run(session, feeds)
-            for key in wanted:
-                sums[key].add(values[key[0]].numbers(outputs[key[0]]), next(iter(feeds.values())).shape[:1])
-    if keys and not any(s.count for s in sums.values()):
+    done: dict[tuple[str, int], LayerStatistics] = {}
+    names = [{name for name, _ in chunk} for chunk in chunks]
+    for number, feeds, outputs in sweep(model, names, calibration.fit, threads=threads, ram_bytes=limit):
+        if progress is not None:
+            progress(number, len(chunks), "statistics")
+        if chunks[number][0] not in sums:
+            done.update(_finished(sums))
+            sums = {key: _Sums(key, "covariance" in needs, limits, seed) for key in chunks[number]}
+        for key, own in sums.items():
+            own.add(values[key[0]].numbers(outputs[key[0]]), next(iter(feeds.values())).shape[:1])
+    done.update(_finished(sums))
+    if keys and not any(own.count for own in done.values()):
         raise PrunecError("PC331", "there is no calibration sample to take statistics from")
-    done = {key: s.statistics() for key, s in sums.items()}
     return {node: done[key] for node, key in keys.items()}
 
 
-def _chunks(values: Mapping[str, ir.Value], limit: int) -> Iterator[set[str]]:
-    """Names of values whose estimated bytes stay under the limit together.
+def _finished(sums: dict[tuple[str, int], _Sums]) -> Iterator[tuple[tuple[str, int], LayerStatistics]]:
+    """One after the other, each gone before the next."""
+    while sums:
+        key = next(iter(sums))
+        yield key, sums.pop(key).statistics()
 
-    An unknown first length counts as 8, the most samples that calibration puts together, any other as 64.
+
+def _chunks(
+    keys: Sequence[tuple[str, int]],
+    values: Mapping[str, SeenData],
+    calibration: CalibrationData,
+    covariance: bool,
+    channels: int,
+    limit: int,
+) -> Iterator[list[tuple[str, int]]]:
+    """Keys whose values and sums take at most `limit` bytes together, by estimate, in their order.
+
+    An unknown first length is that of the first batch; any other counts as 64.
     """
-    names: set[str] = set()
+    shapes = {name: dims(values[name].value) or () for name, _ in keys}
+    batch = 1
+    if any(shape and not isinstance(shape[0], int) for shape in shapes.values()):
+        feeds = next(calibration.fit(), {})
+        batch = max((len(array) for array in feeds.values() if array.ndim), default=1)
+    chunk: list[tuple[str, int]] = []
     size = 0
-    for name, value in values.items():
-        lengths = [d if isinstance(d, int) else 64 if axis else 8 for axis, d in enumerate(dims(value) or ())]
-        own = 4 * int(np.prod(lengths, dtype=np.int64))
-        if names and size + own > limit:
-            yield names
-            names, size = set(), 0
-        names.add(name)
+    for name, axis in keys:
+        lengths = [
+            d if isinstance(d, int) else 64 if i else batch for i, d in enumerate(dims(values[name].value) or ())
+        ]
+        own = 4 * math.prod(lengths)
+        if covariance and lengths and lengths[axis] <= channels:
+            own += 8 * lengths[axis] ** 2
+        if chunk and size + own > limit and chunk[-1][0] != name:  # both axes of one value see it at the same time
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((name, axis))
         size += own
-    if names:
-        yield names
+    if chunk:
+        yield chunk
 
 
 class _Sums:
@@ -204,20 +236,31 @@ class _Sums:
             self.moments = Moments(1, channels)
 
     def statistics(self) -> LayerStatistics:
+<<<<<<< HEAD
         if not self.count:
             return LayerStatistics(0, self.mean, self.square, None, None, "no calibration sample reaches it")
         covariance = None if self.moments is None else self.moments.covariance()[0]
+=======
+        covariance = None if self.moments is None else self.moments.into_covariances()[0][0]
+        self.moments = None
+>>>>>>> 028d7dd (Statistics some layers at a time in one pass, and fits, proofs and judging without copies that nobody needs)
         inverse = None if covariance is None else inverse_diagonal(covariance)
+        covariance = None if covariance is None else in_file(covariance)
         return LayerStatistics(self.count, self.mean, self.square, covariance, inverse, self.limited)
 
 
 def inverse_diagonal(covariance: Double, damping: float = INVERSE_DAMPING) -> Double:
     """diag((C + λ·diag(C))⁻¹); channels without any variance get λ times the mean variance (1 if all are constant)."""
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg.lapack import dpotrf, dpotri
 
     variance = np.diagonal(covariance)
     floor = float(variance.mean()) or 1.0
     ridge = damping * np.where(variance > 1e-12 * floor, variance, floor)
-    factor = cho_factor(covariance + np.diag(ridge), lower=True)
-    inverse: Double = np.diagonal(cho_solve(factor, np.eye(len(covariance)))).copy()
-    return inverse
+    damped = np.array(covariance, order="F")
+    damped.flat[:: len(damped) + 1] += ridge
+    factor, failed = dpotrf(damped, lower=1, overwrite_a=1)
+    inverse, singular = dpotri(factor, lower=1, overwrite_c=1)
+    if failed or singular:
+        raise np.linalg.LinAlgError("a covariance is not positive definite")
+    found: Double = np.diagonal(inverse).copy()
+    return found

@@ -20,6 +20,8 @@ Double = npt.NDArray[np.float64]
 BLOCK_ROWS = 2048
 """Rows per product: bounds the error of float32 sums and the memory of the centred copy."""
 
+OUTER_ROWS = 128
+
 
 class Moments:
     """Moments of rows z [g, R, n] and, together with them, t [g, R, m] (m = 0: z alone); g independent problems.
@@ -53,12 +55,12 @@ class Moments:
         mean, centred = _centre(z)
         shift, weight = mean - self.mean, old * new / total
         self.scatter += np.matmul(centred.transpose(0, 2, 1), centred)
-        self.scatter += weight * (shift[:, :, None] * shift[:, None, :])
+        _add_outer(self.scatter, shift, shift, weight)
         if t is not None:
             target_mean, target = _centre(t)
             target_shift = target_mean - self.target_mean
             self.cross += np.matmul(target.transpose(0, 2, 1), centred)
-            self.cross += weight * (target_shift[:, :, None] * shift[:, None, :])
+            _add_outer(self.cross, target_shift, shift, weight)
             self.target += np.square(target, dtype=np.float64).sum(axis=1) + weight * target_shift**2
             self.target_mean += target_shift * (new / total)
         self.mean += shift * (new / total)
@@ -77,6 +79,14 @@ class Moments:
     def cross_covariance(self) -> Double:
         return self.cross / max(self.count, 1)
 
+    def into_covariances(self) -> tuple[Double, Double]:
+        """`covariance` and `cross_covariance` in the memory of the sums: only the means are left behind."""
+        found = self.scatter, self.cross
+        self.scatter, self.cross = np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
+        for sums in found:
+            sums /= max(self.count, 1)
+        return found
+
     def uncentred(self) -> tuple[Double, Double]:
         """E[z zᵀ] and E[t zᵀ]: what to fit with where no bias can be changed."""
         outer = self.mean[:, :, None] * self.mean[:, None, :]
@@ -85,6 +95,13 @@ class Moments:
 
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.mean).all() and np.isfinite(self.target_mean).all())
+
+
+def _add_outer(total: Double, left: Double, right: Double, weight: float) -> None:
+    """total += weight·(left rightᵀ), some rows at a time: `total` may be the largest array there is."""
+    for first in range(0, left.shape[1], OUTER_ROWS):
+        rows = slice(first, first + OUTER_ROWS)
+        total[:, rows] += weight * (left[:, rows, None] * right[:, None, :])
 
 
 def _wide(rows: Array) -> Array:

@@ -17,7 +17,7 @@ from prunec.passes.mask_channels import mask_channels
 from prunec.passes.slice_channels import slice_channels
 from prunec.verify import float64
 from prunec.verify.culprit import cut_groups, find_culprit, only
-from prunec.verify.inputs import Feeds, first_line, first_that_runs
+from prunec.verify.inputs import Feeds, first_line, first_that_runs, one_image
 from prunec.verify.metrics import worst_relative
 from prunec.verify.ort_errors import ORT_ERRORS
 from prunec.verify.probes import at_alive, probes, with_outputs
@@ -103,7 +103,8 @@ class Checker:
         """Errors of a model against its reference, both made from the dense one."""
         feeds = self.feeds(trial.seed)
         names: list[str] = []
-        if not self._shows(masked, feeds, trial.seed):
+        wanted = self._shown(masked, feeds, trial.seed)
+        if wanted is None:
             names = probes(self.model, self.analysis, trial.alive)
             masked, cut = (with_outputs(model, names) if names else model for model in (masked, cut))
         if is_quantised(cut):
@@ -111,18 +112,23 @@ class Checker:
                 self._run32(cut, feeds)
             except ORT_ERRORS as refusal:
                 return Outcome(trial.name, trial.seed, math.inf, broken=first_line(refusal))
-        outcome = self._compare(trial, without_rounding(masked), without_rounding(cut), feeds)
+        outcome = self._compare(trial, without_rounding(masked), without_rounding(cut), feeds, wanted)
         return replace(outcome, compared=f"{len(names)} consumers" if names else "outputs")
 
-    def _shows(self, masked: ir.Model, feeds: Feeds, seed: int) -> bool:
-        """Whether the mask changes anything in the outputs; where it does not, agreeing on them proves nothing."""
+    def _shown(self, masked: ir.Model, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
+        """The masked model's outputs; None where the mask changes nothing in them: agreeing on them proves nothing."""
         if seed not in self._dense:
             self._dense[seed] = self._run32(without_rounding(self.model), feeds)
-        return worst_relative(self._dense[seed], self._run32(without_rounding(masked), feeds)) > 0
+        found = self._run32(without_rounding(masked), feeds)
+        return found if worst_relative(self._dense[seed], found) > 0 else None
 
-    def _compare(self, trial: Trial, masked: ir.Model, cut: ir.Model, feeds: Feeds) -> Outcome:
+    def _compare(
+        self, trial: Trial, masked: ir.Model, cut: ir.Model, feeds: Feeds, wanted: dict[str, np.ndarray] | None
+    ) -> Outcome:
+        """`wanted`: the outputs of `masked` in float32 where they are known."""
         try:
-            error = self._worst(trial, self._run32(masked, feeds), self._run32(cut, feeds))
+            wanted = self._run32(masked, feeds) if wanted is None else wanted
+            error = self._worst(trial, wanted, self._run32(cut, feeds))
         except ORT_ERRORS as refusal:
             return Outcome(trial.name, trial.seed, math.inf, broken=first_line(refusal))
         limit = self.float64_macs if error <= FLOAT32_TOLERANCE else 10 * self.float64_macs
@@ -131,7 +137,8 @@ class Checker:
             skipped = f"one run costs {cost:.2g} MACs, over the limit of {limit:.2g}"
             return Outcome(trial.name, trial.seed, error, float64_skipped=skipped)
         try:
-            exact = self._worst(trial, _named(masked, feeds), _named(cut, feeds))
+            own = one_image(self.model, feeds) if error <= FLOAT32_TOLERANCE else feeds
+            exact = self._worst(trial, _named(masked, own), _named(cut, own))
         except NotEvaluable as reason:
             return Outcome(trial.name, trial.seed, error, float64_skipped=f"the reference refused: {reason}")
         return Outcome(trial.name, trial.seed, error, exact)

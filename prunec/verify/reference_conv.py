@@ -39,34 +39,40 @@ class Conv(OpRun):
         strides = strides or [1] * rank
         dilations = dilations or [1] * rank
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        padded = np.pad(x, [(0, 0), (0, 0), *_padding(x.shape[2:], reach, strides, auto_pad or "NOTSET", pads)])
-        return (convolve(padded, w, group or 1, strides, dilations, bias),)
+        padding = [(0, 0), *_padding(x.shape[2:], reach, strides, auto_pad or "NOTSET", pads)]
+        y: np.ndarray | None = None
+        for sample in range(len(x)):
+            padded = np.pad(x[sample], padding) if np.any(padding) else x[sample]
+            found = convolve(padded, w, group or 1, strides, dilations, bias)
+            y = np.empty((len(x), *found.shape), found.dtype) if y is None else y
+            y[sample] = found
+        if y is None:
+            raise ValueError("a convolution of no samples")
+        return (y,)
 
 
 def convolve(
     x: np.ndarray, w: np.ndarray, groups: int, strides: Sequence[int], dilations: Sequence[int], bias: np.ndarray | None
 ) -> np.ndarray:
-    """y [N, M, out…] of x [N, C, in…], padded already, and w [M, C/groups, k…]."""
-    rank = x.ndim - 2
+    """y [M, out…] of one sample x [C, in…], padded already, and w [M, C/groups, k…]."""
+    rank = x.ndim - 1
     reach = tuple((k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True))
-    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))
-    steps = [slice(None), slice(None), *(slice(None, None, n) for n in (*strides, *dilations))]
-    windows = windows[tuple(steps)]  # [N, C, out…, k…]
-    count, channels, *sizes = windows.shape[: 2 + rank]
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(1, 1 + rank)))
+    steps = [slice(None), *(slice(None, None, n) for n in (*strides, *dilations))]
+    windows = windows[tuple(steps)]  # [C, out…, k…]
+    channels, *sizes = windows.shape[: 1 + rank]
     outputs, per_group, depth = w.shape[0], channels // groups, w[0].size
     if per_group != w.shape[1] or outputs % groups:
         raise ValueError(f"{channels} channels in {groups} groups do not fit a weight of shape {w.shape}")
-    y = np.empty((count, outputs, *sizes), np.result_type(x, w))
+    y = np.empty((outputs, *sizes), np.result_type(x, w))
     matrix = w.reshape(groups, outputs // groups, depth)
     rest = math.prod(sizes[1:])
     rows = max(1, max(PATCH_ELEMENTS // (groups * depth), FEWEST_POSITIONS) // max(rest, 1))
     order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
-    for sample in range(count):
-        for first in range(0, sizes[0], rows):
-            part = windows[sample, :, first : first + rows]
-            patches = part.transpose(order).reshape(groups, depth, -1)
-            found = np.matmul(matrix, patches)
-            y[sample, :, first : first + rows] = found.reshape(outputs, *part.shape[1 : 1 + rank])
+    for first in range(0, sizes[0], rows):
+        part = windows[:, first : first + rows]
+        patches = part.transpose(order).reshape(groups, depth, -1)
+        y[:, first : first + rows] = np.matmul(matrix, patches).reshape(outputs, *part.shape[1 : 1 + rank])
     if bias is not None:
         y += bias.reshape(-1, *([1] * rank))
     return y

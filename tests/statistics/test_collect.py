@@ -90,7 +90,7 @@ def test_several_runs_give_what_one_gives() -> None:
     data = Data([2, 3, 8, 8])
     one = collect(model, analysis, data, BOTH)
     assert data.passes == 1
-    many = collect(model, analysis, data, BOTH, limits=Limits(bytes_per_run=1))
+    many = collect(model, analysis, data, BOTH, limits=Limits(bytes_at_once=1))
     assert data.passes > 3
     assert_same(one, many)
 

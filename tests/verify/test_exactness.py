@@ -16,6 +16,7 @@ from prunec.verify import checker
 from prunec.verify.checker import Outcome
 from prunec.verify.culprit import find_culprit
 from prunec.verify.exactness import check_exactness, exactness_record, prove, prove_groups, random_trial
+from prunec.verify.inputs import one_image
 from tests.graph.builder import Builder
 from tests.graph.checks import prepare
 
@@ -218,3 +219,25 @@ def test_analysis_holds_for_the_float64_copy() -> None:
 def test_find_culprit(wrong: set[str], expected: list[str]) -> None:
     is_wrong: Callable[[object], bool] = lambda part: wrong <= set(part)  # type: ignore[call-overload]  # noqa: E731
     assert find_culprit(list("abcde"), is_wrong) == expected
+
+
+def test_float64_takes_one_image_where_float32_has_seen_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several where float64 alone decides, and whatever is no image is taken whole."""
+    b = Builder()
+    b.output(b.conv(b.relu(b.conv(b.input("x", ["n", 3, 8, 8]), 8)), 4))
+    model, analysis = prepare(b.model())
+    batches: list[int] = []
+    original = checker.evaluate_float64
+    monkeypatch.setattr(
+        checker, "evaluate_float64", lambda m, feeds: (batches.append(len(feeds["x"])), original(m, feeds))[1]
+    )
+    prove(model, analysis, half(analysis), seed=0, random_keeps=0)
+    assert batches == [1, 1]
+    batches.clear()
+    monkeypatch.setattr(checker, "FLOAT32_TOLERANCE", -1.0)
+    prove(model, analysis, half(analysis), seed=0, random_keeps=0)
+    assert batches == [2, 2]
+    feeds = {"x": np.zeros((2, 3), np.float32)}
+    flat = Builder()
+    flat.output(flat.relu(flat.input("x", ["n", 3])))
+    assert one_image(prepare(flat.model())[0], feeds) is feeds

@@ -1,0 +1,111 @@
+"""Values inside a model, some names at a time, with every node run once per batch.
+
+The model is cut behind the last value of each set of names; what later parts read is kept in an `ArrayStore`. So the
+memory is that of one set, however many there are, for the cost of one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.array_store import ArrayStore
+from prunec.backends.onnx.segment import Segment, proto_of
+from prunec.backends.onnx.session import make_session, run
+from prunec.graph.reads import reads
+
+Feeds = dict[str, np.ndarray]
+Batches = Callable[[], Iterator[Feeds]]
+
+
+def made_at(model: ir.Model) -> dict[str, int]:
+    """The place in the graph of the node that makes each value; −1 for inputs and constants."""
+    places = dict.fromkeys(model.graph.initializers, -1)
+    places.update({str(value.name): -1 for value in model.graph.inputs})
+    places.update({str(value.name): i for i, node in enumerate(model.graph) for value in node.outputs})
+    return places
+
+
+def sweep(
+    model: ir.Model, wanted: Sequence[Collection[str]], batches: Batches, *, threads: int, ram_bytes: int
+) -> Iterator[tuple[int, Feeds, Feeds]]:
+    """(k, feeds, values of `wanted[k]` by name) of every batch, the sets in their order, which is that of the graph.
+
+    `ram_bytes`: of what is kept between the parts, before it goes to files.
+    """
+    if len(wanted) == 1:
+        session = make_session(model, threads=threads, outputs=sorted(wanted[0]))
+        for feeds in batches():
+            yield 0, feeds, run(session, feeds)
+        return
+    parts = _parts(model, wanted)
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    constants = {name: t.numpy() for names in wanted for name in names if (t := tensors.get(name)) is not None}
+    with ArrayStore[tuple[str, int]](ram_bytes) as store:
+        for k, nodes in enumerate(parts):
+            needed_later = _needed(parts[k + 1 :], wanted[k + 1 :])
+            part = _Part(model, nodes, set(wanted[k]) | needed_later, threads)
+            for number, feeds in enumerate(batches()):
+                found = part.run(feeds, store, number)
+                for name in needed_later & found.keys():
+                    store.put((name, number), found[name])
+                found.update({name: constants[name] for name in wanted[k] if name in constants and name not in feeds})
+                yield k, feeds, {name: _get(name, found, feeds, store, number) for name in wanted[k]}
+                found.clear()
+                for name in [key[0] for key in store if key[1] == number and key[0] not in needed_later]:
+                    store.drop((name, number))
+
+
+class _Part:
+    """Some nodes in a row, and those of their values that are asked for."""
+
+    def __init__(self, model: ir.Model, nodes: Sequence[ir.Node], asked: Collection[str], threads: int) -> None:
+        self.model, self.nodes, self.threads = model, nodes, threads
+        made = {value.name or "" for node in nodes for value in node.outputs}
+        self.outputs = sorted(made & set(asked))
+        self.read = list(dict.fromkeys(v for node in nodes for v in reads(node) if v.name not in made))
+        self.segment: Segment | None = None
+
+    def run(self, feeds: Mapping[str, np.ndarray], store: ArrayStore[tuple[str, int]], number: int) -> Feeds:
+        if not self.outputs:
+            return {}
+        weights = [value for value in self.read if value.is_initializer() and value.name not in feeds]
+        names = [value.name or "" for value in self.read if value not in weights]
+        own = {name: _get(name, {}, feeds, store, number) for name in names}
+        if self.segment is None:
+            protos = [proto_of(node) for node in self.nodes]
+            self.segment = Segment(self.model, protos, weights, own, self.outputs, self.threads)
+        return self.segment.run(own)
+
+
+def _get(
+    name: str, found: Feeds, feeds: Mapping[str, np.ndarray], store: ArrayStore[tuple[str, int]], number: int
+) -> np.ndarray:
+    array = found.get(name, feeds.get(name))
+    return store.get((name, number)) if array is None else array
+
+
+def _parts(model: ir.Model, wanted: Sequence[Collection[str]]) -> list[list[ir.Node]]:
+    """The nodes that each set needs beyond the sets before it, in graph order."""
+    nodes, places = list(model.graph), made_at(model)
+    live = set[ir.Node]()
+    waiting = [nodes[places[name]] for names in wanted for name in names if places[name] >= 0]
+    while waiting:
+        node = waiting.pop()
+        if node not in live:
+            live.add(node)
+            waiting += [nodes[i] for value in reads(node) if (i := places.get(value.name or "", -1)) >= 0]
+    parts, first = list[list[ir.Node]](), 0
+    for names in wanted:
+        end = max([first, *(places[name] + 1 for name in names)])
+        parts.append([node for node in nodes[first:end] if node in live])
+        first = end
+    return parts
+
+
+def _needed(parts: Sequence[Sequence[ir.Node]], wanted: Sequence[Collection[str]]) -> set[str]:
+    """Names that nodes of `parts` read or that are asked for."""
+    found = {value.name or "" for nodes in parts for node in nodes for value in reads(node)}
+    return found.union(*wanted)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session, run
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
 from prunec.graph import Analysis
@@ -33,6 +32,8 @@ from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.compensate.runner import SequentialRunner, Stop
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.collect import CalibrationData
+from prunec.statistics.sweep import outputs
+from prunec.working_memory import working_bytes
 
 EXACT_BELOW = 1e-11
 """Relative squared error of a layer that has nothing to compensate: float32 rounding in another order."""
@@ -200,13 +201,14 @@ def _output_errors(
 
     Whole numbers count as they are. An output of another shape has an infinite error.
     """
-    session = make_session(cut, threads=threads)
+    memory = working_bytes(cut)
+    answers = outputs(cut, calibration.held_out, threads=threads, ram_bytes=memory)
     sums = np.zeros((2, len(cut.graph.outputs)))
     totals = np.zeros(len(cut.graph.outputs))
-    for batch, feeds in zip(runner.held_out, calibration.held_out(), strict=True):
+    for batch, before_fit in zip(runner.held_out, answers, strict=True):
         wanted = runner.outputs("dense", batch)
         totals += [np.square(y, dtype=np.float64).sum() for y in wanted]
-        for own, found in zip(sums, (run(session, feeds).values(), runner.outputs("pruned", batch)), strict=True):
+        for own, found in zip(sums, (before_fit.values(), runner.outputs("pruned", batch)), strict=True):
             own += [_distance(y, z) for y, z in zip(wanted, found, strict=True)]
     errors = (sums / np.where(totals > 0, totals, 1.0)).mean(axis=1)
     before, after = (float(error) if math.isfinite(error) else math.inf for error in errors)

@@ -24,6 +24,7 @@ from prunec.frontend.calibration import Calibration
 from prunec.passes.compensate import Options
 from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
+from prunec.statistics.sweep import outputs
 from prunec.verify.checker import Outcome
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
@@ -105,25 +106,22 @@ def judge(
     if metric is not None:
         before, after = (runner(model, options.threads) for model in (opened.source.model, pruned.model))
         return quality_by_metric(metric, before, after)
-    with ArrayStore[tuple[int, str]](working_bytes(opened.canonical)) as store:
-        dense = _answers(opened.source.model, calibration, options.threads, store)
-        after = runner(pruned.model, options.threads)
-        return quality_by_agreement(lambda _: next(dense), after, calibration.held_out(), data=calibration.source)
+    memory = working_bytes(opened.canonical)
 
+    def answers(model: ir.Model) -> Iterator[dict[str, np.ndarray]]:
+        return outputs(model, calibration.held_out, threads=options.threads, ram_bytes=memory)
 
-def _answers(
-    model: ir.Model, calibration: Calibration, threads: int, store: ArrayStore[tuple[int, str]]
-) -> Iterator[dict[str, np.ndarray]]:
-    """A model's outputs on the held-out batches; its session is gone before the first one is handed out."""
-    run_model = runner(model, threads)
-    names: list[list[str]] = []
-    for number, feeds in enumerate(calibration.held_out()):
-        found = run_model(feeds)
-        names.append(list(found))
-        for name, array in found.items():
-            store.put((number, name), array)
-    del run_model
-    return ({name: store.get((number, name)) for name in own} for number, own in enumerate(names))
+    with ArrayStore[tuple[int, str]](memory) as store:
+        names: list[list[str]] = []
+        for number, found in enumerate(answers(opened.source.model)):
+            names.append(list(found))
+            for name, array in found.items():
+                store.put((number, name), array)
+        dense = ({name: store.get((number, name)) for name in own} for number, own in enumerate(names))
+        after = answers(pruned.model)
+        return quality_by_agreement(
+            lambda _: next(dense), lambda _: next(after), calibration.held_out(), data=calibration.source
+        )
 
 
 def runner(model: ir.Model, threads: int) -> Run:

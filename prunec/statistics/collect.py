@@ -236,14 +236,10 @@ class _Sums:
             self.moments = Moments(1, channels)
 
     def statistics(self) -> LayerStatistics:
-<<<<<<< HEAD
         if not self.count:
             return LayerStatistics(0, self.mean, self.square, None, None, "no calibration sample reaches it")
-        covariance = None if self.moments is None else self.moments.covariance()[0]
-=======
         covariance = None if self.moments is None else self.moments.into_covariances()[0][0]
         self.moments = None
->>>>>>> 028d7dd (Statistics some layers at a time in one pass, and fits, proofs and judging without copies that nobody needs)
         inverse = None if covariance is None else inverse_diagonal(covariance)
         covariance = None if covariance is None else in_file(covariance)
         return LayerStatistics(self.count, self.mean, self.square, covariance, inverse, self.limited)

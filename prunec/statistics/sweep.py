@@ -1,7 +1,8 @@
 """Values inside a model, some names at a time, with every node run once per batch.
 
 The model is cut behind the last value of each set of names; what later parts read is kept in an `ArrayStore`. So the
-memory is that of one set, however many there are, for the cost of one forward pass.
+memory is that of one set, however many there are, for the cost of one forward pass. Where values are sequences, which
+no file holds, every set takes a pass of its own.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def sweep(
 
     `ram_bytes`: of what is kept between the parts, before it goes to files.
     """
-    if len(wanted) == 1:
-        session = make_session(model, threads=threads, outputs=sorted(wanted[0]))
-        for feeds in batches():
-            yield 0, feeds, run(session, feeds)
+    if len(wanted) == 1 or _has_sequences(model):
+        for k, names in enumerate(wanted):
+            session = make_session(model, threads=threads, outputs=sorted(names))
+            for feeds in batches():
+                yield k, feeds, run(session, feeds)
         return
     parts = _parts(model, wanted)
     tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
@@ -56,6 +58,36 @@ def sweep(
                 found.clear()
                 for name in [key[0] for key in store if key[1] == number and key[0] not in needed_later]:
                     store.drop((name, number))
+
+
+def outputs(model: ir.Model, batches: Batches, *, threads: int, ram_bytes: int) -> Iterator[Feeds]:
+    """The model's outputs on every batch, by name, with no more weights at a time than `ram_bytes` or one node has.
+
+    A session of a whole model holds up to four times its weights while it is made.
+    """
+    names = [str(value.name) for value in model.graph.outputs]
+    wanted: list[set[str]] = [*({name} for name in _by_weights(model, ram_bytes)), set(names)]
+    for k, _, found in sweep(model, wanted, batches, threads=threads, ram_bytes=ram_bytes):
+        if k == len(wanted) - 1:
+            yield {name: found[name] for name in names}
+
+
+def _by_weights(model: ir.Model, limit: int) -> Iterator[str]:
+    """Values in front of which the nodes read about `limit` bytes of weights."""
+    total, last = 0, ""
+    for node in model.graph:
+        constants = (value.const_value for value in reads(node))
+        own = sum(tensor.nbytes for tensor in constants if tensor is not None)
+        if last and total + own > limit:
+            yield last
+            total = 0
+        total += own
+        last = next((value.name for value in node.outputs if value.name), last)
+
+
+def _has_sequences(model: ir.Model) -> bool:
+    values = (value for node in model.graph for value in node.outputs)
+    return any(value.type is not None and not isinstance(value.type, ir.TensorType) for value in values)
 
 
 class _Part:

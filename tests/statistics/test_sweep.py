@@ -10,7 +10,7 @@ import pytest
 
 from prunec.backends.onnx.segment import Segment
 from prunec.backends.onnx.session import make_session, run
-from prunec.statistics.sweep import made_at, sweep
+from prunec.statistics.sweep import made_at, outputs, sweep
 from tests.graph.builder import Builder
 
 
@@ -62,3 +62,26 @@ def test_every_node_runs_once_per_batch(monkeypatch: pytest.MonkeyPatch) -> None
     outputs = [node.outputs[0].name or "" for node in model.graph]
     list(sweep(model, [outputs[:2], outputs[2:4], outputs[4:]], batches, threads=1, ram_bytes=1 << 20))
     assert sorted(ran) == sorted(node.name or "" for node in model.graph)
+
+
+@pytest.mark.parametrize("ram_bytes", [1, 2000, 1 << 30])
+def test_outputs_of_a_model_whose_weights_are_taken_in_parts(ram_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    sizes: list[int] = []
+    original = Segment.__init__
+
+    def noted(self: Segment, model: ir.Model, nodes: object, weights: list[ir.Value], *rest: object) -> None:
+        sizes.append(sum(value.const_value.nbytes for value in weights if value.const_value is not None))
+        original(self, model, nodes, weights, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Segment, "__init__", noted)
+    session = make_session(model)
+    found = list(outputs(model, batches, threads=1, ram_bytes=ram_bytes))
+    for own, feeds in zip(found, batches(), strict=True):
+        for name, array in run(session, feeds).items():
+            np.testing.assert_allclose(own[name], array, rtol=1e-5, atol=1e-5)
+    whole = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if ram_bytes >= whole:
+        assert not sizes
+    else:
+        assert len(sizes) > 1 and max(sizes) <= max(ram_bytes, 8 * 8 * 9 * 4 + 8 * 4)

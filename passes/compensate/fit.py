@@ -155,7 +155,8 @@ class Fit:
                 yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
 
     def _block_rows(self) -> int:
-        return (BLOCK_ELEMENTS if self.groups == 1 else GROUPED_ELEMENTS) // (self.groups * self.unknowns)
+        elements = BLOCK_ELEMENTS if self.groups == 1 else GROUPED_ELEMENTS
+        return elements // int(self.groups * self.unknowns)
 
     def _shifted(self, moments: Moments, matrix: Matrix) -> Double:
         """b' = E[t] − W E[z]."""

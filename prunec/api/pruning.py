@@ -118,9 +118,9 @@ def judge(
             for name, array in found.items():
                 store.put((number, name), array)
         dense = ({name: store.get((number, name)) for name in own} for number, own in enumerate(names))
-        after = answers(pruned.model)
+        refitted = answers(pruned.model)
         return quality_by_agreement(
-            lambda _: next(dense), lambda _: next(after), calibration.held_out(), data=calibration.source
+            lambda _: next(dense), lambda _: next(refitted), calibration.held_out(), data=calibration.source
         )
 
 

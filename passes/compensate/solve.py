@@ -66,14 +66,15 @@ class RowSystem:
         for columns in _columns(unknowns):
             block = z[:, columns]
             kernel += (block / self.ridge[columns]) @ block.T
-        self.kernel = (kernel + kernel.T) / 2
+        self.kernel = kernel + kernel.T
+        self.kernel /= 2
 
     def change(self, damping: float) -> tuple[npt.NDArray[np.floating], float]:
         """W' − W₀ [m, n], in the type of the rows, and the damping it took."""
         rows, unknowns = self.z.shape
         for used in _escalating(damping):
-            damped = self.kernel.copy()
-            damped.flat[:: rows + 1] += used * rows
+            damped = np.array(self.kernel, order="F")  # LAPACK's order, or it would be copied again
+            damped[np.diag_indices(rows)] += used * rows
             try:
                 factor = cho_factor(damped, lower=True, overwrite_a=True)
             except np.linalg.LinAlgError:

@@ -134,7 +134,7 @@ def ramped(model: ir.Model) -> ir.Model:
         assert isinstance(length, int)
         ramp = np.arange(length, dtype=scores.dtype.numpy()).reshape(shape)
         own = ir.TensorType(scores.dtype)
-        constant = ir.Value(f"{node.name}_ramp", type=own, shape=ir.Shape(ramp.shape), const_value=ir.tensor(ramp))
+        constant = ir.Value(name=f"{node.name}_ramp", type=own, shape=ir.Shape(ramp.shape), const_value=ir.tensor(ramp))
         model.graph.initializers.add(constant)
         add = ir.node("Add", [scores, constant], name=f"{node.name}_ramped")
         add.outputs[0].type, add.outputs[0].shape = own, scores.shape

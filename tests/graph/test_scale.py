@@ -54,6 +54,19 @@ def test_ten_thousand_nodes(name: str) -> None:
     assert after["analyse"] < 20
 
 
+def test_members_keep_their_own_positions_only() -> None:
+    """An axis that a hundred groups share has each of its positions in one member: memory grows with the axes."""
+    analysis = prepare(GRAPHS["dense_unbroken"][0](60))[1]
+    places: dict[tuple[str, int, int], list[int]] = {}
+    for group in analysis.groups:
+        for member in group.members:
+            places.setdefault((member.node, member.input_index, member.axis), []).extend(member.places.tolist())
+            assert np.array_equal(np.flatnonzero(member.index >= 0), np.sort(member.places))
+            assert np.array_equal(member.index[member.places], member.channels)
+    assert max(len(own) for own in places.values()) > 60
+    assert all(len(set(own)) == len(own) for own in places.values())
+
+
 def test_slices_of_a_file_are_read_when_they_are_wanted(tmp_path: Path) -> None:
     write_large(tmp_path / "model.onnx", 0.004, width=64, hidden=8192)
     canonical = canonicalise(load(tmp_path / "model.onnx").model)

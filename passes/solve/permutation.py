@@ -1,22 +1,24 @@
 """Which channels share a group: permutations that let a pattern keep more saliency (NVIDIA ASP's idea).
 
 Permuting a layer's input channels together with whatever makes them changes nothing at run time, but decides which
-weights compete in an N:M group, or share an r×c block; permuting outputs decides which rows share a block. The search
-anneals: each step pairs all groups at random, works out what every exchange of one member between the two groups of a
-pair would gain, and takes the best one plus Gumbel noise whose temperature falls to zero. For N:M the M² exchanges of a
-pair cost one comparison each, because
+weights compete in an N:M group, or share an r×c block; permuting outputs decides which rows share a block. Each step
+takes one random member out of every group and deals them out anew, the best way there is (a linear assignment), so that
+what is kept never falls. Dealing x to what is left of group A keeps, in every lane,
 
-    top_N(A − i + j) = top_N(A − i) + max(x_j − θ, 0),   θ = the N-th largest of A − i.
+    N:M     top_N(A ∪ x) = top_N(A) + max(x − θ, 0),   θ = the N-th largest of A
+    blocks  max(ΣA + x − τ, 0),                         θ = τ − ΣA,   τ from the wanted level
 
-For blocks the kept saliency at threshold τ is Σ max(block sum − τ, 0), τ from the wanted level.
+so one matrix Σ_lanes max(x, θ) − θ scores all exchanges at once. The number of steps is bounded by work, not by time.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 
 from prunec.patterns import Layout, Pattern
 from prunec.patterns.block import Block
@@ -26,157 +28,166 @@ from prunec.patterns.select import kept_count
 Array = npt.NDArray[np.floating]
 Index = npt.NDArray[np.int64]
 
-STEPS = 1500
-WORK = 1.5e9
-"""Comparisons in all, for layers so wide that `STEPS` steps would take minutes; those only climb, without any heat."""
+STEPS = 600
+WORK = 8e8
+"""Comparisons in all: fewer steps for wide layers (127 of 1536 columns), none below `FEWEST`."""
+FEWEST = 30
+TABLE = 64
+"""Groups that are dealt to at once: assignment takes cubic time."""
 LANES = 256
 """Rows of the saliency that take part; of more, a seeded sample."""
-TEMPERATURE = 0.1
-"""At the start, relative to the mean saliency of a column (times √lanes)."""
-CHECK_EVERY = 50
 
 
-class Objective(ABC):
-    """What a group of columns [pairs, M, lanes] keeps, and what it would keep after each exchange."""
+@dataclass(frozen=True)
+class Side:
+    """What columns in consecutive groups of `group` keep. `lanes` [lanes, columns]: saliency, each row by itself.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    `keep` of each group's members stay in each lane; 0: groups stay whole where their sum beats `threshold`.
+    """
 
-    @abstractmethod
-    def kept(self, groups: Array) -> Array:
-        """[pairs]: saliency that each group keeps."""
+    lanes: Array
+    group: int
+    keep: int
+    threshold: float = 0.0
 
-    @abstractmethod
-    def exchanged(self, groups: Array, others: Array) -> Array:
-        """[pairs, M, M]: what A − i + j keeps, for i in A and j in the other group."""
-
-
-class KeepN(Objective):
-    """N of M per lane."""
-
-    def __init__(self, n: int, m: int) -> None:
-        super().__init__(m)
-        self.n = n
-
-    def kept(self, groups: Array) -> Array:
-        return _total(self._ranked(groups)[: self.n])
-
-    def exchanged(self, groups: Array, others: Array) -> Array:
-        ranked = self._ranked(groups)
-        last, next_one = ranked[self.n - 1][:, None], ranked[self.n][:, None]
-        inside = groups >= last
-        lost = np.where(inside, groups - next_one, 0).sum(axis=2)
-        threshold = np.where(inside, next_one, last)
-        gained = np.maximum(others[:, None] - threshold[:, :, None], 0).sum(axis=3)
-        found: Array = (_total(ranked[: self.n])[:, None] - lost)[:, :, None] + gained
-        return found
-
-    def _ranked(self, groups: Array) -> list[Array]:
-        """The N + 1 largest members of every group and lane, the largest first, by compare and exchange."""
-        left = [groups[:, i] for i in range(self.size)]
-        found = []
-        for _ in range(self.n + 1):
-            top = left[0]
-            rest = []
-            for other in left[1:]:
-                rest.append(np.minimum(top, other))
-                top = np.maximum(top, other)
-            found.append(top)
-            left = rest
-        return found
+    def at(self, columns: Index) -> Side:
+        """The same side of some of the columns."""
+        return replace(self, lanes=self.lanes[:, columns])
 
 
-def _total(parts: list[Array]) -> Array:
-    """Over parts and lanes, [pairs]."""
-    found: Array = np.sum([part.sum(axis=1) for part in parts], axis=0)
-    return found
-
-
-class KeepSums(Objective):
-    """Whole groups whose sum beats a threshold per lane; a lane is a row of blocks."""
-
-    def __init__(self, size: int, threshold: float) -> None:
-        super().__init__(size)
-        self.threshold = threshold
-
-    def kept(self, groups: Array) -> Array:
-        found: Array = np.maximum(groups.sum(axis=1) - self.threshold, 0).sum(axis=1)
-        return found
-
-    def exchanged(self, groups: Array, others: Array) -> Array:
-        without = (groups.sum(axis=1) - self.threshold)[:, None] - groups
-        found: Array = np.maximum(without[:, :, None] + others[:, None], 0).sum(axis=3)
-        return found
-
-
-def objective(saliency: Array, group: int, pattern: Pattern, level: float) -> Objective:
-    """For columns of `saliency` [lanes, columns] in consecutive groups of `group`."""
+def input_side(saliency: Array, layout: Layout, pattern: Pattern, level: float) -> Side | None:
+    """Input channels of a layer, None where their order does not matter. `saliency` [outputs, columns], additive."""
     if isinstance(pattern, NM):
-        return KeepN(pattern.n, pattern.m)
-    sums = saliency.reshape(len(saliency), -1, group).sum(axis=2).ravel()
+        return Side(saliency.reshape(-1, layout.channels), pattern.m, pattern.n)
+    if isinstance(pattern, Block) and pattern.c > 1:
+        pooled = saliency.reshape(-1, pattern.r, layout.positions, layout.channels).sum(axis=1)
+        return Side(pooled.reshape(-1, layout.channels), pattern.c, 0, _threshold(saliency, pattern, level))
+    return None
+
+
+def output_side(saliency: Array, pattern: Pattern, level: float) -> Side | None:
+    """Outputs of a layer, None where their order does not matter."""
+    if not isinstance(pattern, Block) or pattern.r == 1:
+        return None
+    pooled = saliency.reshape(len(saliency), -1, pattern.c).sum(axis=2)
+    return Side(np.ascontiguousarray(pooled.T), pattern.r, 0, _threshold(saliency, pattern, level))
+
+
+def _threshold(saliency: Array, pattern: Block, level: float) -> float:
+    """The least block that stays as the columns lie now."""
+    sums = pattern.pooled(saliency).ravel()
     kept = kept_count(sums.size, level)
-    return KeepSums(group, float(np.partition(sums, sums.size - kept)[sums.size - kept]))
+    return float(np.partition(sums, sums.size - kept)[sums.size - kept])
 
 
 def order_inputs(saliency: Array, layout: Layout, pattern: Pattern, level: float, seed: int = 0) -> Index | None:
     """New order of the input channels, or None where order does not matter. `saliency` [outputs, columns], additive."""
-    lanes = saliency.reshape(-1, layout.channels)
-    if isinstance(pattern, NM):
-        return search(lanes, pattern.m, pattern, level, seed)
-    if isinstance(pattern, Block) and pattern.c > 1:
-        pooled = saliency.reshape(-1, pattern.r, layout.positions, layout.channels).sum(axis=1)
-        return search(pooled.reshape(-1, layout.channels), pattern.c, pattern, level, seed)
-    return None
+    side = input_side(saliency, layout, pattern, level)
+    return None if side is None else search([side], seed)
 
 
 def order_outputs(saliency: Array, pattern: Pattern, level: float, seed: int = 0) -> Index | None:
     """New order of the outputs, or None where order does not matter."""
-    if not isinstance(pattern, Block) or pattern.r == 1:
-        return None
-    pooled = saliency.reshape(len(saliency), -1, pattern.c).sum(axis=2)
-    return search(np.ascontiguousarray(pooled.T), pattern.r, pattern, level, seed)
+    side = output_side(saliency, pattern, level)
+    return None if side is None else search([side], seed)
 
 
-def search(
-    saliency: Array, group: int, pattern: Pattern, level: float, seed: int = 0, steps: int | None = None
-) -> Index:
-    """Order of the columns of `saliency` [lanes, columns]; the identity where nothing better was found."""
-    columns = saliency.shape[1]
-    if columns % group or columns < 2 * group:
+def search(sides: Sequence[Side], seed: int = 0) -> Index:
+    """One order of the columns that all `sides` have; the identity where nothing better was found.
+
+    Where sides have groups of different sizes, those with the longest decide.
+    """
+    columns, group = sides[0].lanes.shape[1], max(side.group for side in sides)
+    count = columns // group
+    if columns % group or count < 2:
         return np.arange(columns)
     random = np.random.default_rng(seed)
-    if len(saliency) > LANES:
-        saliency = saliency[np.sort(random.choice(len(saliency), LANES, replace=False))]
-    lanes = np.ascontiguousarray(saliency.T, dtype=np.float32)
-    goal = objective(saliency, group, pattern, level)
-    count = columns // group
-    half = count // 2
-    if steps is None:
-        steps = int(np.clip(WORK / (2 * half * group * group * len(saliency)), 100, STEPS))
-    members = np.arange(columns).reshape(count, group)
-    best, best_kept = members.copy(), float(goal.kept(lanes[members]).sum())
-    heat = TEMPERATURE * float(saliency.mean()) * np.sqrt(len(saliency)) if steps == STEPS else 0.0
-    for step in range(steps):
-        pairs = random.permutation(count)
-        _exchange(members, pairs[:half], pairs[half : 2 * half], lanes, goal, heat * (1 - step / steps) ** 2, random)
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-            kept = float(goal.kept(lanes[members]).sum())
-            if kept > best_kept:
-                best, best_kept = members.copy(), kept
+    goals = _goals([side for side in sides if side.group == group], random)
+    members = _start(goals, columns, group)
+    lanes = sum(goal.lanes.shape[1] for goal in goals)
+    for _ in range(int(np.clip(WORK / (count * min(count, TABLE) * lanes), FEWEST, STEPS))):
+        for table in np.array_split(random.permutation(count), -(-count // TABLE)):
+            _deal(members, table, random.integers(0, group, len(table)), goals)
     # groups in a settled order, members too: a permutation that changes nothing else
-    return np.sort(best, axis=1)[np.argsort(best.min(axis=1))].ravel()
+    members = np.sort(members, axis=1)[np.argsort(members.min(axis=1))]
+    identity = np.arange(columns).reshape(count, group)
+    return members.ravel() if _kept(goals, members) > _kept(goals, identity) else identity.ravel()
 
 
-def _exchange(
-    members: Index, a: Index, b: Index, lanes: Array, goal: Objective, heat: float, random: np.random.Generator
-) -> None:
-    """At most one exchange in each pair of groups (a[k], b[k]), in place."""
-    left, right = lanes[members[a]], lanes[members[b]]
-    now = goal.kept(left) + goal.kept(right)
-    gains = goal.exchanged(left, right) + goal.exchanged(right, left).transpose(0, 2, 1) - now[:, None, None]
-    noisy = gains.reshape(len(a), -1) + heat * random.gumbel(size=(len(a), goal.size**2))
-    choice = noisy.argmax(axis=1)
-    taken = noisy[np.arange(len(a)), choice] > heat * random.gumbel(size=len(a))
-    i, j = np.divmod(choice[taken], goal.size)
-    a, b = a[taken], b[taken]
-    members[a, i], members[b, j] = members[b, j], members[a, i]
+def _deal(members: Index, table: Index, out: Index, goals: Sequence[_Goal]) -> None:
+    """Take member `out` of every group at the table and deal them out anew, in place."""
+    groups = members[table]
+    dealt = groups[np.arange(len(table)), out]
+    rest = groups[np.arange(groups.shape[1]) != out[:, None]].reshape(len(table), -1)
+    gains = np.sum([goal.gains(rest, dealt) for goal in goals], axis=0)
+    members[table, out] = dealt[linear_sum_assignment(gains, maximize=True)[1]]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """A side as the search reads it: `lanes` [columns, lanes] float32, `threshold` [lanes]."""
+
+    lanes: npt.NDArray[np.float32]
+    keep: int
+    threshold: npt.NDArray[np.float32]
+
+    def kept(self, members: Index) -> float:
+        """Saliency that groups `members` [groups, M] keep, in blocks above their threshold."""
+        groups = self.lanes[members]
+        if self.keep:
+            return float(sum(part.sum(dtype=np.float64) for part in _largest(groups, self.keep)))
+        return float(np.maximum(groups.sum(axis=1) - self.threshold, 0).sum(dtype=np.float64))
+
+    def gains(self, rest: Index, dealt: Index) -> npt.NDArray[np.float32]:
+        """[groups, columns dealt]: what each column adds to each of the groups that are short of a member."""
+        left = self.lanes[rest]
+        theta = _largest(left, self.keep)[-1] if self.keep else self.threshold - left.sum(axis=1)
+        lanes, ones = self.lanes[dealt], np.ones(self.lanes.shape[1], np.float32)
+        found, higher = np.empty((len(rest), len(dealt)), np.float32), np.empty_like(lanes)
+        for group, own in enumerate(theta):
+            np.maximum(lanes, own, out=higher)
+            found[group] = higher @ ones
+        return found - (theta @ ones)[:, None]
+
+
+def _goals(sides: Sequence[Side], random: np.random.Generator) -> list[_Goal]:
+    """At most `LANES` lanes together, in proportion."""
+    total = sum(len(side.lanes) for side in sides)
+    goals = []
+    for side in sides:
+        lanes = side.lanes
+        wanted = max(int(LANES * len(lanes) / total), 1)
+        if total > LANES and wanted < len(lanes):
+            lanes = lanes[np.sort(random.choice(len(lanes), wanted, replace=False))]
+        threshold = np.full(len(lanes), side.threshold, np.float32)
+        goals.append(_Goal(np.ascontiguousarray(lanes.T, dtype=np.float32), side.keep, threshold))
+    return goals
+
+
+def _start(goals: Sequence[_Goal], columns: int, group: int) -> Index:
+    """Strong columns beside weak ones for N:M, beside strong ones for blocks; as they lie, where that keeps more."""
+    strength = np.sum([goal.lanes.sum(axis=1, dtype=np.float64) for goal in goals], axis=0)
+    ranked = np.argsort(-strength, kind="stable")
+    dealt = ranked.reshape(group, -1).copy()
+    dealt[1::2] = dealt[1::2, ::-1]
+    starts = [np.arange(columns).reshape(-1, group), np.ascontiguousarray(dealt.T), ranked.reshape(-1, group)]
+    return max(starts, key=lambda members: _kept(goals, members)).copy()
+
+
+def _kept(goals: Sequence[_Goal], members: Index) -> float:
+    return sum(goal.kept(members) for goal in goals)
+
+
+def _largest(groups: npt.NDArray[np.float32], count: int) -> list[npt.NDArray[np.float32]]:
+    """The `count` largest members of every group and lane, the largest first, by compare and exchange."""
+    left = [groups[:, i] for i in range(groups.shape[1])]
+    found = []
+    for _ in range(count):
+        top = left[0]
+        rest = []
+        for other in left[1:]:
+            rest.append(np.minimum(top, other))
+            top = np.maximum(top, other)
+        found.append(top)
+        left = rest
+    return found

@@ -143,7 +143,7 @@ def _refitted(q: Quadratic, pattern: Pattern, mask: Mask, start: Array | None = 
 
 def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Settings, scope: Scope) -> float:
     """The damping with the least held-out error of a short run on some of the outputs."""
-    part = problem.rows(_spread(len(problem.weight), pattern.quantum, settings.probe_rows))
+    part = problem.rows(spread(len(problem.weight), pattern.quantum, settings.probe_rows))
     errors: Callable[[float], float] = lambda damping: _probe(part, pattern, level, damping, settings, scope)  # noqa: E731
     return min(settings.dampings, key=errors)
 
@@ -156,7 +156,7 @@ def _probe(
     return problem.held_out.error(_refitted(q, pattern, found.mask, found.weight))
 
 
-def _spread(outputs: int, quantum: int, wanted: int) -> np.ndarray:
+def spread(outputs: int, quantum: int, wanted: int) -> np.ndarray:
     """Indices of about `wanted` outputs in runs of `quantum`, spread evenly."""
     runs = outputs // quantum
     count = min(runs, max(1, wanted // quantum))

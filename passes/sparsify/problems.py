@@ -25,7 +25,7 @@ HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
 
 
-def problems(fit: Fit) -> tuple[list[LayerProblem], tuple[str, ...]]:
+def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[LayerProblem], tuple[str, ...]]:
     """One problem per group, and what is to be said about how they were made. `fit.rows` becomes the rows used.
 
     Raises:
@@ -33,7 +33,7 @@ def problems(fit: Fit) -> tuple[list[LayerProblem], tuple[str, ...]]:
     """
     groups, _, positions, channels = fit.start.shape
     layout, runner = Layout(positions, channels), fit.pairs.runner
-    affordable = min(ROWS_PER_UNKNOWN * fit.unknowns, int(MOMENT_WORK / fit.unknowns**2 / groups))
+    affordable = min(rows_per_unknown * fit.unknowns, int(MOMENT_WORK / fit.unknowns**2 / groups))
     wanted = max(fit.wanted(), affordable)
     notes: tuple[str, ...] = ()
     if fit.unknowns <= MATRIX_UP_TO:

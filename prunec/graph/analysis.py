@@ -6,7 +6,7 @@ The result is keyed by names, so it holds for every clone of the model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,6 +61,8 @@ class Analysis:
     """Values that go as a whole with an expert."""
     owners: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Nodes that are needed while all of these classes are alive; all others always are."""
+    rows: tuple[np.ndarray, ...] = ()
+    """Class ids along the last axis of blocks over several axes that stayed whole (only with `apart`)."""
 
     def alive(self, keeps: Mapping[str, np.ndarray]) -> np.ndarray:
         """Class mask from group masks. `keeps` maps a group id to a bool array of the group's size.
@@ -100,6 +102,7 @@ def analyse(
     residual: bool = False,
     experts: bool = False,
     pin_outputs: bool = True,
+    apart: bool = False,
 ) -> Analysis:
     """Find the coupled channel groups of a canonical model (see `passes.canonicalise`). The model is not changed.
 
@@ -107,8 +110,9 @@ def analyse(
     `residual`: let means over channels (LayerNorm and its kin) run over the channels that are left: class C.
     `experts`: let softmax and top-k weigh the channels that are left: class C, whole experts behind a gate.
     `pin_outputs=False` asks what could be cut if the axes of the graph outputs were free.
+    `apart`: what may be reordered, not cut (see `graph.orders`): the channels of every head are classes of their own.
     """
-    flow = Flow(split=split, residual=residual, experts=experts)
+    flow = Flow(split=split, residual=residual, experts=experts, apart=apart)
     macs: dict[str, int] = {}
     for node in model.graph:
         _couple(node, flow)
@@ -143,7 +147,15 @@ def analyse(
         positions={name: labels[ids] for name, ids in flow.positions.items()},
         vanishing=vanishing,
         owners={name: frozenset(labels[list(ids)].tolist()) for name, ids in owned.items()},
+        rows=tuple(_rows(flow, labels)) if apart else (),
     )
+
+
+def _rows(flow: Flow, labels: np.ndarray) -> Iterator[np.ndarray]:
+    for block in flow.blocks:
+        classes = labels[block]
+        if box_axis(classes) is None:
+            yield from classes.reshape(-1, classes.shape[-1])
 
 
 def _solve_axes(axes: Sequence[np.ndarray | Part | None], labels: np.ndarray) -> tuple[np.ndarray | None, ...]:

@@ -96,12 +96,14 @@ class Flow:
     """Collects what the rules say about one graph. `split` decides which axis of a split keeps the channels.
 
     With `residual`, a mean over channels does not pin them; it is recorded as a `Statistic`. With `experts`, so are a
-    softmax and a top-k.
+    softmax and a top-k. With `apart`, products of heads keep the channels of every head apart (`rules.heads`): right
+    for reordering them, not for cutting.
     """
 
     split: SplitPolicy = "outer"
     residual: bool = False
     experts: bool = False
+    apart: bool = False
     axes: dict[str, RawAxes] = field(default_factory=dict)
     use_axes: dict[tuple[str, int], Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
@@ -381,10 +383,11 @@ class Flow:
     def classes(self) -> tuple[int, np.ndarray]:
         """Number of classes, and the class of every id (numbered by first appearance, so the result is stable).
 
-        Every block that a reshape made must stay a box when channels go: one that no rule resolved is resolved here.
+        Every block that a reshape made must stay a box when channels go: one that no rule resolved is resolved here,
+        unless channels are only to be reordered (`apart`).
         """
         number, labels = components(self.count, self._edges)
-        while ragged := [block for block in self.blocks if box_axis(labels[block]) is None]:
+        while not self.apart and (ragged := [block for block in self.blocks if box_axis(labels[block]) is None]):
             for block in ragged:
                 for dim in range(block.ndim):
                     self._resolve(Part(block, dim))

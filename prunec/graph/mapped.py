@@ -26,18 +26,23 @@ def opened(tensor: ir.TensorProtocol) -> np.ndarray:
 
 
 def compressed(tensor: ir.TensorProtocol, masks: Sequence[tuple[int, np.ndarray]], name: str) -> ir.TensorProtocol:
-    """`tensor` at the positions where `masks` (axis, bool per position) are true; read when asked for, if it is large.
+    """`tensor` at the positions where `masks` (axis, bool per position) are true; see `taken`."""
+    return taken(tensor, [(axis, np.flatnonzero(mask)) for axis, mask in masks], name)
+
+
+def taken(tensor: ir.TensorProtocol, picks: Sequence[tuple[int, np.ndarray]], name: str) -> ir.TensorProtocol:
+    """`tensor` at the positions `picks` (axis, int64 positions), in their order; read when asked for, if it is large.
 
     What lies in a file stays there until somebody wants the numbers, and is not kept then.
     """
     shape = [int(d) for d in tensor.shape.numpy()]
-    for axis, mask in masks:
-        shape[axis] = int(mask.sum())
+    for axis, index in picks:
+        shape[axis] = len(index)
 
     def read() -> ir.TensorProtocol:
         array = opened(tensor)
-        for axis, mask in masks:
-            array = np.compress(mask, array, axis=axis)
+        for axis, index in picks:
+            array = np.take(array, index, axis=axis)
         return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=name)
 
     if isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) and tensor.nbytes >= LAZY_BYTES:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from prunec.graph.flow import Axes, Flow, Ids, Role
 from prunec.graph.rules.base import KeepsAttributes, attribute, given, outputs_untracked, rank
 from prunec.graph.rules.elementwise import aligned, merge_axis
+from prunec.graph.rules.heads import couple_heads
 from prunec.graph.shapes import dims, length
 from prunec.graph.weights import is_weight
 
@@ -124,6 +125,8 @@ class MatMul(KeepsAttributes):
         return lengths[0] is not None and lengths[0] > 1 and lengths[1] == 1
 
     def _activations(self, node: ir.Node, flow: Flow) -> None:
+        if flow.apart and self.zeros == (None, None) and couple_heads(node, flow, self.operands, self.sides(node)):
+            return
         left, right = (flow.of(node.inputs[i]) for i in self.operands)
         (left_free, left_in), (right_free, right_in) = self.sides(node)
         inner_left, inner_right = left[left_in], right[right_in]

@@ -1,7 +1,7 @@
 """Quality of real models against the sparsity pattern: magnitude, Wanda, SparseGPT, ours on the same layers and data.
 
     python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 unstructured@0.7]
-        [--methods magnitude Wanda SparseGPT ours] [--solver balanced] [--samples N …] [--test-samples N]
+        [--methods magnitude Wanda SparseGPT ours ours+order] [--solver balanced] [--samples N …] [--test-samples N]
         [--seeds 0 1 2] [--markdown F]
 
 Every zoo model with a metric; stem, depthwise convolutions and head stay dense, as in a compile. All methods go through
@@ -23,10 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
+from prunec.api.options import PlanOptions
+from prunec.api.permuting import order_channels
+from prunec.api.progress import silent
+from prunec.graph.orders import analyse_orders
 from prunec.passes.compensate import Options, compensate
+from prunec.passes.permute import permute_channels
 from prunec.passes.solve import Effort, LayerProblem, Solution
 from prunec.passes.solve import Trial as SolverTrial
 from prunec.passes.solve.masks import magnitude_mask, wanda_mask
@@ -35,8 +41,11 @@ from prunec.passes.solve.sparsegpt import refusal, sparsegpt
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, masked, parse
 from prunec.plan.layers import choose_layers
+from prunec.plan.permutation import source_of
 
 PEERS = ("magnitude", "Wanda", "SparseGPT")
+ORDERED = "ours+order"
+OURS = ("ours", ORDERED)
 
 
 @dataclass
@@ -91,16 +100,30 @@ def attempt(subject: Subject, pattern: Pattern, level: float, method: str, effor
     plans = choose_layers(opened.canonical, pattern, level)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
     solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
+    dense = opened.canonical
     options = Options(method="none" if method in PEERS else "auto", seed=subject.seed)
     start = time.perf_counter()
     whole = np.ones(opened.analysis.channel_count, bool)
-    done = compensate(
-        opened.canonical, opened.canonical, opened.analysis, whole, subject.calibration, options, None, solver
-    )
+    if method == ORDERED:
+        dense = reordered(subject, layers, whole)
+    done = compensate(dense, dense, opened.analysis, whole, subject.calibration, options, None, solver)
     seconds = time.perf_counter() - start
     proofs = prove_patterns(done.model, layers)
     assert all(proof.passed for proof in proofs.values())
     return Trial(subject.values(done.model), done.error_chosen**0.5, seconds)
+
+
+def reordered(subject: Subject, layers: dict[str, LayerPattern], whole: np.ndarray) -> ir.Model:
+    """The dense model with its channels in the order that a compile would choose."""
+    opened, options = subject.opened, PlanOptions(seed=subject.seed, threads=subject.threads)
+    found = order_channels(
+        opened, opened.canonical, whole, layers, subject.calibration, shifts=True, options=options, progress=silent
+    )
+    if found is None:
+        return opened.canonical
+    print(f"# {len(found.groups)} groups reordered, {len(found.left)} left", file=sys.stderr)
+    orders = analyse_orders(opened.canonical)
+    return permute_channels(opened.canonical, orders, source_of(found, opened.canonical, orders))
 
 
 def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort) -> Row:
@@ -119,7 +142,7 @@ def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort) -> 
         pattern=pattern.name,
         zeros=level,
         samples=first.calibration.samples,
-        method=method if method in PEERS else f"ours, {effort}",
+        method=method if method in PEERS else f"{method}, {effort}",
         metric=first.metric,
         dense=first.dense,
         value=float(np.mean(found)),
@@ -135,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Quality against the sparsity pattern.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--cases", nargs="+", default=["2:4", "block:4x1@0.5", "unstructured@0.5"])
-    parser.add_argument("--methods", nargs="+", default=[*PEERS, "ours"], choices=[*PEERS, "ours"])
+    parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
     parser.add_argument("--solver", default="balanced", choices=["fast", "balanced", "best"])
     parser.add_argument(
         "--samples",

@@ -72,4 +72,6 @@ def find_orders(
 
 
 def _touches(layer: HeldLayer, classes: np.ndarray) -> bool:
-    return any(ids is not None and bool(np.isin(ids, classes).any()) for ids in (layer.ins, layer.outs))
+    """Whether their order can matter to it: that of outputs does only where a pattern spans several."""
+    sides = (layer.ins, layer.outs if layer.wanted.pattern.rows > 1 else None)
+    return any(ids is not None and bool(np.isin(ids, classes).any()) for ids in sides)

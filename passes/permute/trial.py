@@ -6,9 +6,11 @@ order is worth taking where the held-out errors of its layers, relative to their
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,8 +20,8 @@ from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.permute.find import Found
 from prunec.passes.permute.layers import HeldLayer
-from prunec.passes.solve import LayerProblem, solve
-from prunec.passes.solve.portfolio import spread
+from prunec.passes.solve import LayerProblem
+from prunec.passes.solve.portfolio import quick_error, spread
 from prunec.passes.sparsify.problems import problems
 
 ROWS_PER_UNKNOWN = 16
@@ -29,7 +31,7 @@ PROBE_OUTPUTS = 64
 
 
 class Trial:
-    """A `LayerSolver` that solves and throws away. `errors` by group: without and with its order, summed over layers."""
+    """A `LayerSolver` that solves and throws away. `results`: by layer and group, errors without and with its order."""
 
     baseline: ir.Model
 
@@ -39,7 +41,7 @@ class Trial:
         """`shifts`: whether biases will be corrected, so that errors are those of centred outputs."""
         self.layers = {layer.name: layer for layer in layers}
         self.found, self.channel_count, self.shifts = found, channel_count, shifts
-        self.errors = {order.group: [0.0, 0.0] for order in found}
+        self.results: dict[str, dict[str, list[float]]] = {}
         self._touched = {name for order in found for name in order.layers}
 
     def start(self, cut: ir.Model) -> None:
@@ -48,8 +50,28 @@ class Trial:
     def takes(self, layer: str) -> bool:
         return layer in self._touched
 
+    def describe(self, layer: str) -> str:
+        if layer not in self._touched:
+            return ""
+        digest, wanted = hashlib.sha256(), self.layers[layer].wanted
+        for order in self.found:
+            digest.update(order.group.encode() + order.classes.tobytes() + order.source.tobytes())
+        return f"trial {wanted.pattern} {wanted.level!r} {self.shifts} {digest.hexdigest()}"
+
+    def result(self, layer: str) -> dict[str, Any] | None:
+        return self.results.get(layer)
+
+    def restore(self, layer: str, result: dict[str, Any]) -> None:
+        self.results[layer] = result
+
+    def errors(self, group: str) -> tuple[float, float]:
+        """Without and with the order of a group, summed over its layers."""
+        own = [result[group] for result in self.results.values() if group in result]
+        return sum(before for before, _ in own), sum(after for _, after in own)
+
     def solve(self, model: ir.Model, pairs: Pairs, options: Options, number: int) -> CompensationRecord:
         name = pairs.layer.name
+        self.results[name] = {}
         if pairs.refusal() is None:
             fit = Fit(pairs, replace(options, method="auto" if self.shifts else "none"), number)
             own, _ = problems(fit, ROWS_PER_UNKNOWN)
@@ -58,10 +80,6 @@ class Trial:
                     self._compare(order, self.layers[name], own)
         return CompensationRecord(name, "none", 0.0, 0, math.nan, math.nan)
 
-    def is_better(self, group: str) -> bool:
-        before, after = self.errors[group]
-        return after < before
-
     def _compare(self, order: Found, layer: HeldLayer, own: Sequence[LayerProblem]) -> None:
         source = np.arange(self.channel_count)
         source[order.classes] = order.source
@@ -69,6 +87,7 @@ class Trial:
         pattern, level = layer.wanted.pattern, layer.wanted.level
         if columns is None and pattern.rows == 1:
             return  # outputs in another order are the same problem
+        errors = [0.0, 0.0]
         total = sum(problem.held_out.power for problem in own) or 1.0
         for problem in own:
             outputs = np.arange(len(problem.weight))
@@ -76,7 +95,6 @@ class Trial:
             other = problem if columns is None else problem.permuted(columns)
             pairs = ((problem, probe), (other, probe if rows is None or pattern.rows == 1 else rows))
             for place, (part, index) in enumerate(pairs):
-                few = part.rows(index)
-                error = solve(few, pattern, level, "fast").chosen.error_held_out
-                self.errors[order.group][place] += error * problem.held_out.power / total
-
+                error = quick_error(part.rows(index), pattern, level)
+                errors[place] += error * problem.held_out.power / total
+        self.results[layer.name][order.group] = errors

@@ -141,6 +141,12 @@ def _refitted(q: Quadratic, pattern: Pattern, mask: Mask, start: Array | None = 
     return masked(q.unscale(refit(q, mask, pattern.rows, start)), mask)
 
 
+def quick_error(problem: LayerProblem, pattern: Pattern, level: float) -> float:
+    """The held-out error of Wanda's mask with exact weights: the cheapest solution there is, to compare layers by."""
+    q = quadratic(problem, SETTINGS["fast"].dampings[0])
+    return problem.held_out.error(_refitted(q, pattern, wanda_mask(q, pattern, level, "layer")))
+
+
 def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Settings, scope: Scope) -> float:
     """The damping with the least held-out error of a short run on some of the outputs."""
     part = problem.rows(spread(len(problem.weight), pattern.quantum, settings.probe_rows))

@@ -67,6 +67,8 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
         level = max(layer.level for layer in plan.layers)
         words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
+        if (plan.permutation is not None) != (plan.solver != "fast"):  # not what happens by itself
+            words.append("--no-permute" if plan.permutation is None else "--permute")
     for name, value in extra.items():
         if value is True:
             words.append(f"--{name}")

@@ -48,6 +48,7 @@ class PlanOptions:
     round_to: int | None = None
     structures: str | Sequence[str] | None = None
     solver: str | None = None
+    permute: bool | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
     cache: Cache | None = None
@@ -71,6 +72,9 @@ class PlanOptions:
             raise unknown_name("PC203", "solver", self.solver, get_args(Solver))
         if self.solver is not None and not is_sparse:
             raise PrunecError("PC208", "--solver is for sparsity patterns", where="--solver", hint="add --pattern 2:4")
+        if self.permute is not None and not is_sparse:
+            message = "the order of channels matters to sparsity patterns only"
+            raise PrunecError("PC208", message, where=self._permute_option(), hint="add --pattern 2:4")
         if self.scope is not None and self.scope not in get_args(Scope):
             hint = "layer, global or loss"
             raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint=hint)
@@ -79,6 +83,13 @@ class PlanOptions:
                 raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
+
+    def _permute_option(self) -> str:
+        return "--permute" if self.permute else "--no-permute"
+
+    def permutes(self) -> bool:
+        """Whether channels are reordered for the pattern: unless told otherwise, where the solver takes its time."""
+        return (self.solver or "balanced") != "fast" if self.permute is None else self.permute
 
     def sparse_pattern(self) -> Pattern | None:
         """The pattern of zeros that was asked for; None where whole channels go. PrunecError PC215."""
@@ -135,6 +146,7 @@ class PlanOptions:
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]
+        given += [] if self.permute is None else [self._permute_option()]
         if given:
             message = f"the plan has decided what goes: {', '.join(given)} cannot be given beside --plan"
             hint = "edit the plan file, or leave --plan out"

@@ -21,7 +21,7 @@ from prunec.plan.layers import DENSE, choose_layers, refusals
 from prunec.plan.plan import Plan
 from prunec.plan.rounding import step_for
 from prunec.plan.shares import realised
-from prunec.verify.records import PatternRecord, PatternsRecord
+from prunec.verify.records import PatternRecord, PatternsRecord, PermutationRecord
 
 NOT_FASTER = Diagnostic(
     "PC226",
@@ -98,7 +98,9 @@ def planned_layers(plan: Plan) -> dict[str, LayerPattern]:
     }
 
 
-def patterns_record(plan: Plan, model: ir.Model, done: Sparsifier | None = None) -> PatternsRecord | None:
+def patterns_record(
+    plan: Plan, model: ir.Model, done: Sparsifier | None = None, order: PermutationRecord | None = None
+) -> PatternsRecord | None:
     """Proof from the model's own bytes, beside what the solver said; None where no pattern was planned.
 
     Raises:
@@ -134,7 +136,7 @@ def patterns_record(plan: Plan, model: ir.Model, done: Sparsifier | None = None)
                 notes=None if result is None or not result.notes else result.notes,
             )
         )
-    return PatternsRecord(layers=tuple(records), zeros=round(_zero_share(model), 9), passed=True)
+    return PatternsRecord(layers=tuple(records), zeros=round(_zero_share(model), 9), passed=True, permutation=order)
 
 
 def _finite(value: float) -> float | None:

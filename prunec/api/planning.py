@@ -12,6 +12,7 @@ import onnx_ir as ir
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
+from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
@@ -62,6 +63,7 @@ def plan(
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
     solver: str | None = None,
+    permute: bool | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
@@ -77,8 +79,8 @@ def plan(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, solver=solver, input_shapes=input_shapes,
-        cache=default_cache() if cache else None,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver, permute=permute,
+        input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     budget = options.required_budget()
@@ -140,7 +142,8 @@ def _make(
         plan, notes = make_channels(opened, calibration, own, budget, progress)
         cut = stages_of(opened, plan)[-1].after
         warnings = (*warnings, *notes)
-    return with_layers(plan, cut, options, pattern), warnings
+    made = with_layers(plan, cut, options, pattern)
+    return with_permutation(made, opened, cut, calibration, options, progress), warnings
 
 
 def make_channels(

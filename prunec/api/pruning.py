@@ -13,6 +13,7 @@ from prunec.api.evidence import compensation_records
 from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, sparsifier
+from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted
 from prunec.api.refitting import refit
 from prunec.api.stage_proofs import prove_stages
@@ -72,6 +73,7 @@ def prune(
     stages.save_steps(steps)
     progress("proving the cut", 0, 0)
     outcomes, exactness = prove_stages(steps, seed=seed, threads=threads, spare=spare)
+    order = proved(opened, plan, dense, seed=seed, threads=threads, spare=spare)
     method = options.chosen_recipe().compensation
     solver = sparsifier(plan, cut)
     if method == "none" and solver is None:
@@ -91,7 +93,7 @@ def prune(
     stages.save("model", refitted.model)
     records = compensation_records(refitted.records)
     was_dropped = any(warning.code == "PC333" for warning in refitted.warnings)  # then plain masks were written
-    patterns = patterns_record(plan, refitted.model, None if was_dropped else solver)
+    patterns = patterns_record(plan, refitted.model, None if was_dropped else solver, order)
     return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings, patterns)
 
 

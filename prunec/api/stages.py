@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.api.opening import Opened
+from prunec.api.permuting import permuted
 from prunec.catalog import unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis, analyse
@@ -102,7 +103,7 @@ def stages_of(opened: Opened, plan: Plan) -> list[Stage]:
     """
     if plan.structures == DEFAULT_STRUCTURES:
         alive = opened.analysis.alive(plan.keeps())
-        return [cut("channels", opened.canonical, opened.analysis, alive)]
+        return [cut("channels", permuted(opened, plan), opened.analysis, alive)]
     stages: list[Stage] = []
     model = base_model(opened, plan.structures)
     cuts_channels = WIDTHS & set(plan.structures)

@@ -17,6 +17,7 @@ from prunec.api.benchmarking import check_source
 from prunec.api.opening import InputShapes, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record
+from prunec.api.permuting import proved
 from prunec.api.planning import open_data
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, judge
@@ -86,16 +87,21 @@ def verify(
         return found
     check_source(opened, source)
     dense = open_model(source, input_shapes)
-    stages = stages_of(dense, checked(dense, Plan.load(opened.path / PLAN)))
+    plan = Plan.load(opened.path / PLAN)
+    stages = stages_of(dense, checked(dense, plan))
     progress("proving the cut", 0, 0)
     outcomes, exactness = prove_stages(stages, seed=seed, threads=threads)
+    order = proved(dense, plan, stages[0].before, seed=seed, threads=threads)
+    if patterns is not None:
+        patterns = patterns.model_copy(update={"permutation": order})
     model = ir.load(opened.model_path)
     _check_shapes(tidied(stages[-1].after), model)
     progress("judging quality", 0, 0)
     options = PlanOptions(calib=calib, samples=samples, seed=seed, threads=threads)
     quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)
     proof = tuple(TrialInfo.of(outcome) for outcome in outcomes)
-    return found.model_copy(update={"proof": proof, "exactness": exactness, "quality": quality})
+    update = {"proof": proof, "exactness": exactness, "quality": quality, "patterns": patterns}
+    return found.model_copy(update=update)
 
 
 def _load(path: Path) -> Package:

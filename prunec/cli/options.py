@@ -29,6 +29,12 @@ Solver = Annotated[
         metavar="NAME",
     ),
 ]
+Permute = Annotated[
+    bool | None,
+    typer.Option(
+        "--permute/--no-permute", help="Reorder channels so that zeros cost less (default: unless --solver fast)."
+    ),
+]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
 ]

@@ -81,6 +81,16 @@ def print_patterns(console: Console, verification: Document) -> None:
             f"{units.share(patterns['zeros'])} of all weights are zero."
         )
     )
+    order = patterns.get("permutation")
+    if order:
+        groups = order["groups"]
+        kept = [units.share(sum(group[key] for group in groups) / len(groups)) for key in ("kept_before", "kept_after")]
+        console.print(
+            Text(
+                f"{len(groups)} groups were reordered for it: {kept[0]} → {kept[1]} of the saliency kept; "
+                f"before zeros that changes nothing ({units.error(order['float32_max_rel'])} in float32)."
+            )
+        )
 
 
 def print_compensation(console: Console, verification: Document) -> None:

@@ -117,12 +117,35 @@ class PatternRecord(Record):
     notes: tuple[str, ...] | None = None
 
 
+class OrderRecord(Record):
+    """One group whose channels were reordered: how many moved, and what that was worth (`plan.permutation`)."""
+
+    id: str
+    moved: int
+    kept_before: float
+    kept_after: float
+    error_before: float
+    error_after: float
+
+
+class PermutationRecord(Record):
+    """Reordered channels, and the reordered model against the dense one (errors as in `ExactnessRecord`)."""
+
+    groups: tuple[OrderRecord, ...]
+    float32_max_rel: float
+    float64_max_rel: float | None = None
+    float64_skipped: str | None = None
+    seeds: tuple[int, ...]
+    passed: bool
+
+
 class PatternsRecord(Record):
     """All layers with a pattern; `zeros`: share of all floating-point values in the model's constants."""
 
     layers: tuple[PatternRecord, ...]
     zeros: float
     passed: bool
+    permutation: PermutationRecord | None = None
 
 
 class VerificationRecord(Record):

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from prunec.graph import Analysis
-from prunec.graph.orders import analyse_orders, cells, moved
+from prunec.graph.orders import analyse_orders, cells
 from prunec.passes.permute.channels import permute_channels
 from prunec.verify.unrounded import without_rounding
 from tests.graph.builder import Builder

@@ -171,7 +171,8 @@ def _start(goals: Sequence[_Goal], columns: int, group: int) -> Index:
     dealt = ranked.reshape(group, -1).copy()
     dealt[1::2] = dealt[1::2, ::-1]
     starts = [np.arange(columns).reshape(-1, group), np.ascontiguousarray(dealt.T), ranked.reshape(-1, group)]
-    return max(starts, key=lambda members: _kept(goals, members)).copy()
+    best: Index = max(starts, key=lambda members: _kept(goals, members))
+    return best.copy()
 
 
 def _kept(goals: Sequence[_Goal], members: Index) -> float:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_count
 from prunec.graph.shapes import dims, is_constant
 from prunec.passes.compensate import CompensationRecord as Compensation
+from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Plan
 from prunec.verify.records import CompensationRecord, SparsityRecord
 
@@ -67,7 +68,7 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
         level = max(layer.level for layer in plan.layers)
         words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
-        if (plan.permutation is not None) != (plan.solver != "fast"):  # not what happens by itself
+        if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself
             words.append("--no-permute" if plan.permutation is None else "--permute")
     for name, value in extra.items():
         if value is True:

@@ -15,6 +15,7 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
+from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
 from prunec.plan.structures import parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
@@ -89,7 +90,7 @@ class PlanOptions:
 
     def permutes(self) -> bool:
         """Whether channels are reordered for the pattern: unless told otherwise, where the solver takes its time."""
-        return (self.solver or "balanced") != "fast" if self.permute is None else self.permute
+        return orders_by_default(self.solver) if self.permute is None else self.permute
 
     def sparse_pattern(self) -> Pattern | None:
         """The pattern of zeros that was asked for; None where whole channels go. PrunecError PC215."""

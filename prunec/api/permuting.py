@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import onnx_ir as ir
@@ -64,7 +64,7 @@ def order_channels(
     seed, threads = options.seed, options.threads
     energy = _energy(opened, alive, calibration, shifts=shifts, options=options, progress=progress)
     layers = held_layers(cut, wanted, orders, energy, _Kept(opened.analysis, alive))
-    gone = _gone(orders, opened.analysis, alive)
+    gone = _gone(orders, opened.analysis, alive) | _unseen(orders, wanted.keys() - {layer.name for layer in layers})
     found = find_orders(layers, orders, gone=gone, seed=seed, progress=counted(progress, "ordering channels"))
     if not found:
         return None
@@ -137,6 +137,18 @@ def _gone(orders: Analysis, analysis: Analysis, alive: np.ndarray) -> set[int]:
             if ids is not None and mask is not None:
                 gone.update(ids[~mask].tolist())
     return gone
+
+
+def _unseen(orders: Analysis, nodes: Set[str]) -> set[int]:
+    """Classes on the weights of `nodes`: sparse layers that an order would change and nobody would ask."""
+    return {
+        channel
+        for (node, _), axes in orders.use_axes.items()
+        if node in nodes
+        for ids in axes
+        if ids is not None
+        for channel in np.unique(ids).tolist()
+    }
 
 
 def _energy(

@@ -32,7 +32,8 @@ Solver = Annotated[
 Permute = Annotated[
     bool | None,
     typer.Option(
-        "--permute/--no-permute", help="Reorder channels so that zeros cost less (default: unless --solver fast)."
+        "--permute/--no-permute",
+        help="Reorder channels so that zeros cost less (default with --solver balanced and best).",
     ),
 ]
 RecipeName = Annotated[

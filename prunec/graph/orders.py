@@ -4,7 +4,8 @@ With π over channel classes, slot c of every axis gets what slot π(c) held: we
 norms on them, and the weights that sum over them are reordered alike, and no node changes. That is exact (class A, up
 to the order of floating-point sums) where
 
-1. nothing pins the channel. Norms over the whole axis do not: their statistic has no order. Graph outputs do (PC102);
+1. nothing pins the channel and no integer stands for it. Norms over the whole axis pin nothing: their statistic has no
+   order. Graph outputs do (PC102);
 2. c and π(c) are on the same axes equally often: parts that Split, Slice and Concat take apart stay apart, positions
    of a grouped convolution move in all groups at once, and each head keeps its own channels;
 3. of a class with several positions the k-th goes to the k-th.
@@ -42,9 +43,10 @@ def cells(analysis: Analysis) -> list[Cell]:
     for number, ids in enumerate(distinct.values()):
         for channel, count in zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True):
             places[channel].append((number, count))
+    numbered = set().union(*(ids.tolist() for ids in analysis.positions.values()), *analysis.owners.values())
     found: list[Cell] = []
     for group in analysis.groups:
-        if group.pinned is not None:
+        if group.pinned is not None or not numbered.isdisjoint(group.channels.tolist()):
             continue
         parts: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for channel in np.sort(group.channels).tolist():

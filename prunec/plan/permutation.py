@@ -21,6 +21,11 @@ from prunec.plan.fingerprint import fingerprint
 _HINT = "undo the edit, or write the plan again with prunec plan"
 
 
+def orders_by_default(solver: str | None) -> bool:
+    """Whether a compile looks for orders without being asked: not where speed or a published method is wanted."""
+    return solver in (None, "balanced", "best")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -141,3 +141,42 @@ def test_a_solver_that_is_not_there(folder: Path) -> None:
     refuses(refused, "PC203")
     assert "sparsegpt" in refused.err
     refuses(prunec("compile", "model.onnx", "--pattern", "2:4", "--solver", "armor", cwd=folder), "PC228")
+
+
+def test_channels_are_reordered_proved_and_replayed_byte_for_byte(folder: Path) -> None:
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).standard_normal((24, 3, 12, 12)).astype(np.float32))
+    data = ("--calib", "data.npz", "--samples", "20")
+    how = ("--pattern", "2:4", "--solver", "fast", *data)
+    assert prunec("plan", "model.onnx", *how, "--permute", "-o", "p.json", cwd=folder).code == 0
+    done = prunec("compile", "model.onnx", *how, "--permute", "--no-measure", "-o", "direct", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    order = done.json["verification"]["patterns"]["permutation"]
+    assert order["passed"] and order["float32_max_rel"] <= 1e-5 and order["float64_max_rel"] <= 1e-12
+    assert order["groups"] and all(group["moved"] for group in order["groups"])
+    for group in order["groups"]:
+        assert group["kept_after"] > group["kept_before"] and group["error_after"] < group["error_before"]
+    replay = ("compile", "model.onnx", "--plan", "p.json", *data, "--no-measure", "-o", "replayed")
+    assert prunec(*replay, cwd=folder).code == 0
+    direct, replayed = files(folder / "direct"), files(folder / "replayed")
+    for name in ("model.onnx", "plan.json", "manifest.json"):
+        assert direct[name] == replayed[name]
+    checked = prunec("verify", "direct", "--source", "model.onnx", "--json", cwd=folder)
+    assert checked.code == 0, checked.err
+    assert checked.json["patterns"]["permutation"]["groups"] == order["groups"]
+    assert (
+        "reordered"
+        in prunec("compile", "model.onnx", "--plan", "p.json", *data, "--no-measure", "-o", "shown", cwd=folder).out
+    )
+
+    document = json.loads((folder / "p.json").read_text())
+    order = document["permutation"]["groups"][0]["order"]
+    document["permutation"]["groups"][0]["order"] = [*order[:-1], order[0]]
+    (folder / "p.json").write_text(json.dumps(document))
+    refuses(prunec(*replay, "--force", cwd=folder), "PC204")
+
+
+def test_no_permute_leaves_the_order_alone(folder: Path) -> None:
+    options = ("--pattern", "2:4", "--samples", "40", "--solver", "balanced", "--no-permute", "--dry-run", "--json")
+    done = prunec("compile", "model.onnx", *options, cwd=folder)
+    assert done.code == 0, done.err
+    assert "permutation" not in done.json["plan"]

@@ -18,11 +18,13 @@ import onnx_ir as ir
 from prunec.passes.compensate.fit import Fit
 from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.permute.find import Found
 from prunec.passes.permute.layers import HeldLayer
 from prunec.passes.solve import LayerProblem
 from prunec.passes.solve.portfolio import quick_error, spread
 from prunec.passes.sparsify.problems import problems
+from prunec.statistics.collect import CalibrationData
 
 ROWS_PER_UNKNOWN = 16
 """Enough to tell which of two masks is better, a quarter of what the masks themselves are chosen from."""
@@ -46,6 +48,10 @@ class Trial:
 
     def start(self, cut: ir.Model) -> None:
         self.baseline = cut.clone()
+
+    def mask_tables(self, model: ir.Model, calibration: CalibrationData, options: Options) -> list[CompensationRecord]:
+        """Tables have no order to try."""
+        return []
 
     def takes(self, layer: str) -> bool:
         return layer in self._touched
@@ -79,6 +85,10 @@ class Trial:
                 if name in order.layers:
                     self._compare(order, self.layers[name], own)
         return CompensationRecord(name, "none", 0.0, 0, math.nan, math.nan)
+
+    def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
+        """Never called: `takes` takes none."""
+        raise AssertionError("a recurrent layer has no order to try")
 
     def _compare(self, order: Found, layer: HeldLayer, own: Sequence[LayerProblem]) -> None:
         source = np.arange(self.channel_count)

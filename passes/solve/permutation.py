@@ -111,7 +111,8 @@ def search(sides: Sequence[Side], seed: int = 0) -> Index:
     # groups in a settled order, members too: a permutation that changes nothing else
     members = np.sort(members, axis=1)[np.argsort(members.min(axis=1))]
     identity = np.arange(columns).reshape(count, group)
-    return members.ravel() if _kept(goals, members) > _kept(goals, identity) else identity.ravel()
+    found: Index = (members if _kept(goals, members) > _kept(goals, identity) else identity).ravel()
+    return found
 
 
 def _deal(members: Index, table: Index, out: Index, goals: Sequence[_Goal]) -> None:
@@ -171,8 +172,8 @@ def _start(goals: Sequence[_Goal], columns: int, group: int) -> Index:
     dealt = ranked.reshape(group, -1).copy()
     dealt[1::2] = dealt[1::2, ::-1]
     starts = [np.arange(columns).reshape(-1, group), np.ascontiguousarray(dealt.T), ranked.reshape(-1, group)]
-    best: Index = max(starts, key=lambda members: _kept(goals, members))
-    return best.copy()
+    best: Index = starts[int(np.argmax([_kept(goals, members) for members in starts]))].copy()
+    return best
 
 
 def _kept(goals: Sequence[_Goal], members: Index) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from prunec.api.dump import Dump
 from prunec.api.opening import InputShapes, Opened, open_source
-from prunec.api.options import PlanOptions
+from prunec.api.options import CHANNELS, PlanOptions
 from prunec.api.planning import as_planned, make, open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import prune as cut_and_refit
@@ -99,6 +99,7 @@ def prune(
         params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude,
         round_to=round_to, structures=structures, compensation=None if compensate else "none",
         input_shapes=input_shapes,
+        permute=None if pattern in CHANNELS else False,  # a module's channels keep their places
     )  # fmt: skip
     options.check()
     if plan is None:

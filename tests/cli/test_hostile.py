@@ -107,7 +107,7 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
         (["--pattern", "2:4", "--structures", "depth"], "PC220"),
         (["--pattern", "2:4", "--solver", "nope"], "PC203"),
         (["--sparsity", "0.5", "--no-permute"], "PC208"),
-        (["--plan", "nope.json", "--permute"], "PC221"),
+        (["--plan", "nope.json", "--pattern", "2:4", "--permute"], "PC221"),
         (["--sparsity", "0.5", "--recipe", "nope"], "PC203"),
         (["--sparsity", "0.5", "--criterion", "nope"], "PC203"),
         (["--sparsity", "0.5", "--scope", "nope"], "PC208"),

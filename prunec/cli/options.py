@@ -33,7 +33,7 @@ Permute = Annotated[
     bool | None,
     typer.Option(
         "--permute/--no-permute",
-        help="Reorder channels so that zeros cost less (default with --solver balanced and best).",
+        help="Reorder channels so that zeros cost less (default with --solver best).",
     ),
 ]
 RecipeName = Annotated[

@@ -22,8 +22,8 @@ _HINT = "undo the edit, or write the plan again with prunec plan"
 
 
 def orders_by_default(solver: str | None) -> bool:
-    """Whether a compile looks for orders without being asked: not where speed or a published method is wanted."""
-    return solver in (None, "balanced", "best")
+    """Whether a compile looks for orders without being asked: where effort does not count, as they double it."""
+    return solver == "best"
 
 
 class _Strict(BaseModel):

@@ -77,6 +77,13 @@ def test_one_budget_and_only_one() -> None:
     assert PlanOptions(flops=0.5).required_budget(max_drop=0.01).value == 0.5
 
 
+def test_only_the_best_effort_looks_for_orders_by_itself() -> None:
+    efforts = {"fast": False, "balanced": False, "best": True, "wanda": False, None: False}
+    for solver, does in efforts.items():
+        assert PlanOptions(pattern="2:4", solver=solver).permutes() is does
+        assert PlanOptions(pattern="2:4", solver=solver, permute=True).permutes()
+
+
 def test_a_replayed_plan_leaves_nothing_to_decide() -> None:
     PlanOptions(recipe="l2", calib="x.npz").check_replay()
     with pytest.raises(PrunecError, match="PC221") as refusal:

@@ -92,7 +92,7 @@ class Curves:
     def _by_scores(self, cell: Cell, scores: Double) -> Double:
         group = self.groups[cell.group]
         message = "the share of the scores that goes stands for the loss: no weighted consumer has a covariance"
-        self.context.note("PC228", message, where(group))
+        self.context.note("PC229", message, where(group))
         total = float(scores.sum())
         return np.asarray(scores / total if total > 0 else np.full(len(scores), 1 / max(len(scores), 1)))
 

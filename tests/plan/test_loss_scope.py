@@ -126,7 +126,7 @@ def test_a_group_without_a_covariance_is_named() -> None:
         fresh = replace(about, statistics=statistics, notes=[])
         found = make_plan(fresh.model, fresh.analysis, create("obs"), fresh, Budget.of("params", 0.8), scope="loss")
         assert found.realised.params <= 0.8
-        assert any(note.startswith("[PC228]") for note in found.notes) == is_noted
+        assert any(note.startswith("[PC229]") for note in found.notes) == is_noted
 
 
 def test_a_cheap_stretch_behind_an_expensive_one_is_reached() -> None:

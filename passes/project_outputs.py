@@ -54,9 +54,12 @@ def drop_projections(model: ir.Model) -> None:
         assert product is not None
         rows, columns = dims(product.inputs[1]) or (0, 0)
         if rows == columns:
-            source = product.inputs[0]
+            source, own = product.inputs[0], [product.inputs[1], add.inputs[1]]
             assert source is not None
             ir.convenience.replace_nodes_and_values(graph, add, [add, product], [], [add.outputs[0]], [source])
+            for value in own:
+                if value is not None and value.is_initializer() and not value.uses():
+                    del graph.initializers[value.name or ""]
 
 
 def _stream(analysis: Analysis, output: ir.Value) -> np.ndarray | None:

@@ -25,7 +25,7 @@ from prunec.plan.elimination import Double, Problem, eliminate
 from prunec.statistics.blas_threads import blas_threads
 from prunec.statistics.cut_errors import CutErrors, Refit
 
-CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
+CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
 LEVELS = (0.25, 0.5, 0.75)
 SMALLEST = 1e-6
 """Relative losses below it are rounding."""

@@ -16,7 +16,7 @@ def test_the_packaged_recipes() -> None:
     known = "bn-scale fisher flap fpgm gblm l1 l2 lamp lrp obs random taylor wanda".split()
     assert recipes.names() == known
     assert recipes.load() == recipes.load("obs")
-    assert (recipes.load().scope, recipes.load().compensation) == ("global", "auto")
+    assert (recipes.load().scope, recipes.load().compensation) == ("loss", "auto")
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -151,7 +151,7 @@ def _known(layers: Sequence[Layer | RecurrentLayer], ledger: Ledger) -> Iterator
         record = ledger.known(layer.name)
         if record is None:
             if number:
-                LOG.info("going on: %d of %d layers were solved before", number, len(layers))
+                LOG.info("%d of %d layers were solved before and come from the cache", number, len(layers))
             return
         yield record
     if layers and ledger.cache is not None:

@@ -93,7 +93,7 @@ def compile(
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
-    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure)
+    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if plan is not None:
         options.check_replay()
@@ -124,7 +124,8 @@ def compile(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
             command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
-                     "no-compensate": not compensate, "samples": samples},
+                     "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
+                     "calib": calib if isinstance(calib, str | Path) else None},
         )  # fmt: skip
         if options.cache is not None:
             warnings += options.cache.warnings

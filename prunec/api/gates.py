@@ -8,7 +8,9 @@ from prunec.measure.results import Measurements
 from prunec.verify.records import QualityRecord
 
 
-def check_gate_options(*, min_speedup: float | None, max_drop: float | None, measures: bool) -> None:
+def check_gate_options(
+    *, min_speedup: float | None, max_drop: float | None, measures: bool, dry_run: bool = False
+) -> None:
     """Refuse gates that cannot be judged, before any work is done. PrunecError PC208, PC222."""
     if min_speedup is not None and not min_speedup > 0:
         raise PrunecError(
@@ -16,6 +18,10 @@ def check_gate_options(*, min_speedup: float | None, max_drop: float | None, mea
         )
     if max_drop is not None and not max_drop >= 0:
         raise PrunecError("PC208", f"{max_drop:g} is not a drop", where="--max-drop", hint="0 or more, as in 0.01")
+    if dry_run and (min_speedup is not None or max_drop is not None):
+        gate = "--max-drop" if min_speedup is None else "--min-speedup"
+        message = f"{gate} judges a finished model and --dry-run makes none"
+        raise PrunecError("PC222", message, hint="leave one of the two out")
     if min_speedup is not None and not measures:
         raise PrunecError(
             "PC222",

@@ -104,6 +104,11 @@ def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
 
 
+MADE_UP = Diagnostic(
+    "PC323",
+    "random inputs stand in for real ones: what goes, and how the rest is refitted, depends on them",
+    hint="give real inputs with --calib",
+)
 CALIBRATION_MACS = 250e9
 FEWEST_SAMPLES, MOST_SAMPLES = 128, 1024
 
@@ -119,7 +124,15 @@ def make(
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
     made, warnings = _make(opened, calibration, options, budget, progress)
+    if calibration.source == "synthetic" and _uses_data(options):
+        warnings = (MADE_UP, *warnings)
     return recorded(made, options, calibration), warnings
+
+
+def _uses_data(options: PlanOptions) -> bool:
+    recipe = options.chosen_recipe()
+    is_sparse = options.sparse_pattern() is not None
+    return is_sparse or recipe.compensation != "none" or bool(create(recipe.criterion).needs)
 
 
 def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan:

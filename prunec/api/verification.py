@@ -67,6 +67,8 @@ def verify(
 ) -> Verified:
     """Check the package again; with `source`, prove its cut and judge its quality again.
 
+    Quality that was found on real data is judged again on real data only: `calib` or `metric`.
+
     Raises:
         PrunecError PC610, PC613: there is no package that this version can read; PC615: another source; PC223: data or
         a metric without a source. GateError PC611, PC612: a file is missing or changed; PC501, PC502, PC508, PC509,
@@ -98,7 +100,10 @@ def verify(
     _check_shapes(tidied(stages[-1].after), model)
     progress("judging quality", 0, 0)
     options = PlanOptions(calib=calib, samples=samples, seed=seed, threads=threads)
-    quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)
+    recorded = None if opened.verification is None else opened.verification.quality
+    quality = None
+    if calib is not None or own is not None or recorded is None or recorded.data == "synthetic":
+        quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)
     proof = tuple(TrialInfo.of(outcome) for outcome in outcomes)
     update = {"proof": proof, "exactness": exactness, "quality": quality, "patterns": patterns}
     return found.model_copy(update=update)

@@ -45,10 +45,10 @@ def run(arguments: Sequence[str]) -> int:
             return _refuse(
                 Diagnostic("PC605", "the disk is full; nothing was written", error.filename, hint), 2, stdout
             )
+        if result == _INTERRUPTED:  # typer makes an exit code of Ctrl-C
+            return _refuse(Diagnostic("PC618", "interrupted; nothing was written"), _INTERRUPTED, stdout)
         if isinstance(result, Answer):
             return _give(result, stdout)
-    if result == _INTERRUPTED:
-        sys.stderr.write("interrupted; nothing was written\n")
     return int(result or 0)
 
 

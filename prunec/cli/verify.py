@@ -52,7 +52,7 @@ def show(out: Console, found: Verified) -> None:
 
     from prunec.report import units
 
-    out.print(Text(f"files: {found.files}, all as they were written"))
+    out.print(Text(f"files: {found.files} with hashes, all as they were written; records of what was found carry none"))
     out.print(Text("model: runs, and gives what the manifest says"))
     if found.exactness is not None:
         error = units.error(found.exactness.class_a_max_rel)
@@ -61,5 +61,9 @@ def show(out: Console, found: Verified) -> None:
         q = found.quality
         values = f"{units.number(q.dense)} dense, {units.number(q.pruned)} pruned, drop {units.number(q.drop)}"
         out.print(Text(f"quality: {q.metric} ({q.data} data): {values}"))
+    elif found.exactness is not None and found.recorded is not None and found.recorded.quality is not None:
+        q = found.recorded.quality
+        text = f"quality: not judged again without the data; the compile found {q.metric} {units.number(q.pruned)}"
+        out.print(Text(f"{text} ({q.data} data). Give it with --calib or --metric"))
     if found.exactness is None:
         out.print(Text("cut and quality: not checked; give the dense model with --source"))

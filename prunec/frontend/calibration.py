@@ -124,7 +124,9 @@ class Calibration:
         if demanded and count < wanted and count < asked:
             self._warnings.add(
                 Diagnostic(
-                    "PC320", f"{count} samples are there, {asked} were asked for", hint="give more, or --samples"
+                    "PC320",
+                    f"{count} samples are there, {asked} were asked for",
+                    hint="give more, or ask for fewer with --samples",
                 )
             )
         if count % unit:

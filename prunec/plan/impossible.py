@@ -37,7 +37,7 @@ def _reasons(path: Path, selection: Selection, floor: float, step: int) -> list[
     if selection.excluded:
         share = sum(group.cost_share for group in selection.excluded)
         reasons.append(f"{len(selection.excluded)} groups with {share:.0%} of the cost are excluded")
-    return reasons or ["no layer makes channels that prunec can follow"]
+    return reasons or ["the model has nothing of the kind that may go"]
 
 
 def _pinned(analysis: Analysis) -> str:
@@ -58,6 +58,6 @@ def _hint(budget: Budget, left: float, selection: Selection) -> str:
     goes = budget.kind in ("sparsity", "channels")
     nearest = math.floor((1 - left) * 1000) / 1000 if goes else math.ceil(left * 1000) / 1000
     if left >= 1:
-        return "prunec inspect shows what pins each group"
-    also = "exclude less" if selection.excluded else "leave less of each group with a lower floor"
-    return f"--{budget.kind} {nearest:g} can be met; or {also}"
+        return "prunec inspect shows what pins each group; --structures names what may go, channels among them"
+    also = "; or exclude less" if selection.excluded else ""
+    return f"--{budget.kind} {nearest:g} can be met{also}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -19,7 +19,7 @@ from prunec.plan.select import matches
 
 DENSE = "dense"
 STEM_CHANNELS = 4
-"""A convolution of at most this many input channels is the stem: images, audio."""
+"""A first convolution of at most this many input channels is the stem: images, audio."""
 NORMS = frozenset(
     {"LayerNormalization", "SkipLayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
      "SkipSimplifiedLayerNormalization", "GroupNormalization", "InstanceNormalization", "Sqrt"}
@@ -104,14 +104,19 @@ def _default_reason(layer: Prunable) -> str | None:
         groups, _, _, channels = layer.matrix().shape
         if groups > 1 and channels == 1:
             return "depthwise: one input channel an output"
-        if groups == 1 and channels <= STEM_CHANNELS:
+        if groups == 1 and channels <= STEM_CHANNELS and _is_first(layer.node):
             return f"stem: {channels} input channel{'s' if channels > 1 else ''}"
     return "head: no layer comes after it" if _is_last(layer.node) else None
 
 
+def _is_first(node: ir.Node) -> bool:
+    """No layer between the inputs and here."""
+    return not any(_is_layer(earlier) for earlier in _reached(node, _before))
+
+
 def _is_last(node: ir.Node) -> bool:
     """No further layer or normalisation between here and the outputs."""
-    return not any(_is_layer(later) or later.op_type in NORMS for later in _after(node))
+    return not any(_is_layer(later) or later.op_type in NORMS for later in _reached(node, _after))
 
 
 def _is_layer(node: ir.Node) -> bool:
@@ -121,11 +126,20 @@ def _is_layer(node: ir.Node) -> bool:
 
 
 def _after(node: ir.Node) -> Iterator[ir.Node]:
+    return (use.node for value in node.outputs for use in value.uses())
+
+
+def _before(node: ir.Node) -> Iterator[ir.Node]:
+    return (made for value in node.inputs if value is not None and (made := value.producer()) is not None)
+
+
+def _reached(node: ir.Node, step: Callable[[ir.Node], Iterator[ir.Node]]) -> Iterator[ir.Node]:
+    """Every node that `step` leads to, once, from `node` on."""
     seen: set[ir.Node] = set()
-    waiting = [use.node for value in node.outputs for use in value.uses()]
+    waiting = list(step(node))
     while waiting:
         found = waiting.pop()
         if found not in seen:
             seen.add(found)
             yield found
-            waiting += [use.node for value in found.outputs for use in value.uses()]
+            waiting += step(found)

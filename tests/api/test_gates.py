@@ -77,6 +77,12 @@ def test_one_budget_and_only_one() -> None:
     assert PlanOptions(flops=0.5).required_budget(max_drop=0.01).value == 0.5
 
 
+@pytest.mark.parametrize("gate", [{"min_speedup": 1.5, "max_drop": None}, {"min_speedup": None, "max_drop": 0.1}])
+def test_a_dry_run_has_no_model_to_judge(gate: dict[str, float | None]) -> None:
+    with pytest.raises(PrunecError, match="PC222"):
+        check_gate_options(**gate, measures=True, dry_run=True)
+
+
 def test_only_the_best_effort_looks_for_orders_by_itself() -> None:
     efforts = {"fast": False, "balanced": False, "best": True, "wanda": False, None: False}
     for solver, does in efforts.items():

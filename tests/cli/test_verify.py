@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import prunec as package
@@ -27,6 +28,17 @@ def test_a_package_verifies_alone_and_against_its_source(compiled: Path) -> None
     assert full.code == 0, full.err
     assert full.json["exactness"] == recorded["exactness"] and full.json["quality"] == recorded["quality"]
     assert "exact up to" in prunec("verify", "out", "--source", "model.onnx", cwd=compiled).out
+
+
+def test_quality_on_real_data_is_not_judged_again_on_made_up_data(folder: Path) -> None:
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).standard_normal((20, 3, 12, 12)).astype(np.float32))
+    data = ("--calib", "data.npz", "--samples", "16")
+    made = prunec("compile", "model.onnx", "--flops", "0.5", *data, "--no-measure", "-o", "out", "--json", cwd=folder)
+    assert made.code == 0 and not any(warning["code"] == "PC323" for warning in made.json.get("warnings", []))
+    bare = prunec("verify", "out", "--source", "model.onnx", cwd=folder)
+    assert bare.code == 0 and "not judged again without the data" in bare.out
+    found = prunec("verify", "out", "--source", "model.onnx", *data, "--json", cwd=folder).json
+    assert found["quality"] == found["recorded"]["quality"] == made.json["verification"]["quality"]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json"])

@@ -29,6 +29,12 @@ def reasons(model: ir.Model, name: str, **options: list[str]) -> list[str]:
     ]
 
 
+def test_a_later_layer_that_a_cut_left_narrow_is_no_stem() -> None:
+    b = Builder()
+    b.output(b.conv(b.conv(b.conv(b.input("x", [1, 3, 8, 8]), 4), 8), 8))
+    assert reasons(prepare(b.model())[0], "2:4") == ["stem: 3 input channels", "2:4", "head: no layer comes after it"]
+
+
 def test_what_no_kernel_gains_from_stays_dense_with_its_reason() -> None:
     assert reasons(network(), "2:4") == [
         "stem: 3 input channels",

@@ -71,7 +71,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
         solved.append(pairs.layer.name), original(self, m, pairs, *rest))[1])  # fmt: skip
     again, other = sparsify(model, analysis, Cache(tmp_path))
     assert len(solved) == 4 - layer
-    assert f"going on: {layer} of 4 layers were solved before" in caplog.messages
+    assert f"{layer} of 4 layers were solved before and come from the cache" in caplog.messages
     assert bytes_of(again.model) == bytes_of(whole.model)
     assert bytes_of(other.baseline) == bytes_of(solver.baseline)
     assert again.records == whole.records and again.warnings == whole.warnings

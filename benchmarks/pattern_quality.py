@@ -2,13 +2,14 @@
 
     python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 unstructured@0.7]
         [--methods magnitude Wanda SparseGPT ours ours+order] [--solver balanced] [--samples N …] [--test-samples N]
-        [--seeds 0 1 2] [--markdown F]
+        [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--markdown F]
 
 Every zoo model with a metric; stem, depthwise convolutions and head stay dense, as in a compile. All methods go through
 the layers in order, on the inputs that the layers before give once they are pruned. The peers are the published
 methods: no dense target, no biases, the other layers as they are. The test data is none that calibration saw. Seeds
 draw the calibration data: `value` is the mean over them, `least` and `most` their range. Several numbers of samples
-give the curve of quality against them.
+give the curve of quality against them. `--allocations` spread the level over the layers; the mean over all weights
+stays.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import onnx_ir as ir
 
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
+from prunec.api.levels import allocate_levels
 from prunec.api.options import PlanOptions
 from prunec.api.permuting import order_channels
 from prunec.api.progress import silent
@@ -41,6 +43,7 @@ from prunec.passes.solve.sparsegpt import refusal, sparsegpt
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, masked, parse
 from prunec.plan.layers import choose_layers
+from prunec.plan.levels import ALLOCATIONS, Allocation
 from prunec.plan.permutation import source_of
 
 PEERS = ("magnitude", "Wanda", "SparseGPT")
@@ -57,6 +60,7 @@ class Row:
     zeros: float
     samples: int
     method: str
+    allocation: str
     metric: str
     dense: float
     value: float
@@ -95,9 +99,13 @@ class Peer:
         return Solution(weight, mask, weight, trial, (trial,), ())
 
 
-def attempt(subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort) -> Trial:
+def attempt(
+    subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort, allocation: Allocation
+) -> Trial:
     opened = subject.opened
     plans = choose_layers(opened.canonical, pattern, level)
+    own = PlanOptions(seed=subject.seed, threads=subject.threads)
+    plans = allocate_levels(plans, opened.canonical, pattern, allocation, level, subject.calibration, own, silent)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
     solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
     dense = opened.canonical
@@ -126,12 +134,12 @@ def reordered(subject: Subject, layers: dict[str, LayerPattern], whole: np.ndarr
     return permute_channels(opened.canonical, orders, source_of(found, opened.canonical, orders))
 
 
-def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort) -> Row:
+def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort, allocation: Allocation) -> Row:
     """`subjects`: one model, a seed each."""
     text, _, share = case.partition("@")
     pattern = parse(text)
     level = pattern.level(float(share) if share else None)
-    trials = [attempt(subject, pattern, level, method, effort) for subject in subjects]
+    trials = [attempt(subject, pattern, level, method, effort, allocation) for subject in subjects]
     first = subjects[0]
     found = [trial.values[first.metric] for trial in trials]
     others = {
@@ -143,6 +151,7 @@ def row(subjects: Sequence[Subject], case: str, method: str, effort: Effort) -> 
         zeros=level,
         samples=first.calibration.samples,
         method=method if method in PEERS else f"{method}, {effort}",
+        allocation=allocation,
         metric=first.metric,
         dense=first.dense,
         value=float(np.mean(found)),
@@ -159,6 +168,7 @@ def main() -> int:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--cases", nargs="+", default=["2:4", "block:4x1@0.5", "unstructured@0.5"])
     parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
+    parser.add_argument("--allocations", nargs="+", default=["uniform"], choices=ALLOCATIONS)
     parser.add_argument("--solver", default="balanced", choices=["fast", "balanced", "best"])
     parser.add_argument(
         "--samples",
@@ -176,8 +186,8 @@ def main() -> int:
         subjects = [
             Subject(name, samples=samples, test_samples=arguments.test_samples, seed=seed) for seed in arguments.seeds
         ]
-        for case, method in itertools.product(arguments.cases, arguments.methods):
-            table.append(row(subjects, case, method, arguments.solver))
+        for case, method, allocation in itertools.product(arguments.cases, arguments.methods, arguments.allocations):
+            table.append(row(subjects, case, method, arguments.solver, allocation))
             print(line(table[-1]), flush=True)
             if arguments.markdown:
                 arguments.markdown.write_text(markdown(table), encoding="utf-8")

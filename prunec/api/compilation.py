@@ -57,6 +57,7 @@ def compile(
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
     solver: str | None = None,
+    allocation: str | None = None,
     permute: bool | None = None,
     plan: PathLike | None = None,
     compensate: bool = True,
@@ -88,7 +89,8 @@ def compile(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, solver=solver, permute=permute,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver,
+        allocation=allocation, permute=permute,
         compensation=None if compensate else "none", input_shapes=input_shapes,
         cache=default_cache() if cache else None,
     )  # fmt: skip

@@ -65,8 +65,9 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
     """The command that makes the package again, with file names as they were given."""
     words = ["prunec", "compile", source, "--target", plan.target, f"--{plan.budget.kind}", f"{plan.budget.value:g}"]
     if plan.layers:
-        level = max(layer.level for layer in plan.layers)
+        level = max(layer.level for layer in plan.layers) if plan.level is None else plan.level
         words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
+        words += ["--allocation", plan.allocation or "uniform"]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
         if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself
             words.append("--no-permute" if plan.permutation is None else "--permute")

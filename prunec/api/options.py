@@ -15,6 +15,7 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
+from prunec.plan.levels import ALLOCATIONS
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
 from prunec.plan.structures import parse_structures
@@ -49,6 +50,7 @@ class PlanOptions:
     round_to: int | None = None
     structures: str | Sequence[str] | None = None
     solver: str | None = None
+    allocation: str | None = None
     permute: bool | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
@@ -73,6 +75,11 @@ class PlanOptions:
             raise unknown_name("PC203", "solver", self.solver, get_args(Solver))
         if self.solver is not None and not is_sparse:
             raise PrunecError("PC208", "--solver is for sparsity patterns", where="--solver", hint="add --pattern 2:4")
+        if self.allocation is not None and self.allocation not in ALLOCATIONS:
+            raise unknown_name("PC203", "allocation", self.allocation, ALLOCATIONS)
+        if self.allocation is not None and not is_sparse:
+            message = "--allocation is for sparsity patterns; --scope says how a cut of channels is spread"
+            raise PrunecError("PC208", message, where="--allocation", hint="add --pattern block:4x1")
         if self.permute is not None and not is_sparse:
             message = "the order of channels matters to sparsity patterns only"
             raise PrunecError("PC208", message, where=self._permute_option(), hint="add --pattern 2:4")
@@ -111,7 +118,7 @@ class PlanOptions:
             PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range; PC224: no level for the pattern.
         """
         pattern = self.sparse_pattern()
-        level = None if pattern is None else pattern.level(self.sparsity)
+        level = None if pattern is None else pattern.mean_level(self.sparsity)
         goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
             ("sparsity", goes), ("flops", self.flops), ("params", self.params),
@@ -144,6 +151,7 @@ class PlanOptions:
             "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
+            "allocation": self.allocation,
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]

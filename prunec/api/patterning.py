@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from prunec.api.levels import allocate_levels, chosen_allocation
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress
 from prunec.diagnostics import Diagnostic, GateError, PrunecError
+from prunec.frontend.calibration import Calibration
 from prunec.graph.cost import FLOAT_TYPES
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, parse
@@ -60,8 +63,10 @@ def whole_plan(opened: Opened, options: PlanOptions, budget: Budget) -> Plan:
     )
 
 
-def with_layers(plan: Plan, cut: ir.Model, options: PlanOptions, pattern: Pattern) -> Plan:
-    """`plan` and a pattern on every layer of the `cut` model that can have it.
+def with_layers(
+    plan: Plan, cut: ir.Model, options: PlanOptions, pattern: Pattern, calibration: Calibration, progress: Progress
+) -> Plan:
+    """`plan` and a pattern on every layer of the `cut` model that can have it, as much as the allocation gives it.
 
     Raises:
         PrunecError PC206: a name matches no layer; PC225: no layer can have it.
@@ -71,8 +76,12 @@ def with_layers(plan: Plan, cut: ir.Model, options: PlanOptions, pattern: Patter
     if all(layer.pattern == DENSE for layer in layers):
         why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or "it has no layer with constant weights"
         raise PrunecError("PC225", f"no layer can be {pattern}: {why}", where="--pattern", hint="try unstructured")
-    solver = options.solver or "balanced"
-    return plan.model_copy(update={"pattern": pattern.name, "solver": solver, "layers": layers})
+    mean = pattern.mean_level(options.sparsity)
+    allocation = chosen_allocation(options, pattern)
+    layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
+    own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
+    spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
+    return plan.model_copy(update={**own, **spread})
 
 
 def sparsifier(plan: Plan, cut: ir.Model) -> Sparsifier | None:

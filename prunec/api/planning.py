@@ -63,6 +63,7 @@ def plan(
     round_to: int | None = None,
     structures: str | Sequence[str] | None = None,
     solver: str | None = None,
+    allocation: str | None = None,
     permute: bool | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
@@ -79,7 +80,8 @@ def plan(
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
-        exclude=exclude, round_to=round_to, structures=structures, solver=solver, permute=permute,
+        exclude=exclude, round_to=round_to, structures=structures, solver=solver,
+        allocation=allocation, permute=permute,
         input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
@@ -155,7 +157,7 @@ def _make(
         plan, notes = make_channels(opened, calibration, own, budget, progress)
         cut = stages_of(opened, plan)[-1].after
         warnings = (*warnings, *notes)
-    made = with_layers(plan, cut, options, pattern)
+    made = with_layers(plan, cut, options, pattern, calibration, progress)
     return with_permutation(made, opened, cut, calibration, options, progress), warnings
 
 

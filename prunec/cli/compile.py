@@ -46,6 +46,7 @@ def compile(
     round_to: o.RoundTo = None,
     structures: o.Structures = None,
     solver: o.Solver = None,
+    allocation: o.Allocation = None,
     permute: o.Permute = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Replay a plan, no budget.")] = None,
     no_compensate: Annotated[bool, typer.Option("--no-compensate", help="Cut only, refit nothing.")] = False,
@@ -74,7 +75,8 @@ def compile(
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
-                plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run, force=force,
+                allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure,
+                dry_run=dry_run, force=force,
                 dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
     except Refused as no:

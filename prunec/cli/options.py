@@ -29,6 +29,10 @@ Solver = Annotated[
         metavar="NAME",
     ),
 ]
+Allocation = Annotated[
+    str | None,
+    typer.Option("--allocation", help="How zeros are spread: uniform, erk, lamp, global, loss.", metavar="NAME"),
+]
 Permute = Annotated[
     bool | None,
     typer.Option(

@@ -37,6 +37,7 @@ def plan(
     round_to: o.RoundTo = None,
     structures: o.Structures = None,
     solver: o.Solver = None,
+    allocation: o.Allocation = None,
     permute: o.Permute = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
@@ -55,7 +56,8 @@ def plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
             sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
-            permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
+            allocation=allocation, permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape),
+            progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan))

@@ -68,17 +68,27 @@ class Pattern(ABC):
         return None
 
     def level(self, asked: float | None) -> float:
-        """The sparsity to use.
+        """The sparsity of a layer with the pattern, where the mean over all layers is to be `asked`.
 
         Raises:
-            PrunecError PC224: none was given and the pattern implies none, it is out of range, or contradicts.
+            PrunecError PC224: as for `mean_level`.
+        """
+        mean = self.mean_level(asked)
+        return mean if self.fixed_level is None else self.fixed_level
+
+    def mean_level(self, asked: float | None) -> float:
+        """The mean sparsity of the layers: patterns that imply their own can leave some of them dense.
+
+        Raises:
+            PrunecError PC224: none was given and the pattern implies none, it is out of range, or more than implied.
         """
         fixed = self.fixed_level
         if fixed is not None:
-            if asked is not None and abs(asked - fixed) > 1e-9:
-                message = f"{self.name} removes {fixed:g} of the weights, not {asked:g}"
-                raise PrunecError("PC224", message, where="--sparsity", hint="leave --sparsity out")
-            return fixed
+            if asked is not None and not 0 < asked <= fixed + 1e-9:
+                message = f"{self.name} removes at most {fixed:g} of the weights, not {asked:g}"
+                hint = "less leaves layers dense, without --sparsity none"
+                raise PrunecError("PC224", message, where="--sparsity", hint=hint)
+            return fixed if asked is None else min(asked, fixed)
         if asked is None:
             message = f"{self.name} says nothing about how many weights go"
             raise PrunecError("PC224", message, where="--pattern", hint="add --sparsity 0.5")

@@ -18,6 +18,7 @@ import numpy as np
 
 from prunec.graph import Analysis
 from prunec.plan.allocate import Arrange, Ladder, Path
+from prunec.plan.hull import hull
 
 Remaining = Callable[[np.ndarray], float]
 """bool [class ids] that are alive → what is left of what the budget counts."""
@@ -97,15 +98,4 @@ def hull_rises(ladder: Ladder) -> np.ndarray:
     """Rise of the convex loss with each step down, float64 [rungs − 1]."""
     total = np.concatenate([np.cumsum(ladder.scores[::-1])[::-1], [0.0]])
     kept = np.array(ladder.rungs)
-    gone, loss = kept[0] - kept, total[kept]
-    hull = [0]
-    for i in range(1, len(kept)):
-        while len(hull) > 1 and _is_above(gone, loss, hull[-2], hull[-1], i):
-            hull.pop()
-        hull.append(i)
-    return np.diff(np.interp(gone, gone[hull], loss[hull]))
-
-
-def _is_above(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:
-    """Whether point b lies on or above the line from a to c."""
-    return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))
+    return np.diff(hull(kept[0] - kept, total[kept]))

@@ -27,6 +27,7 @@ from pydantic import (
 
 from prunec.diagnostics import PrunecError
 from prunec.plan.budget import Budget
+from prunec.plan.levels import Allocation
 from prunec.plan.normalise import Normalise
 from prunec.plan.permutation import PermutationPlan
 from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
@@ -128,7 +129,8 @@ class Plan(_Strict):
 
     `structures` names the stages (`plan.structures`): `depth` goes first, then the channels of `groups`, then those of
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
-    `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none).
+    `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
+    do not all get the same, `allocation` says by what and `level` what the mean is.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's.
@@ -140,6 +142,8 @@ class Plan(_Strict):
     target: str
     pattern: str = "channel"
     solver: Solver | None = None
+    allocation: Allocation | None = None
+    level: Share | None = None
     criterion: str
     normalise: Normalise
     scope: Scope
@@ -186,7 +190,17 @@ class Plan(_Strict):
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What the plan does not have is left out."""
         document: dict[str, Any] = handler(self)
-        optional = ("depth", "head_width", "solver", "permutation", "layers", "compensation", "samples")
+        optional = (
+            "depth",
+            "head_width",
+            "solver",
+            "allocation",
+            "level",
+            "permutation",
+            "layers",
+            "compensation",
+            "samples",
+        )
         unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()
         return {name: value for name, value in document.items() if name not in unused}

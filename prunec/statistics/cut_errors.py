@@ -1,8 +1,8 @@
-"""What a model's outputs lose when channels go and the layers that consumed them, and only those, are refitted.
+"""What a model's outputs lose when it is changed: by masks, by cuts after which only the next layers are refitted.
 
     error = mean over outputs of Σ‖y − y'‖²/Σ‖y‖²
 
-on held-out calibration data. The channels are masked, so that any of them can be asked about; the consumers get the
+on held-out calibration data. Channels that go are masked, so that any of them can be asked about; the consumers get the
 least-squares weights and biases that the caller has worked out. One session and one forward pass a question.
 """
 
@@ -37,16 +37,14 @@ class Refit:
     mean: np.ndarray
 
 
-class CutErrors:
-    """Asks one canonical model about cuts, on `samples` of the held-out calibration data or a few more.
+class OutputErrors:
+    """Asks about other models in the place of `model`, on `samples` of the held-out data or a few more.
 
     Raises PrunecError PC331 where no sample is held out.
     """
 
-    def __init__(
-        self, model: ir.Model, analysis: Analysis, calibration: CalibrationData, samples: int, *, threads: int = 1
-    ) -> None:
-        self._model, self._analysis, self._threads = model, analysis, threads
+    def __init__(self, model: ir.Model, calibration: CalibrationData, samples: int, *, threads: int = 1) -> None:
+        self._model, self._threads = model, threads
         self._outputs = [str(value.name) for value in model.graph.outputs]
         self._batches = list(_first(calibration, samples))
         if not self._batches:
@@ -54,24 +52,38 @@ class CutErrors:
         self._dense = self._run(model)
         self._energy = np.array([sum(_square(y[i]) for y in self._dense) for i in range(len(self._outputs))])
 
-    def error(self, alive: np.ndarray, refits: Sequence[Refit]) -> float:
-        """Of the model with only the classes `alive` (bool per class id); inf where an output is not finite."""
-        masked = mask_channels(self._model, self._analysis, alive)
-        layers = {layer.name: layer for layer in find_layers(masked)[0] if isinstance(layer, Layer)}
-        for name in dict.fromkeys(refit.node for refit in refits):
-            layer = layers.get(name)
-            if layer is not None and not isinstance(layer, NormLayer):
-                _write(masked.graph, layer, [refit for refit in refits if refit.node == name])
+    def of(self, other: ir.Model) -> float:
+        """The error of `other`; inf where an output is not finite or has another shape."""
         sums = np.zeros(len(self._outputs))
-        for wanted, found in zip(self._dense, self._run(masked), strict=True):
-            for i, (y, other) in enumerate(zip(wanted, found, strict=True)):
-                sums[i] += _square(y - other) if y.shape == other.shape else np.inf
+        for wanted, found in zip(self._dense, self._run(other), strict=True):
+            for i, (y, changed) in enumerate(zip(wanted, found, strict=True)):
+                sums[i] += _square(y - changed) if y.shape == changed.shape else np.inf
         errors = sums / np.where(self._energy > 0, self._energy, 1.0)
         return float(errors.mean()) if np.isfinite(errors).all() else float("inf")
 
     def _run(self, model: ir.Model) -> list[list[np.ndarray]]:
         session = make_session(model, threads=self._threads)
         return [[np.asarray(y, np.float64) for y in session.run(self._outputs, dict(feeds))] for feeds in self._batches]
+
+
+class CutErrors(OutputErrors):
+    """Asks one canonical model about cuts of its channels."""
+
+    def __init__(
+        self, model: ir.Model, analysis: Analysis, calibration: CalibrationData, samples: int, *, threads: int = 1
+    ) -> None:
+        super().__init__(model, calibration, samples, threads=threads)
+        self._analysis = analysis
+
+    def error(self, alive: np.ndarray, refits: Sequence[Refit]) -> float:
+        """Of the model with only the classes `alive` (bool per class id)."""
+        masked = mask_channels(self._model, self._analysis, alive)
+        layers = {layer.name: layer for layer in find_layers(masked)[0] if isinstance(layer, Layer)}
+        for name in dict.fromkeys(refit.node for refit in refits):
+            layer = layers.get(name)
+            if layer is not None and not isinstance(layer, NormLayer):
+                _write(masked.graph, layer, [refit for refit in refits if refit.node == name])
+        return self.of(masked)
 
 
 def _write(graph: ir.Graph, layer: Layer, refits: Sequence[Refit]) -> None:

@@ -75,6 +75,7 @@ def prune(
     exclude: Sequence[str] = (),
     round_to: int | None = None,
     solver: str | None = None,
+    allocation: str | None = None,
     structures: str | Sequence[str] | None = None,
     compensate: bool = True,
     dynamic_shapes: Any = None,
@@ -97,7 +98,7 @@ def prune(
     options = PlanOptions(
         pattern=pattern, solver=solver, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity, flops=flops,
         params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include, exclude=exclude,
-        round_to=round_to, structures=structures, compensation=None if compensate else "none",
+        round_to=round_to, structures=structures, allocation=allocation, compensation=None if compensate else "none",
         input_shapes=input_shapes,
         permute=None if pattern in CHANNELS else False,  # a module's channels keep their places
     )  # fmt: skip

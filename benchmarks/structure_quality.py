@@ -41,7 +41,8 @@ from prunec.plan.depth import choose_blocks
 from prunec.plan.planner import make_plan
 from prunec.plan.shares import baseline_cost
 from prunec.statistics import collect
-from prunec.statistics.block_errors import BlockErrors, sample_count
+from prunec.statistics.block_errors import BlockErrors
+from prunec.statistics.output_errors import sample_count
 from prunec.verify.quality import quality_by_agreement
 
 KINDS = ("heads", "ffn", "head-width", "residual", "depth")

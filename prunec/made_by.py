@@ -9,7 +9,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-CODE = ("prunec.statistics", "prunec.passes", "prunec.patterns", "prunec.graph", "prunec.frontend")
+CODE = (
+    "prunec.statistics",
+    "prunec.passes",
+    "prunec.patterns",
+    "prunec.graph",
+    "prunec.frontend",
+    "prunec.backends.onnx",
+)
 LIBRARIES = ("prunec", "numpy", "scipy", "onnxruntime", "onnx-ir")
 
 

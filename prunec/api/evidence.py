@@ -67,7 +67,7 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
     if plan.layers:
         level = max(layer.level for layer in plan.layers) if plan.level is None else plan.level
         words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
-        words += ["--allocation", plan.allocation or "uniform"]
+        words += [] if plan.allocation is None else ["--allocation", plan.allocation]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
         if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself
             words.append("--no-permute" if plan.permutation is None else "--permute")

@@ -32,13 +32,10 @@ from prunec.plan.levels import (
 )
 from prunec.plan.plan import LayerPlan
 from prunec.statistics import LayerStatistics, collect
-from prunec.statistics.block_errors import sample_count
-from prunec.statistics.cut_errors import OutputErrors
+from prunec.statistics.output_errors import OutputErrors, sample_count
 
 DIGITS = 1e6
 """Levels are rounded up to one over this."""
-
-
 DEFAULT: Allocation = "uniform"
 
 

@@ -26,7 +26,8 @@ from prunec.plan.planner import FLOORS, make_plan
 from prunec.plan.rounding import step_for
 from prunec.plan.shares import baseline_cost
 from prunec.plan.structures import check_budget, stage_budget, stage_names
-from prunec.statistics.block_errors import BlockErrors, sample_count
+from prunec.statistics.block_errors import BlockErrors
+from prunec.statistics.output_errors import sample_count
 
 
 def make_staged(

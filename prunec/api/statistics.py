@@ -12,8 +12,8 @@ from prunec.frontend.calibration import Calibration
 from prunec.graph import Analysis
 from prunec.plan.curves import LEVELS
 from prunec.statistics import collect
-from prunec.statistics.block_errors import sample_count
 from prunec.statistics.cut_errors import CutErrors
+from prunec.statistics.output_errors import sample_count
 
 
 def score_context(

@@ -5,7 +5,7 @@
     global   one threshold on the squared weights of all layers, pooled over the pattern's units
     lamp     one threshold on w² / Σ v², over the v of the layer that are not smaller (arXiv 2010.07611)
     loss     lamp with w²·E[x²], the energy of the products, in the place of w², and every layer scaled to what the
-             model's outputs lose by masks of the shares `MEASURED` on it alone (`statistics.cut_errors`)
+             model's outputs lose by masks of the shares `MEASURED` on it alone (`statistics.output_errors`)
 
 The last three are curves, loss against level, per layer; steps along their convex hulls are taken in the order of loss
 per weight. For lamp the curve is −log of the energy that is left: its slope is the score. Patterns that fix their own

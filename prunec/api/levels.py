@@ -116,12 +116,12 @@ def _by_curves(
             cache=options.cache, progress=step,
         )  # fmt: skip
         samples = sample_count(model, calibration, len(layers) * len(shares))
-        errors = OutputErrors(model, calibration, samples, threads=options.threads)
+        step = counted(progress, "measuring layers")
+        errors = OutputErrors(model, calibration, samples, threads=options.threads, progress=step)
     curves: dict[str, np.ndarray] = {}
     losses: dict[str, float] = {}
     sizes: dict[str, int] = {}
-    for number, (name, layer) in enumerate(layers.items()):
-        progress("measuring layers", number, len(layers))
+    for name, layer in layers.items():
         weights = LayerWeights(matrices(layer), _inputs(layer, seen.get(name)))
         energies = weights.energies(with_inputs=by_loss)
         total = sum(float(energy.sum()) for energy in energies) or 1.0

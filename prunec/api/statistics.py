@@ -53,7 +53,8 @@ def cut_errors(
         return None
     progress("measuring cuts", 0, 0)
     samples = cut_samples(model, analysis, calibration)
-    return CutErrors(model, analysis, calibration, samples, threads=options.threads)
+    step = counted(progress, "measuring cuts")
+    return CutErrors(model, analysis, calibration, samples, threads=options.threads, progress=step)
 
 
 def cut_samples(model: ir.Model, analysis: Analysis, calibration: Calibration) -> int:

@@ -27,15 +27,17 @@ from prunec.statistics.cut_errors import CutErrors, Refit
 
 CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
 LEVELS = (0.25, 0.5, 0.75)
+COLUMNS = 4096
+"""Of a weight that are in float64 at a time."""
 SMALLEST = 1e-6
 """Relative losses below it are rounding."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Part `number` of a consumer (a group of a convolution), its `unit` one over the variance of all its outputs."""
+    """Part `number` (a group of a convolution) of the consumer `node`, in units of the variance of all its outputs."""
 
-    columns: Columns
+    node: str
     number: int
     problem: Problem
     mean: Double
@@ -73,8 +75,8 @@ class Curves:
         scores = self.scores[cell.group][cell.local]
         order = np.lexsort((cell.local, -scores, ~stays))
         count = cell.size - int(stays.sum())
-        consumers = self.context.columns(self.groups[cell.group])
-        parts = [part for columns in consumers for part in self._parts(columns, cell)]
+        group = self.groups[cell.group]
+        parts = [part for columns in self.context.columns(group) for part in self._parts(columns, cell)]
         if parts:
             problems = [part.problem for part in parts]
             given = None if self.greedy else order[::-1]
@@ -123,14 +125,13 @@ class Curves:
         node = self.context.nodes[columns.consumer.node]
         groups = int(attribute(node, "group", 1)) if node.op_type in CONVOLUTIONS else 1
         places = np.split(np.arange(len(channel)), groups)
-        weights = [columns.weight[own].astype(np.float64) for own in places]
-        grams = [weight @ weight.T for weight in weights]
+        grams = [_gram(columns.weight[own]) for own in places]
         blocks = [seen.covariance[np.ix_(own, own)] for own in places]
         total = sum(float((gram * block).sum()) for gram, block in zip(grams, blocks, strict=True))
         for number, own in enumerate(places):
             if total > 0 and (channel[own] >= 0).any():
                 problem = Problem(_inverse(blocks[number]), grams[number] / total, channel[own])
-                yield _Part(columns, number, problem, seen.mean[own])
+                yield _Part(columns.consumer.node, number, problem, seen.mean[own])
 
 
 def _refit(part: _Part, gone: np.ndarray) -> Iterator[Refit]:
@@ -139,11 +140,19 @@ def _refit(part: _Part, gone: np.ndarray) -> Iterator[Refit]:
     if len(removed):
         pivot = problem.inverse[np.ix_(removed, removed)]
         transfer = np.linalg.solve(pivot, problem.inverse[removed]).T
-        yield Refit(part.columns.consumer.node, part.number, removed, transfer, part.mean)
+        yield Refit(part.node, part.number, removed, transfer, part.mean)
+
+
+def _gram(weight: np.ndarray) -> Double:
+    """W Wᵀ in float64, of which W as a whole may take twice its bytes."""
+    blocks = (weight[:, i : i + COLUMNS].astype(np.float64) for i in range(0, weight.shape[1], COLUMNS))
+    return np.asarray(sum((block @ block.T for block in blocks), start=np.zeros((len(weight), len(weight)))))
 
 
 def _inverse(covariance: Double) -> Double:
     from scipy.linalg import cho_factor, cho_solve
 
-    factor = cho_factor(covariance + np.diag(ridge(covariance)), lower=True)
-    return np.asarray(cho_solve(factor, np.eye(len(covariance))))
+    damped = covariance.copy()
+    damped[np.diag_indices(len(damped))] += ridge(covariance)
+    factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(cho_solve(factor, np.eye(len(covariance)), overwrite_b=True, check_finite=False))

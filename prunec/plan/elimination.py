@@ -21,6 +21,8 @@ import numpy.typing as npt
 Double = npt.NDArray[np.float64]
 DELAY = 64
 """Positions whose updates are carried out together."""
+ROWS = 256
+"""Rows that they are carried out on at a time."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ class _State:
 
     def _apply(self) -> None:
         roots, lefts, rights = self._buffer[:, :, : self._pending]
-        self._inverse -= roots @ roots.T
-        cross = lefts @ rights.T
-        self._gram -= cross + cross.T
+        for first in range(0, len(roots), ROWS):  # a product of all rows at once is another matrix of the layer's size
+            own = slice(first, first + ROWS)
+            self._inverse[own] -= roots[own] @ roots.T
+            self._gram[own] -= lefts[own] @ rights.T + rights[own] @ lefts.T
         self._pending = 0
 
 

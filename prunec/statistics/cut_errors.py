@@ -6,7 +6,7 @@ biases that the caller has worked out. One session and one forward pass a questi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +38,16 @@ class CutErrors(OutputErrors):
     """Asks one canonical model about cuts of its channels."""
 
     def __init__(
-        self, model: ir.Model, analysis: Analysis, calibration: CalibrationData, samples: int, *, threads: int = 1
+        self,
+        model: ir.Model,
+        analysis: Analysis,
+        calibration: CalibrationData,
+        samples: int,
+        *,
+        threads: int = 1,
+        progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
-        super().__init__(model, calibration, samples, threads=threads)
+        super().__init__(model, calibration, samples, threads=threads, progress=progress)
         self._analysis = analysis
 
     def error(self, alive: np.ndarray, refits: Sequence[Refit]) -> float:
@@ -58,9 +65,12 @@ def _write(graph: ir.Graph, layer: Layer, refits: Sequence[Refit]) -> None:
     matrix, bias = layer.matrix().copy(), layer.bias().copy()
     outputs = matrix.shape[1]
     for refit in refits:
-        lost = matrix[refit.part][:, :, refit.removed]
+        totals = np.zeros((outputs, len(refit.removed)))
         rows = slice(refit.part * outputs, (refit.part + 1) * outputs)
-        matrix[refit.part] -= lost @ refit.transfer.T
+        for position in range(matrix.shape[2]):  # one at a time: all of them in float64 are twice the weight
+            lost = matrix[refit.part, :, position][:, refit.removed]
+            totals += lost
+            matrix[refit.part, :, position] -= lost @ refit.transfer.T
         if layer.can_shift:
-            bias[rows] += lost.sum(axis=1) @ (refit.transfer.T @ refit.mean)
+            bias[rows] += totals @ (refit.transfer.T @ refit.mean)
     layer.write(graph, matrix, bias)

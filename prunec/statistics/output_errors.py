@@ -5,15 +5,16 @@ error = mean over outputs of Σ‖y − y'‖²/Σ‖y‖²,   y, y': outputs of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session
 from prunec.diagnostics import PrunecError
 from prunec.statistics.collect import CalibrationData
+from prunec.statistics.sweep import outputs
 from prunec.verify.float64 import reference_cost
+from prunec.working_memory import working_bytes
 
 Feeds = dict[str, np.ndarray]
 Answers = Sequence[np.ndarray]
@@ -66,22 +67,33 @@ class Reference:
 class OutputErrors:
     """Asks about other models in the place of `model`, on `samples` of the held-out data or a few more.
 
-    Raises PrunecError PC331 where no sample is held out.
+    `progress` (done, of, what) is told of every question. Raises PrunecError PC331 where no sample is held out.
     """
 
-    def __init__(self, model: ir.Model, calibration: CalibrationData, samples: int, *, threads: int = 1) -> None:
-        self._model, self._threads = model, threads
-        self._names = [str(value.name) for value in model.graph.outputs]
+    def __init__(
+        self,
+        model: ir.Model,
+        calibration: CalibrationData,
+        samples: int,
+        *,
+        threads: int = 1,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        self._model, self._threads, self._progress = model, threads, progress
+        self._ram_bytes, self._asked = working_bytes(model), 0
         self._batches = first_batches(calibration.held_out(), samples)
         self._reference = Reference(self._answers(model))
 
     def of(self, other: ir.Model) -> float:
         """The error of `other`."""
+        self._asked += 1
+        if self._progress is not None:
+            self._progress(0, 0, str(self._asked))
         return self._reference.error(self._answers(other))
 
     def _answers(self, model: ir.Model) -> Iterator[Answers]:
-        session = make_session(model, threads=self._threads)
-        return (session.run(self._names, dict(feeds)) for feeds in self._batches)
+        found = outputs(model, lambda: iter(self._batches), threads=self._threads, ram_bytes=self._ram_bytes)
+        return (list(own.values()) for own in found)
 
 
 def _square(array: np.ndarray) -> float:

@@ -76,8 +76,7 @@ def compile(
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
                 allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure,
-                dry_run=dry_run, force=force,
-                dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
+                dry_run=dry_run, force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -12,6 +12,8 @@ heads; packed and cached inputs are pinned. `attention_packed.py` has the operat
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -83,11 +85,7 @@ class FusedAttention:
             return
         heads: list[Ids] = []
         widths: list[int] = []
-        for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
-            axes = flow.of(node.inputs[index])
-            for ids in axes[:2]:
-                flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
-            rows = None if axes[2] is None else axes[2].reshape(count, -1)
+        for rows in _sides(node, flow, counts):
             if rows is not None:
                 flow.unite(rows[:, :1], rows)
             heads.append(None if rows is None else rows[:, 0])
@@ -106,14 +104,10 @@ class FusedAttention:
     def _widths(self, node: ir.Node, flow: Flow, counts: list[int]) -> None:
         """[batch, length, heads · width], cut along the width: the same positions of every head."""
         found: list[Ids] = []
-        for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
-            axes = flow.of(node.inputs[index])
-            for ids in axes[:2]:
-                flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
-            rows = None if axes[2] is None else axes[2].reshape(count, -1)
+        for rows in _sides(node, flow, counts):
             if rows is not None:
                 flow.unite(rows[:1], rows)
-            found.append(axes[2])
+            found.append(None if rows is None else rows.ravel())
         queries, keys, values = found
         if queries is not None and keys is not None:
             own = queries.reshape(counts[0], -1)[0], keys.reshape(counts[1], -1)[0]
@@ -200,3 +194,12 @@ def tie_mask(node: ir.Node, flow: Flow, index: int, heads: Ids) -> None:
     else:
         for ids in (heads, found):
             flow.pin(ids, "PC103", node, "has a mask per head, which cannot be cut")
+
+
+def _sides(node: ir.Node, flow: Flow, counts: Sequence[int]) -> Iterator[Ids]:
+    """Channel ids [heads, width] of queries, keys and values, None where they are not followed."""
+    for index, count in zip((_QUERY, _KEY, _VALUE), counts, strict=True):
+        axes = flow.of(node.inputs[index])
+        for ids in axes[:2]:
+            flow.pin(ids, "PC107", node, "batch and length of attention cannot be cut")
+        yield None if axes[2] is None else axes[2].reshape(count, -1)

@@ -75,8 +75,8 @@ def compile(
                 sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
-                allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure,
-                dry_run=dry_run, force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
+                allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run,
+                force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -18,7 +18,7 @@ from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model,
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
-from prunec.api.pruning import judge, prune
+from prunec.api.pruning import judge, judge_dense, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.cache import default_cache
@@ -100,13 +100,15 @@ def compile(
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
-    own = None if metric is None else load_metric(metric)
+    judged_by = None if metric is None else load_metric(metric)
     if not dry_run:
         check_destination(out, force=force)
 
     progress = tidying(progress)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    progress("judging the dense model", 0, 0)
+    own = None if dry_run else judge_dense(opened, judged_by, threads)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.api.inspection import pin_info
-from prunec.api.opening import InputShapes, Model, Opened, open_model
+from prunec.api.opening import InputShapes, Model, open_model
 from prunec.api.results import Explanation, LayerPart
+from prunec.api.stages import inspected
 from prunec.catalog import unknown_name
-from prunec.graph import Group
+from prunec.graph import Analysis, Group
 from prunec.graph.cost import model_macs, node_macs
 from prunec.graph.shapes import dims, is_constant
+from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 
 Does = Literal["makes", "uses", "carries", "passes"]
 _DOES: dict[str, Does] = {"producer": "makes", "consumer": "uses", "carrier": "carries"}
@@ -27,15 +30,19 @@ def explain(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
+    structures: str | Sequence[str] | None = None,
 ) -> Explanation:
     """Everything about `layer`: the name of a node, or of a tensor that only one node makes or uses.
 
+    `structures` as for `inspect`: which groups there are depends on what may go.
+
     Raises:
-        PrunecError PC120: no layer has that name; the hint has the nearest ones.
+        PrunecError PC120: no layer has that name; the hint has the nearest ones. PC216: structures that are not.
     """
+    wanted = DEFAULT_STRUCTURES if structures is None else parse_structures(structures)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     node = find_layer(opened.canonical, layer)
-    parts = tuple(_parts(opened, node))
+    parts = tuple(_parts(inspected(opened, wanted), node))
     macs, total = node_macs(node), model_macs(opened.canonical)
     return Explanation(
         model=opened.source.path.name,
@@ -64,9 +71,9 @@ def find_layer(model: ir.Model, name: str) -> ir.Node:
     raise unknown_name("PC120", "layer", name, nodes)
 
 
-def _parts(opened: Opened, node: ir.Node) -> list[LayerPart]:
+def _parts(analysis: Analysis, node: ir.Node) -> list[LayerPart]:
     parts: list[LayerPart] = []
-    for group in opened.analysis.groups:
+    for group in analysis.groups:
         own = [member for member in group.members if member.node == node.name]
         roles = {member.role for member in own}
         for role in ("producer", "consumer", *(("carrier",) if "producer" not in roles else ())):
@@ -75,21 +82,21 @@ def _parts(opened: Opened, node: ir.Node) -> list[LayerPart]:
             if role in roles:
                 parts.append(_part(group, node, _DOES[role], tensors))
     if not parts:
-        parts = [_part(group, node, "passes", ()) for group in _passing(opened, node)]
+        parts = [_part(group, node, "passes", ()) for group in _passing(analysis, node)]
     return parts
 
 
-def _passing(opened: Opened, node: ir.Node) -> list[Group]:
+def _passing(analysis: Analysis, node: ir.Node) -> list[Group]:
     """Groups whose channels are on an axis of what the node takes or makes."""
     arrays = [
         ids
         for value in [*node.inputs, *node.outputs]
         if value is not None
-        for ids in opened.analysis.value_axes.get(value.name or "", ())
+        for ids in analysis.value_axes.get(value.name or "", ())
         if ids is not None
     ]
     seen = np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
-    return [group for group in opened.analysis.groups if np.isin(group.channels, seen).any()]
+    return [group for group in analysis.groups if np.isin(group.channels, seen).any()]
 
 
 def _part(group: Group, node: ir.Node, does: Does, tensors: tuple[str, ...]) -> LayerPart:

@@ -198,9 +198,12 @@ def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | Non
     """The plan in the file, checked against the model, and the options that it leaves.
 
     Raises:
-        PrunecError PC204: not a plan, or one that does not fit; PC205: made for another model; PC221: another target.
+        PrunecError PC204: not a plan, or one that does not fit; PC205: made for another model; PC221: another target;
+        PC203: there is no such criterion.
     """
     found = Plan.load(Path(path))
+    if found.criterion != "none":
+        create(found.criterion)
     if found.target != options.target:
         message = f"the plan is for target {found.target}, not {options.target}"
         raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")

@@ -31,7 +31,7 @@ from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord
 from prunec.verify.rewriting import check_rewriting
-from prunec.verify.user_metric import Metric
+from prunec.verify.user_metric import Metric, evaluate
 from prunec.working_memory import working_bytes
 
 
@@ -97,17 +97,31 @@ def prune(
     return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings, patterns)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The user's metric, and its numbers by name on the model as it was read."""
+
+    metric: Metric
+    dense: dict[str, float]
+
+
+def judge_dense(opened: Opened, metric: Metric | None, threads: int) -> Judged | None:
+    """The dense model's numbers. PrunecError PC351: the metric fails."""
+    if metric is None:
+        return None
+    return Judged(metric, evaluate(metric, runner(opened.source.model, threads), samples=None))
+
+
 def judge(
-    opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, metric: Metric | None
+    opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, own: Judged | None
 ) -> QualityRecord | None:
     """Quality of the pruned model against the model as it was read; None where the data shows nothing.
 
     Raises:
         PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
     """
-    if metric is not None:
-        before, after = (runner(model, options.threads) for model in (opened.source.model, pruned.model))
-        return quality_by_metric(metric, before, after)
+    if own is not None:
+        return quality_by_metric(own.metric, own.dense, runner(pruned.model, options.threads))
     memory = working_bytes(opened.canonical)
 
     def answers(model: ir.Model) -> Iterator[dict[str, np.ndarray]]:

@@ -24,7 +24,7 @@ TARGETS: tuple[Target, ...] = (
     Target(
         name=ONNX,
         summary="a smaller ONNX model for ONNX Runtime, or anything else that runs ONNX",
-        patterns=("channel",),
+        patterns=("channel", "N:M", "block:RxC", "vnm:V:N:M", "kernel", "unstructured"),
         status="available",
         how="nothing else is needed",
     ),

@@ -20,7 +20,7 @@ from prunec.api.patterning import patterns_record
 from prunec.api.permuting import proved
 from prunec.api.planning import open_data
 from prunec.api.progress import Progress, silent
-from prunec.api.pruning import Pruned, judge
+from prunec.api.pruning import Pruned, judge, judge_dense
 from prunec.api.record import Result
 from prunec.api.results import TrialInfo
 from prunec.api.stage_proofs import prove_stages
@@ -158,4 +158,4 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
 
 def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
     calibration = open_data(dense, options)
-    return judge(dense, pruned, calibration, options, metric)
+    return judge(dense, pruned, calibration, options, judge_dense(dense, metric, options.threads))

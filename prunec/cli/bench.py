@@ -20,7 +20,9 @@ def bench(
     package: Package,
     source: Source = None,
     threads: o.Threads = 1,
-    blocks: Annotated[int, typer.Option("--blocks", min=6, help="Timed blocks per contender.")] = 30,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=6, help="Timed blocks per contender, rounded up to fill five processes.")
+    ] = 30,
     seed: o.Seed = 0,
     json: o.Json = False,
 ) -> Answer:

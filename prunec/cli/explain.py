@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.cli.answer import Answer
-from prunec.cli.options import InputShape, Json, Model, input_shapes
+from prunec.cli.options import InputShape, Json, Model, Structures, input_shapes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 def explain(
     model: Model,
     layer: Annotated[str, typer.Argument(metavar="LAYER", help="Name of a node or tensor.", show_default=False)],
+    structures: Structures = None,
     input_shape: InputShape = None,
     json: Json = False,
 ) -> Answer:
     """Say which channels pass through LAYER of MODEL, with what they are coupled, and why they can or cannot be cut."""
     from prunec.api import explanation
 
-    found = explanation.explain(model, layer, input_shapes=input_shapes(input_shape))
+    found = explanation.explain(model, layer, input_shapes=input_shapes(input_shape), structures=structures)
     return Answer(found.to_json(), lambda out: show(out, found))
 
 

@@ -26,6 +26,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
+class _Terminated(SystemExit):
+    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a mistake."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     wants_json = "--json" in arguments
@@ -36,15 +40,14 @@ def run(arguments: Sequence[str]) -> int:
             return _refuse(error.diagnostic, error.exit_code, stdout)
         except KeyboardInterrupt:
             result = _INTERRUPTED
+        except _Terminated:
+            return _refuse(Diagnostic("PC618", "terminated; nothing was written"), _TERMINATED, stdout)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 return _closed_pipe()
             if error.errno not in _FULL:
                 raise
-            hint = "free some space, or point TMPDIR to another disk"
-            return _refuse(
-                Diagnostic("PC605", "the disk is full; nothing was written", error.filename, hint), 2, stdout
-            )
+            return _refuse(_disk_full(error), 2, stdout)
         if result == _INTERRUPTED:  # typer makes an exit code of Ctrl-C
             return _refuse(Diagnostic("PC618", "interrupted; nothing was written"), _INTERRUPTED, stdout)
         if isinstance(result, Answer):
@@ -154,7 +157,7 @@ def _termination_unwinds() -> Iterator[None]:
     """SIGTERM leaves nothing behind either: it unwinds the stack, as Ctrl-C does."""
 
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(_TERMINATED)
+        raise _Terminated(_TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:

@@ -115,7 +115,8 @@ def _quality_rows(data: ReportData) -> list[Row]:
     if not quality:
         return []
     drop = quality["drop"]
-    label = f"Quality: {quality['metric']} ({quality['data']} data)"
+    count = f", {quality['samples']} samples" if quality.get("samples") else ""
+    label = f"Quality: {quality['metric']} ({quality['data']} data{count})"
     change = "no drop" if drop == 0 else f"drop {units.number(drop)}"
     good = None if drop == 0 else drop < 0
     return [Row(label, units.number(quality["dense"]), units.number(quality["pruned"]), change, good)]

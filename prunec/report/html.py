@@ -78,6 +78,7 @@ def _tiles(data: ReportData) -> list[Tile]:
     quality = data.verification.get("quality")
     if quality:
         note = f"{quality['metric']}, {quality['data']} data"
+        note += f", {quality['samples']} samples" if quality.get("samples") else ""
         tiles.append(Tile("Quality drop", units.number(quality["drop"]), note))
     return tiles
 

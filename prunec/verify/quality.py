@@ -27,13 +27,17 @@ from prunec.verify.user_metric import Metric, evaluate
 Feeds = Mapping[str, np.ndarray]
 
 
-def quality_by_metric(metric: Metric, dense: Run, pruned: Run, *, samples: int | None = None) -> QualityRecord:
+def quality_by_metric(
+    metric: Metric, before: Mapping[str, float], pruned: Run, *, samples: int | None = None
+) -> QualityRecord:
     """The user's number for both models; `others` holds the rest of what the metric returned.
+
+    `before` is what `evaluate` found on the dense model: found first, since a metric that fails should do so before
+    any work is done.
 
     Raises:
         PrunecError PC351: the metric fails, or does not return the same numbers for both models.
     """
-    before = evaluate(metric, dense, samples=samples)
     after = evaluate(metric, pruned, samples=samples)
     if list(before) != list(after):
         raise PrunecError("PC351", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")

@@ -210,3 +210,13 @@ def test_experts_go_with_their_branches_and_router_rows(tmp_path: Path) -> None:
     assert again.manifest == found.manifest
     assert not [g for g in prunec.inspect(path).groups if g.kind == "C" and g.pinned is None]
     assert len([g for g in prunec.inspect(path, structures="experts").groups if g.pinned is None]) == 2
+
+
+def test_explain_sees_what_the_structures_free(model: Path) -> None:
+    streams = [group for group in prunec.inspect(model, structures="residual").groups if group.pinned is None]
+    node = next(member.node for member in streams[0].members if member.role == "producer")
+    (part,) = (p for p in prunec.explain(model, node, structures="residual").parts if p.group == streams[0].id)
+    assert part.pinned is None and part.size == streams[0].size
+    assert all(p.pinned is not None for p in prunec.explain(model, node).parts if p.does == "makes")
+    with pytest.raises(PrunecError, match="PC216"):
+        prunec.explain(model, node, structures="deep")

@@ -9,18 +9,19 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.cli.helpers import files, process, prunec, refuses
+from tests.cli.helpers import Done, files, process, prunec, refuses
 
 BUDGET = ("--sparsity", "0.5", "--no-measure")
 
 
-def compile_fails(folder: Path, code: str, *arguments: object, exit_code: int = 2) -> None:
+def compile_fails(folder: Path, code: str, *arguments: object, exit_code: int = 2) -> Done:
     """`prunec compile ARGUMENTS` refuses, in both forms, and leaves the folder as it was."""
     before = files(folder)
     done = prunec("compile", *arguments, "--json", cwd=folder)
     refuses(done, code, exit_code=exit_code)
     assert done.json["error"]["code"] == code and done.json["error"]["exit_code"] == exit_code
     assert files(folder) == before
+    return done
 
 
 def test_in_a_process_of_its_own(folder: Path) -> None:
@@ -140,8 +141,9 @@ def test_calibration_with_wrong_names_shapes_and_numbers(folder: Path) -> None:
 
 
 def test_a_metric_that_fails_leaves_nothing(folder: Path) -> None:
-    (folder / "my_metric.py").write_text("def f(run):\n    raise KeyError('logits')\n")
-    compile_fails(folder, "PC351", "model.onnx", *BUDGET, "--metric", "my_metric:f", "-o", "out")
+    (folder / "failing_metric.py").write_text("def f(run):\n    raise KeyError('logits')\n")
+    done = compile_fails(folder, "PC351", "model.onnx", *BUDGET, "--metric", "failing_metric:f", "-o", "out")
+    assert "judging the dense model" in done.err and "statistics" not in done.err  # before any work is done
 
 
 def test_dump_does_not_overwrite(folder: Path) -> None:

@@ -45,6 +45,9 @@ def test_two_of_four_along_input_channels(folder: Path) -> None:
     assert {w["code"] for w in document["warnings"]} >= {"PC226"}
     report = (folder / "out" / "report.html").read_text()
     assert "Sparsity patterns" in report and "head: no layer comes after it" in report
+    removed, zero = report.split("<dt>Removed</dt>")[1].split("<dt>Zero</dt>")
+    assert "asked for" not in removed
+    assert "(asked for: 50.0 % of those of the prunable layers)" in zero.split("</dd>")[0]
 
 
 def test_blocks_at_a_level_and_a_package_that_verifies(folder: Path) -> None:

@@ -49,6 +49,13 @@ def test_a_recipe_may_name_structures(folder: Path) -> None:
     refuses(prunec("plan", "model.onnx", "--recipe", "mine.yaml", "--flops", "0.9", cwd=folder), "PC216")
 
 
+def test_an_edited_plan_needs_a_criterion_that_there_is(folder: Path) -> None:
+    assert prunec("plan", "model.onnx", "--flops", "0.6", "-o", "plan.json", cwd=folder).code == 0
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan, "criterion": "vibes"}))
+    refuses(prunec("compile", "model.onnx", "--plan", "plan.json", "-o", "out", cwd=folder), "PC203")
+
+
 def test_structures_that_do_not_go_together(folder: Path) -> None:
     refuses(prunec("compile", "model.onnx", "--structures", "depth", "--sparsity", "0.5", cwd=folder), "PC217")
     refuses(prunec("inspect", "model.onnx", "--structures", "channels,head-width", cwd=folder), "PC216")

@@ -11,7 +11,7 @@ import pytest
 from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.lowering import check_lowering
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
-from prunec.verify.user_metric import load_metric
+from prunec.verify.user_metric import evaluate, load_metric
 
 Arrays = dict[str, np.ndarray]
 BATCHES = [{"x": batch} for batch in np.random.default_rng(0).standard_normal((3, 4, 5))]
@@ -79,7 +79,9 @@ def mean_abs(run: object, samples: int = 3) -> dict[str, float]:
 
 
 def test_a_metric_sees_both_models() -> None:
-    record = quality_by_metric(mean_abs, dense, lambda feeds: {"y": feeds["x"] / 2}, samples=2)
+    record = quality_by_metric(
+        mean_abs, evaluate(mean_abs, dense, samples=2), lambda feeds: {"y": feeds["x"] / 2}, samples=2
+    )
     assert record.metric == "mean_abs" and record.data == "user" and record.samples == 2
     assert record.pruned == pytest.approx(record.dense / 2) and record.drop == pytest.approx(record.dense / 2)
     assert record.others == {"dense_batches": 2, "pruned_batches": 2}
@@ -102,7 +104,7 @@ def broken(run: object) -> float:
 def test_a_metric_that_is_none(metric: object, says: str) -> None:
     assert callable(metric)
     with pytest.raises(PrunecError, match="PC351") as refusal:
-        quality_by_metric(metric, dense, dense)
+        evaluate(metric, dense, samples=None)
     assert says in str(refusal.value) and refusal.value.exit_code == 2
 
 
@@ -120,7 +122,8 @@ def test_a_metric_that_cannot_be_found(spec: str, tmp_path: Path, monkeypatch: p
 def test_a_metric_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "metric_here.py").write_text("def f(run):\n    return 0.5\n")
     monkeypatch.chdir(tmp_path)
-    record = quality_by_metric(load_metric("metric_here:f"), dense, dense, samples=9)
+    metric = load_metric("metric_here:f")
+    record = quality_by_metric(metric, evaluate(metric, dense, samples=9), dense, samples=9)
     assert (record.metric, record.dense, record.drop) == ("f", 0.5, 0)
 
 

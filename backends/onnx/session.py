@@ -31,6 +31,7 @@ def make_session(
         model = ir.load(model)
     weights = SharedWeights()
     model = _with_outputs(model, outputs)
+    _drop_unread(model.graph)
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             value.const_value = weights.reference(value.const_value, name)
@@ -72,3 +73,10 @@ def _with_outputs(model: ir.Model, names: Sequence[str] | None) -> ir.Model:
     values.update({value.name: value for node in graph for value in node.outputs})
     graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
     return model
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    """Without the initializers that nothing reads: ONNX Runtime drops them first, then misses those that are shared."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]

@@ -50,6 +50,16 @@ def test_external_data_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(external["y"], run(make_session(ir.from_proto(conv_model())), feed())["y"])
 
 
+def test_weights_that_nothing_reads_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "SMALL_BYTES", 16)
+    model = ir.from_proto(conv_model())
+    wanted = run(make_session(model), feed())["y"]
+    unread = ir.tensor(np.ones((4, 8), np.float32), name="unread")
+    model.graph.register_initializer(ir.Value(name="unread", const_value=unread))
+    assert np.array_equal(run(make_session(model), feed())["y"], wanted)
+    assert "unread" in model.graph.initializers
+
+
 def test_large_weights_are_shared_with_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(weights_module, "SMALL_BYTES", 16)

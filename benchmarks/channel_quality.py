@@ -28,7 +28,7 @@ from benchmarks.tables import line, markdown
 from prunec.api.statistics import cut_samples
 from prunec.criteria import ScoreContext, create
 from prunec.graph.cost import model_macs, parameter_count
-from prunec.passes.compensate import Options, compensate
+from prunec.passes.compensate import Compensated, Method, Options, compensate
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan, Scope
@@ -53,39 +53,44 @@ class Row:
     seconds: float
 
 
-class Scored(Subject):
+class Scored:
     """A subject with the statistics that score its channels."""
 
-    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        super().__init__(
-            name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed, threads=2
-        )
-        opened = self.opened
+    def __init__(self, subject: Subject) -> None:
+        self.subject, opened = subject, subject.opened
         self.statistics = collect(
-            opened.canonical, opened.analysis, self.calibration, create("obs").needs, threads=2, seed=self.seed
-        )
+            opened.canonical, opened.analysis, subject.calibration, create("obs").needs,
+            threads=subject.threads, seed=subject.seed,
+        )  # fmt: skip
 
     def alive(self, criterion: str, ratio: float, scope: Scope) -> np.ndarray:
         """The share of every group, or what `scope` makes of the multiply-accumulates which that leaves."""
         uniform = self._plan(criterion, Budget.of("channels", ratio), "layer")
         plan = uniform if scope == "layer" else self._plan(criterion, Budget.of("flops", uniform.realised.flops), scope)
-        return self.opened.analysis.alive(plan.keeps())
+        return self.subject.opened.analysis.alive(plan.keeps())
+
+    def compensated(self, alive: np.ndarray, method: Method) -> Compensated:
+        """Cut, and refitted on the subject's data."""
+        opened, subject = self.subject.opened, self.subject
+        cut = slice_channels(opened.canonical, opened.analysis, alive)
+        options = Options(method=method, seed=subject.seed)
+        return compensate(opened.canonical, cut, opened.analysis, alive, subject.calibration, options)
 
     def _plan(self, criterion: str, budget: Budget, scope: Scope) -> Plan:
-        model, analysis = self.opened.canonical, self.opened.analysis
-        context = ScoreContext(model, analysis, self.statistics, self.seed)
+        model, analysis, seed = self.subject.opened.canonical, self.subject.opened.analysis, self.subject.seed
+        context = ScoreContext(model, analysis, self.statistics, seed)
         measured = self.measured if scope == "loss" else None
-        return make_plan(
-            model, analysis, create(criterion), context, budget, scope=scope, seed=self.seed, measured=measured
-        )
+        return make_plan(model, analysis, create(criterion), context, budget, scope=scope, seed=seed, measured=measured)
 
     @cached_property
     def measured(self) -> CutErrors:
-        model, analysis = self.opened.canonical, self.opened.analysis
-        return CutErrors(model, analysis, self.calibration, cut_samples(model, analysis, self.calibration), threads=2)
+        subject = self.subject
+        model, analysis, data = subject.opened.canonical, subject.opened.analysis, subject.calibration
+        return CutErrors(model, analysis, data, cut_samples(model, analysis, data), threads=subject.threads)
 
 
-def rows(subject: Scored, ratio: float, arguments: argparse.Namespace) -> list[Row]:
+def rows(scored: Scored, ratio: float, arguments: argparse.Namespace) -> list[Row]:
+    subject = scored.subject
     opened = subject.opened
     result: list[Row] = []
     plain = [name for name in arguments.plain if name not in arguments.criteria]
@@ -94,18 +99,12 @@ def rows(subject: Scored, ratio: float, arguments: argparse.Namespace) -> list[R
         *((scope, name, arguments.methods) for name in arguments.criteria for scope in arguments.scopes),
     ]
     for scope, criterion, methods in chosen:
-        alive = subject.alive(criterion, ratio, scope)
-        cut = slice_channels(opened.canonical, opened.analysis, alive)
+        alive = scored.alive(criterion, ratio, scope)
         for method in methods:
             start = time.perf_counter()
-            model, error = cut, None
-            if method != "none":
-                options = Options(method=method, seed=subject.seed)
-                refitted = compensate(
-                    opened.canonical, cut, opened.analysis, alive, subject.calibration, options, lambda *_: None
-                )
-                model, error = refitted.model, refitted.error_chosen
+            refitted = None if method == "none" else scored.compensated(alive, method)
             seconds = time.perf_counter() - start
+            model = slice_channels(opened.canonical, opened.analysis, alive) if refitted is None else refitted.model
             row = Row(
                 model=subject.name,
                 channels_cut=ratio,
@@ -117,7 +116,7 @@ def rows(subject: Scored, ratio: float, arguments: argparse.Namespace) -> list[R
                 value=subject.judge(model),
                 params=parameter_count(model) / parameter_count(opened.canonical),
                 macs=model_macs(model) / model_macs(opened.canonical),
-                held_out_error=error,
+                held_out_error=None if refitted is None else refitted.error_chosen,
                 seconds=seconds,
             )
             print(line(row), flush=True)
@@ -140,9 +139,12 @@ def main() -> int:
     arguments = parser.parse_args()
     table: list[Row] = []
     for name in arguments.models:
-        subject = Scored(name, arguments)
+        subject = Subject(
+            name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed, threads=2
+        )
+        scored = Scored(subject)
         for ratio in arguments.ratios:
-            table += rows(subject, ratio, arguments)
+            table += rows(scored, ratio, arguments)
             if arguments.markdown:
                 arguments.markdown.write_text(markdown(table), encoding="utf-8")
     return 0

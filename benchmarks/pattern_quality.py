@@ -33,7 +33,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.permuting import order_channels
 from prunec.api.progress import silent
 from prunec.graph.orders import analyse_orders
-from prunec.passes.compensate import Options, compensate
+from prunec.passes.compensate import Compensated, Options, compensate
 from prunec.passes.permute import permute_channels
 from prunec.passes.solve import Effort, LayerProblem, Solution
 from prunec.passes.solve import Trial as SolverTrial
@@ -102,6 +102,16 @@ class Peer:
 def attempt(
     subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort, allocation: Allocation
 ) -> Trial:
+    start = time.perf_counter()
+    done = solved(subject, pattern, level, method, effort, allocation)
+    seconds = time.perf_counter() - start
+    return Trial(subject.values(done.model), done.error_chosen**0.5, seconds)
+
+
+def solved(
+    subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort, allocation: Allocation
+) -> Compensated:
+    """The subject with that pattern, its zeros proved."""
     opened = subject.opened
     plans = choose_layers(opened.canonical, pattern, level)
     own = PlanOptions(seed=subject.seed, threads=subject.threads)
@@ -110,15 +120,13 @@ def attempt(
     solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
     dense = opened.canonical
     options = Options(method="none" if method in PEERS else "auto", seed=subject.seed)
-    start = time.perf_counter()
     whole = np.ones(opened.analysis.channel_count, bool)
     if method == ORDERED:
         dense = reordered(subject, layers, whole)
     done = compensate(dense, dense, opened.analysis, whole, subject.calibration, options, None, solver)
-    seconds = time.perf_counter() - start
     proofs = prove_patterns(done.model, layers)
     assert all(proof.passed for proof in proofs.values())
-    return Trial(subject.values(done.model), done.error_chosen**0.5, seconds)
+    return done
 
 
 def reordered(subject: Subject, layers: dict[str, LayerPattern], whole: np.ndarray) -> ir.Model:

@@ -1,0 +1,43 @@
+"""A peer without an environment: what `serve` makes of success, exceptions and limits."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from benchmarks.peers.runner import Job, serve
+
+
+def prune(job: Job) -> onnx.ModelProto:
+    if job.method == "raise":
+        raise ValueError("no such layer\nand more lines")
+    if job.method == "die":
+        os._exit(3)
+    if job.method == "spin":
+        while True:
+            pass
+    if job.method == "allocate":
+        np.ones(1 << 40, np.uint8)
+    return masked(job)
+
+
+def masked(job: Job) -> onnx.ModelProto:
+    """Zeros in the share of the case, the first weights of each layer; under new names, the old ones left behind."""
+    model = job.dense()
+    assert len(job.samples()["image"]) == 10 and [len(b["image"]) for b in job.batches(4)] == [4, 4, 2]
+    assert len(job.answers()[0]) == 4
+    for weight in list(model.graph.initializer):
+        if weight.name.endswith("weight"):
+            array = numpy_helper.to_array(weight).copy()
+            array.reshape(-1)[: int(array.size * job.share)] = 0
+            model.graph.initializer.append(numpy_helper.from_array(array, f"{weight.name}_pruned"))
+            for node in model.graph.node:
+                node.input[:] = [f"{name}_pruned" if name == weight.name else name for name in node.input]
+    return model
+
+
+if __name__ == "__main__":
+    serve(prune)

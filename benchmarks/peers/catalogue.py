@@ -40,7 +40,7 @@ PEERS: dict[str, Peer] = {
             methods={
                 NM: ("magnitude", "wanda", "sparsegpt"),
                 UNSTRUCTURED: ("magnitude", "wanda", "sparsegpt"),
-                CHANNELS: ("structured", "structured-wanda"),
+                CHANNELS: ("structured", "structured-wanda", "structured-wanda + finetune"),
             },
         ),
         Peer(

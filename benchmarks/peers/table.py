@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -95,16 +95,58 @@ def _ratio(seconds: float | None, own: float | None) -> str | None:
     return None if seconds is None or own is None else f"{seconds / own:.2g}"
 
 
-COLUMNS = [name for name in Row.__dataclass_fields__ if name != "seconds"]
-
-
 def text(row: Row) -> str:
-    shown = {name: getattr(row, name) for name in COLUMNS}
+    """One line for the terminal: what there is."""
+    shown = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "seconds"}
     return "  ".join(f"{name}={cell(value)}" for name, value in shown.items() if value not in (None, ""))
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """All columns that any row has something in."""
-    names = [name for name in COLUMNS if any(getattr(row, name) not in (None, "") for row in rows)]
-    lines = [names, ["---"] * len(names), *([cell(getattr(row, name)) for name in names] for row in rows)]
-    return "".join(f"| {' | '.join(part.replace('|', '/') for part in parts)} |\n" for parts in lines)
+    """A table for each model and case, with the columns that any row of it has something in."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.case), []).append(row)
+    return "\n".join(_table(group) for group in groups.values())
+
+
+def _table(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    seeds = f"seed{'s' * (' ' in first.seeds)} {first.seeds}"
+    heading = (
+        f"**{first.model}, {first.case}**: {first.metric}, dense {first.dense:.3f}; "
+        f"{first.samples} calibration samples, {seeds}"
+    )
+    columns = [c for c in _columns(first.metric) if any(getattr(row, c.field) not in (None, "") for row in rows)]
+    lines = [[c.title for c in columns], ["---"] * len(columns)]
+    lines += [[_shown(getattr(row, c.field), c.is_share) for c in columns] for row in rows]
+    return f"{heading}\n\n" + "".join(f"| {' | '.join(part.replace('|', '/') for part in line)} |\n" for line in lines)
+
+
+@dataclass(frozen=True)
+class _Column:
+    field: str
+    title: str
+    is_share: bool = False
+
+
+def _columns(metric: str) -> list[_Column]:
+    return [
+        _Column("tool", "tool"),
+        _Column("method", "method"),
+        _Column("layers", "layers"),
+        _Column("value", metric),
+        _Column("range", "range"),
+        _Column("others", "others"),
+        _Column("output_error", "output error"),
+        _Column("zeros", "zeros", is_share=True),
+        _Column("params", "parameters", is_share=True),
+        _Column("macs", "MACs", is_share=True),
+        _Column("macs_nonzero", "MACs on non-zeros", is_share=True),
+        _Column("two_of_four", "2:4 as read", is_share=True),
+        _Column("time", "time"),
+        _Column("note", "note"),
+    ]
+
+
+def _shown(value: object, is_share: bool) -> str:
+    return f"{value:.0%}" if is_share and isinstance(value, float) else cell(value)

@@ -177,8 +177,9 @@ def test_rows_of_failures_and_of_seeds(subject: SmallSubject) -> None:
     assert [row.time for row in timed] == [None, "1", "2.5"]
     assert [row.time for row in with_times([theirs])] == [None]
     lines = markdown(timed).splitlines()
-    assert len(lines) == 5 and "failed: ValueError: a / b" in lines[2]
-    assert len({line.count("|") for line in lines}) == 1
+    assert lines[0].startswith("**small, unstructured 50%**: agreement, dense 1.000; 10 calibration samples")
+    assert len(lines) == 7 and "failed: ValueError: a / b" in lines[4] and "| 100% |" in lines[5]
+    assert len({line.count("|") for line in lines[2:]}) == 1
 
 
 def test_the_command_shows_success_and_failure_side_by_side(

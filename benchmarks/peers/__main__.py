@@ -2,12 +2,12 @@
 
     python -m benchmarks.peers fashion-net minilm-l6 [--peers prunec onnxsim modelopt llm-compressor torch-pruning]
         [--cases 2:4 unstructured@0.5 channels@0.3 channels@0.5] [--methods sparsegpt …] [--seeds 0 1 2] [--samples N]
-        [--test-samples N] [--limit SECONDS] [--markdown F]
+        [--test-samples N] [--limit SECONDS] [--keep F.json] [--markdown F]
 
 Each peer gets an environment of its own in prunec's cache (pip, pinned versions, made once; torch is large), the file
 of the model, the calibration samples and a limit of processor time and memory. What it writes is judged here, as ours
-is (`score`). A method that looks at one layer at a time is judged a second time with stem, depthwise convolutions and
-head dense, as in a compile of prunec. What fails is a row with its reason. No training, one thread.
+is (`score`). Zeros are judged a second time with stem, depthwise convolutions and head dense, as in a
+compile of prunec. What fails is a row with its reason. No training, one thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from benchmarks.peers.catalogue import CHANNELS, OURS, PEERS, Case, Peer, parse_case
 from benchmarks.peers.environments import PeerFailed, python_of
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
+from benchmarks.peers.kept import KeptRows
 from benchmarks.peers.ours import METHODS, Ours
 from benchmarks.peers.score import score, with_dense
 from benchmarks.peers.table import OUR_LAYERS, OWN_LAYERS, Row, failure, markdown, success, text, with_times
@@ -34,23 +36,38 @@ def say(line: str) -> None:
 
 
 class Comparison:
-    """One model under several seeds of the calibration data."""
+    """One model under several seeds of the calibration data; nothing is loaded before a row is missing."""
 
-    def __init__(self, name: str, arguments: argparse.Namespace, stack: ExitStack) -> None:
-        self.subjects = [
-            Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=seed)
-            for seed in arguments.seeds
-        ]
-        self.ours = [Ours(subject) for subject in self.subjects]
-        self.folders = [stack.enter_context(exported(subject)) for subject in self.subjects]
+    def __init__(self, name: str, arguments: argparse.Namespace, kept: KeptRows, stack: ExitStack) -> None:
+        self.name, self.arguments, self.kept, self.stack = name, arguments, kept, stack
         self.limits = Limits(seconds=arguments.limit)
 
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        a = self.arguments
+        return [Subject(self.name, samples=a.samples, test_samples=a.test_samples, seed=seed) for seed in a.seeds]
+
+    @cached_property
+    def ours(self) -> list[Ours]:
+        return [Ours(subject) for subject in self.subjects]
+
+    @cached_property
+    def folders(self) -> list[Path]:
+        return [self.stack.enter_context(exported(subject)) for subject in self.subjects]
+
     def rows(self, case: Case, tools: Sequence[str], methods: Sequence[str]) -> Iterator[Row]:
+        a = self.arguments
+        drawn = (a.samples, a.test_samples, a.seeds, a.limit)
         for tool in tools:
             known = METHODS if tool == OURS else PEERS[tool].methods
             for method in known.get(case.kind, ()):
-                if tool == OURS or not methods or method in methods:
-                    yield from self.prunec(case, method) if tool == OURS else self.peer(case, PEERS[tool], method)
+                if tool == OURS:
+                    yield from self.kept.rows(
+                        (self.name, case, OURS, method, *drawn), partial(self.prunec, case, method)
+                    )
+                elif not methods or method in methods:
+                    key = (self.name, case, tool, PEERS[tool].version, method, *drawn)
+                    yield from self.kept.rows(key, partial(self.peer, case, PEERS[tool], method))
 
     def prunec(self, case: Case, method: str) -> Iterator[Row]:
         answers = [ours.prune(case, method) for ours in self.ours]
@@ -68,7 +85,7 @@ class Comparison:
         except PeerFailed as reason:
             yield failure(self.subjects, case, tool, method, str(reason))
             return
-        if case.kind == CHANNELS or peer.is_sequential:
+        if case.kind == CHANNELS:
             return
         again = [with_dense(subject, a.model) for subject, a in zip(self.subjects, answers, strict=True)]
         if all(model is not None for model in again):
@@ -91,12 +108,14 @@ def main() -> int:
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the model's cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--limit", type=int, default=600, help="seconds of processor time that a peer may take")
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []
+    kept = KeptRows(arguments.keep)
     for name in arguments.models:
         with ExitStack() as stack:
-            comparison = Comparison(name, arguments, stack)
+            comparison = Comparison(name, arguments, kept, stack)
             for case in arguments.cases:
                 for row in comparison.rows(case, arguments.peers, arguments.methods):
                     table = with_times([*table, row])

@@ -17,8 +17,7 @@ TORCH = (*ONNX, "torch==2.13.0")
 class Peer:
     """`runner` is the module that runs in the peer's environment, `requirements` what pip puts there.
 
-    `methods`: by kind of pruning. `is_sequential`: a layer's statistics depend on the layers pruned before it, so a
-    layer cannot be put back afterwards.
+    `methods`: by kind of pruning.
     """
 
     name: str
@@ -26,7 +25,6 @@ class Peer:
     runner: str
     requirements: tuple[str, ...]
     methods: Mapping[str, tuple[str, ...]]
-    is_sequential: bool = False
 
 
 PEERS: dict[str, Peer] = {
@@ -48,11 +46,7 @@ PEERS: dict[str, Peer] = {
             version="0.14.0.1",
             runner="benchmarks.peers.run_llm_compressor",
             requirements=(*TORCH, "llmcompressor==0.14.0.1"),
-            methods={
-                NM: ("magnitude", "wanda", "sparsegpt"),
-                UNSTRUCTURED: ("magnitude", "wanda", "sparsegpt"),
-            },
-            is_sequential=True,
+            methods={NM: ("wanda", "sparsegpt"), UNSTRUCTURED: ("magnitude", "wanda", "sparsegpt")},
         ),
         Peer(
             name="modelopt",

@@ -1,7 +1,8 @@
 """llm-compressor: `oneshot` of a transformer, in its own order of layers, or of any module in one pass.
 
 It takes models of transformers only: minilm-l6 becomes their BertModel; every other network is wrapped, and pruned with
-the pipeline "basic", which needs no transformer blocks.
+the pipeline "basic", which needs no transformer blocks. There it is given linear layers and 1×1 convolutions: at larger
+kernels 0.14 ends with an error, since its statistics have one column for each input channel only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Wrapped(PreTrainedModel):
     """What `oneshot` asks of a model: the class, and a configuration on disk."""
 
     config_class = BertConfig
+    _no_split_modules = ("OnnxModule",)
 
     def __init__(self, config: BertConfig, module: OnnxModule) -> None:
         super().__init__(config)
@@ -42,7 +44,8 @@ def prune(job: Job) -> onnx.ModelProto:
         model: PreTrainedModel = _bert(job.dense())
         targets, pipeline = ["Linear"], "sequential"
     else:
-        model, targets, pipeline = Wrapped(BertConfig(), module), ["Linear", "Conv2d"], "basic"
+        model, pipeline = Wrapped(BertConfig(), module), "basic"
+        targets = [name for name, layer in model.named_modules() if _is_pointwise(layer)]
     _give_configuration(model, job.folder)
     samples = [{name: torch.from_numpy(array[0]) for name, array in batch.items()} for batch in job.batches(1)]
     torch.manual_seed(job.seed)
@@ -53,16 +56,19 @@ def prune(job: Job) -> onnx.ModelProto:
     return module.to_onnx() if isinstance(model, Wrapped) else _written(model, job.dense())
 
 
+def _is_pointwise(layer: nn.Module) -> bool:
+    is_convolution = isinstance(layer, nn.Conv2d) and layer.groups == 1 and set(layer.kernel_size) == {1}
+    return isinstance(layer, nn.Linear) or is_convolution
+
+
 def _modifier(job: Job, targets: list[str]) -> Modifier:
-    structure = "2:4" if job.kind == "2:4" else "0:0"
     if job.method == "magnitude":
-        names = "2:4" if job.kind == "2:4" else "unstructured"
         return MagnitudePruningModifier(
-            targets="__ALL_PRUNABLE__", init_sparsity=job.share, final_sparsity=job.share, mask_structure=names,
+            targets=targets, init_sparsity=job.share, final_sparsity=job.share, mask_structure="unstructured",
             start=0, end=1,
         )  # fmt: skip
     modifier = {"sparsegpt": SparseGPTModifier, "wanda": WandaPruningModifier}[job.method]
-    return modifier(sparsity=job.share, mask_structure=structure, targets=targets)
+    return modifier(sparsity=job.share, mask_structure="2:4" if job.kind == "2:4" else "0:0", targets=targets)
 
 
 def _give_configuration(model: nn.Module, folder: Path) -> None:

@@ -95,8 +95,9 @@ def output_error(subject: Subject, model: ir.Model) -> float:
 def with_dense(subject: Subject, pruned: ir.Model) -> ir.Model | None:
     """The pruned model with the layers dense again that a compile of prunec leaves dense: stem, depthwise, head.
 
-    Layers are found by what they compute: tools rename weights, not activations. None where nothing changes. Fair only
-    for methods that look at one layer at a time.
+    Layers are found by what they compute: tools rename weights, not activations. None where nothing changes. Fair to
+    tools that prune every layer on the dense model's activations, as all do here but llm-compressor on transformers,
+    which have none of these layers.
     """
     plans = choose_layers(subject.opened.canonical, TWO_OF_FOUR, TWO_OF_FOUR.fixed_level)
     names = {plan.tensor for plan in plans if plan.why.startswith(("stem", "depthwise", "head"))}

@@ -19,8 +19,9 @@ from benchmarks.peers.catalogue import NM, PEERS, Case, Peer, parse_case
 from benchmarks.peers.environments import PeerFailed, environment_folder, python_of
 from benchmarks.peers.fit_shapes import fit_shapes
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
+from benchmarks.peers.kept import KeptRows
 from benchmarks.peers.score import restored, score
-from benchmarks.peers.table import failure, markdown, success, with_times
+from benchmarks.peers.table import Row, failure, markdown, success, with_times
 from prunec.backends.onnx.session import make_session, run
 from tests.benchmarks.small_subject import SmallSubject, small_model
 
@@ -182,26 +183,36 @@ def test_rows_of_failures_and_of_seeds(subject: SmallSubject) -> None:
     assert len({line.count("|") for line in lines[2:]}) == 1
 
 
-def test_the_command_shows_success_and_failure_side_by_side(
-    subject: SmallSubject, monkeypatch: pytest.MonkeyPatch
+def test_the_command_shows_success_and_failure_side_by_side_and_keeps_both(
+    subject: SmallSubject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(command, "Subject", lambda *_, **__: subject)
     monkeypatch.setattr(command, "python_of", lambda *_: Path(sys.executable))
     monkeypatch.setattr(command, "PEERS", {"fake": FAKE})
-    arguments = argparse.Namespace(samples=10, test_samples=None, seeds=[0], limit=60)
-    with ExitStack() as stack:
-        comparison = command.Comparison("small", arguments, stack)
-        rows = [row for case in (HALF, Case(NM, 0.5)) for row in comparison.rows(case, ["prunec", "fake"], [])]
-    assert [(row.tool, row.layers) for row in rows] == [
+
+    def rows(**changed: object) -> list[Row]:
+        arguments = {"samples": 10, "test_samples": None, "seeds": [0], "limit": 60} | changed
+        with ExitStack() as stack:
+            kept = KeptRows(tmp_path / "rows.json")
+            comparison = command.Comparison("small", argparse.Namespace(**arguments), kept, stack)
+            cases = (HALF, Case(NM, 0.5))
+            return [row for case in cases for row in comparison.rows(case, ["prunec", "fake"], [])]
+
+    found = rows()
+    assert [(row.tool, row.layers) for row in found] == [
         ("prunec", "prunec's"),
         ("fake 1.0", "its own"),
         ("fake 1.0", "prunec's"),
         ("prunec", "prunec's"),
         ("fake 1.0", "its own"),
     ]
-    assert rows[0].zeros == rows[2].zeros
-    assert rows[3].two_of_four is not None and rows[3].two_of_four > 0.5
-    assert rows[4].value is None and rows[4].note == "failed: ValueError: no such layer"
+    assert found[0].zeros == found[2].zeros
+    assert found[3].two_of_four is not None and found[3].two_of_four > 0.5
+    assert found[4].value is None and found[4].note == "failed: ValueError: no such layer"
+    monkeypatch.setattr(command, "Subject", None)  # everything is there: no model is loaded
+    assert rows() == found
+    with pytest.raises(TypeError):
+        rows(limit=61)
 
 
 def test_shapes_follow_weights_that_were_cut() -> None:

@@ -16,19 +16,26 @@ nothing, and none of them is among the winners (of the smallest: +∞).
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
 from prunec.graph.rules.base import attribute, given
 
+MASKS = re.compile(r"prunec\.statistic\.\d+\.(mask|left|keep)")
+"""Names of the constants that depend on what is left."""
 
-def mask_statistics(model: ir.Model, analysis: Analysis, alive: np.ndarray) -> None:
-    """Rewrite, in place, every mean that loses channels (`alive`: bool per class id)."""
+
+def mask_statistics(
+    model: ir.Model, analysis: Analysis, alive: np.ndarray, *, may_go: np.ndarray | None = None
+) -> None:
+    """Rewrite, in place, every mean that loses channels, and those over `may_go` (both bool per class id)."""
     nodes = {node.name: node for node in model.graph}
     for number, statistic in enumerate(analysis.statistics):
         keep = alive[statistic.ids]
-        if keep.all():
+        if keep.all() and (may_go is None or not may_go[statistic.ids].any()):
             continue
         writer = _Writer(model.graph, nodes[statistic.node], f"prunec.statistic.{number}", statistic.axis, keep)
         if writer.node.op_type in ("Softmax", "TopK"):

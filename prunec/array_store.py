@@ -5,6 +5,7 @@ The folder is removed when the store is closed or forgotten, whatever happened (
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Hashable, Iterator
 from itertools import chain
@@ -28,12 +29,18 @@ def in_file(array: np.ndarray) -> np.ndarray:
         return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
+def let_go(array: np.ndarray) -> None:
+    """Give the memory of an array of `in_file` back; what is read of it later comes from the file again."""
+    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
 class ArrayStore(Generic[Key]):
     """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to."""
 
     def __init__(self, ram_bytes: int, folder: Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="prunec-arrays-", dir=folder)
-        self.folder = Path(self._temporary.name)
+        self._parent = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ram_bytes = ram_bytes
         self._arrays: dict[Key, np.ndarray] = {}
         self._files: dict[Key, Path] = {}
@@ -45,7 +52,9 @@ class ArrayStore(Generic[Key]):
             self._arrays[key] = array
             self._used += array.nbytes
             return
-        path = self.folder / f"{self._written}.npy"
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="prunec-arrays-", dir=self._parent)
+        path = Path(self._temporary.name) / f"{self._written}.npy"
         self._written += 1
         np.save(path, array)
         self._files[key] = path
@@ -76,7 +85,8 @@ class ArrayStore(Generic[Key]):
     def close(self) -> None:
         self._arrays.clear()
         self._files.clear()
-        self._temporary.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def __enter__(self) -> ArrayStore[Key]:
         return self

@@ -6,7 +6,7 @@ made comparable afterwards (`prunec.plan.normalise`), so a criterion need not ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -102,13 +102,15 @@ class ScoreContext:
 
     def columns(self, group: Group) -> list[Columns]:
         """The weighted consumers of a group's channels."""
+        return list(self.each_columns(group))
+
+    def each_columns(self, group: Group) -> Iterator[Columns]:
+        """The same one after the other: a consumer's rows are a copy of its weight."""
         local = np.full(self.analysis.channel_count, -1, np.int64)
         local[group.channels] = np.arange(group.size)
-        found = []
         readers = {number for channel in group.channels.tolist() for number in self._readers[channel]}
         for consumer in (self._weighted[number] for number in sorted(readers)):
-            found.append(Columns(consumer, consumed_rows(self, consumer), local[consumer.channels]))
-        return found
+            yield Columns(consumer, consumed_rows(self, consumer), local[consumer.channels])
 
     def layer(self, consumer: Consumer) -> LayerStatistics:
         """Statistics of a consumer's data.
@@ -185,7 +187,8 @@ def consumed_rows(context: ScoreContext, consumer: Consumer, own: np.ndarray | N
     rows = np.moveaxis(weight, consumer.weight_axis, 0)
     scaled = node.op_type in ("Gemm", "FusedGemm", "QGemm", "FusedMatMul")
     alpha = float(attribute(node, "alpha", 1.0)) if scaled else 1.0
-    return np.asarray(rows.reshape(rows.shape[0], -1) * weight.dtype.type(alpha))
+    rows = rows.reshape(rows.shape[0], -1)
+    return rows if alpha == 1.0 else np.asarray(rows * weight.dtype.type(alpha))
 
 
 def row_norms(rows: np.ndarray, power: int) -> np.ndarray:

@@ -11,36 +11,25 @@ measured  the error of the model's own outputs when this cell alone is cut and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from prunec.criteria.base import Columns, ScoreContext, ridge, where
+from prunec.criteria.base import Columns, ScoreContext, where
 from prunec.graph import Group
 from prunec.graph.rules.base import attribute
 from prunec.plan.cells import Cell
 from prunec.plan.elimination import Double, Problem, eliminate
+from prunec.plan.parts import Part, gram
 from prunec.statistics.blas_threads import blas_threads
-from prunec.statistics.cut_errors import CutErrors, Refit
+from prunec.statistics.cut_errors import CutErrors
 
 CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
 LEVELS = (0.25, 0.5, 0.75)
-COLUMNS = 4096
-"""Of a weight that are in float64 at a time."""
 SMALLEST = 1e-6
 """Relative losses below it are rounding."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Part `number` (a group of a convolution) of the consumer `node`, in units of the variance of all its outputs."""
-
-    node: str
-    number: int
-    problem: Problem
-    mean: Double
 
 
 @dataclass(frozen=True)
@@ -76,11 +65,15 @@ class Curves:
         order = np.lexsort((cell.local, -scores, ~stays))
         count = cell.size - int(stays.sum())
         group = self.groups[cell.group]
-        parts = [part for columns in self.context.columns(group) for part in self._parts(columns, cell)]
+        parts, problems = list[Part](), list[Problem]()
+        for columns in self.context.each_columns(group):
+            for part, problem in self._problems(columns, cell):
+                parts.append(part)
+                problems.append(problem)
         if parts:
-            problems = [part.problem for part in parts]
             given = None if self.greedy else order[::-1]
             gone, each = eliminate(problems, cell.size, count, given, stays)
+            problems.clear()
             rises = each.sum(axis=1)
         else:
             gone, rises = order[::-1][:count], self._by_scores(cell, scores[order][::-1][:count])
@@ -98,7 +91,9 @@ class Curves:
         total = float(scores.sum())
         return np.asarray(scores / total if total > 0 else np.full(len(scores), 1 / max(len(scores), 1)))
 
-    def _measured(self, errors: CutErrors, cell: Cell, parts: list[_Part], gone: np.ndarray, rises: Double) -> Double:
+    def _measured(
+        self, errors: CutErrors, cell: Cell, parts: Sequence[Part], gone: np.ndarray, rises: Double
+    ) -> Double:
         """`rises` scaled so that the curve goes through what is measured at `LEVELS`."""
         local = np.concatenate([[0.0], np.cumsum(rises)])
         counts = np.unique([max(round(level * cell.size), 1) for level in LEVELS if level * cell.size <= len(gone)])
@@ -109,13 +104,13 @@ class Curves:
         scale = np.exp(np.interp(np.arange(len(local)), counts, factors))
         return np.diff(np.maximum.accumulate(local * scale))
 
-    def _error(self, errors: CutErrors, cell: Cell, parts: list[_Part], gone: np.ndarray) -> float:
+    def _error(self, errors: CutErrors, cell: Cell, parts: Sequence[Part], gone: np.ndarray) -> float:
         alive = np.ones(self.context.analysis.channel_count, bool)
         alive[self.groups[cell.group].channels[cell.local[gone]]] = False
-        refits = [refit for part in parts for refit in _refit(part, gone)]
+        refits = [refit for part in parts if (refit := part.refit(gone)) is not None]
         return min(errors.error(alive, refits), 1e6)
 
-    def _parts(self, columns: Columns, cell: Cell) -> Iterator[_Part]:
+    def _problems(self, columns: Columns, cell: Cell) -> Iterator[tuple[Part, Problem]]:
         seen = self.context.layer(columns.consumer)
         if seen.covariance is None:
             return
@@ -124,35 +119,12 @@ class Curves:
         channel = local[columns.index]
         node = self.context.nodes[columns.consumer.node]
         groups = int(attribute(node, "group", 1)) if node.op_type in CONVOLUTIONS else 1
-        places = np.split(np.arange(len(channel)), groups)
-        grams = [_gram(columns.weight[own]) for own in places]
-        blocks = [seen.covariance[np.ix_(own, own)] for own in places]
-        total = sum(float((gram * block).sum()) for gram, block in zip(grams, blocks, strict=True))
-        for number, own in enumerate(places):
-            if total > 0 and (channel[own] >= 0).any():
-                problem = Problem(_inverse(blocks[number]), grams[number] / total, channel[own])
-                yield _Part(columns.consumer.node, number, problem, seen.mean[own])
-
-
-def _refit(part: _Part, gone: np.ndarray) -> Iterator[Refit]:
-    problem = part.problem
-    removed = np.flatnonzero(np.isin(problem.channel, gone))
-    if len(removed):
-        pivot = problem.inverse[np.ix_(removed, removed)]
-        transfer = np.linalg.solve(pivot, problem.inverse[removed]).T
-        yield Refit(part.node, part.number, removed, transfer, part.mean)
-
-
-def _gram(weight: np.ndarray) -> Double:
-    """W Wᵀ in float64, of which W as a whole may take twice its bytes."""
-    blocks = (weight[:, i : i + COLUMNS].astype(np.float64) for i in range(0, weight.shape[1], COLUMNS))
-    return np.asarray(sum((block @ block.T for block in blocks), start=np.zeros((len(weight), len(weight)))))
-
-
-def _inverse(covariance: Double) -> Double:
-    from scipy.linalg import cho_factor, cho_solve
-
-    damped = covariance.copy()
-    damped[np.diag_indices(len(damped))] += ridge(covariance)
-    factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(cho_solve(factor, np.eye(len(covariance)), overwrite_b=True, check_finite=False))
+        size = len(channel) // groups
+        places = [slice(first, first + size) for first in range(0, len(channel), size)]
+        parts = [Part(node.name or "", i, channel[own], own, seen) for i, own in enumerate(places)]
+        grams = [gram(columns.weight[part.own]) for part in parts]
+        total = sum(part.energy(own) for part, own in zip(parts, grams, strict=True))
+        for part, own in zip(parts, grams, strict=True):
+            if total > 0 and (part.channel >= 0).any():
+                own /= total
+                yield part, Problem(part.inverse(), own, part.channel)

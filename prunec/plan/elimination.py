@@ -23,6 +23,8 @@ DELAY = 64
 """Positions whose updates are carried out together."""
 ROWS = 256
 """Rows that they are carried out on at a time."""
+SHRUNK = 0.8
+"""Share of positions that are left at which the others leave the matrices."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def eliminate(
 ) -> tuple[np.ndarray, Double]:
     """Remove `count` of `size` channels from all problems at once: the cheapest first, or in the given `order`.
 
+    The problems' matrices are overwritten.
     Channels marked in `stays` (bool [size]) are not removed. Returns the channels in the order in which they went,
     int64 [count], and by how much each problem's error rose with each, float64 [count, problems], never below 0.
     """
@@ -61,69 +64,78 @@ def eliminate(
 
 
 class _State:
-    """One problem on the way. `_places` [size, p]: positions of every channel, padded with n, a place of no weight."""
+    """One problem on the way, in its own matrices.
+
+    `_places` [size, p]: positions of every channel, `_there`: which of them are; the others point to position 0.
+    """
 
     def __init__(self, problem: Problem, size: int) -> None:
-        n = len(problem.channel)
         counts = np.bincount(problem.channel[problem.channel >= 0], minlength=size)
         self._width = max(int(counts.max(initial=0)), 1)
-        self._places = np.full((size, self._width), n)
-        for channel in np.flatnonzero(counts):
-            self._places[channel, : counts[channel]] = np.flatnonzero(problem.channel == channel)
-        self._inverse, self._gram = _padded(problem.inverse, 1.0), _padded(problem.gram, 0.0)
+        self._places = np.zeros((size, self._width), np.int64)
+        self._there = np.arange(self._width) < counts[:, None]
+        self._places[self._there] = np.argsort(problem.channel, kind="stable")[(problem.channel < 0).sum() :]
+        self._inverse, self._gram = problem.inverse, problem.gram
+        self._left = np.ones(len(problem.channel), bool)
         both = (self._places[:, :, None], self._places[:, None, :])
-        self._pivots, self._weights = self._inverse[both], self._gram[both]
-        eye = np.eye(self._width, dtype=bool)
-        pad = self._places == n
-        self._pivots[(pad[:, :, None] | pad[:, None, :]) & ~eye] = 0.0
-        self._buffer = np.zeros((3, n + 1, DELAY + self._width))
+        there = self._there[:, :, None] & self._there[:, None, :]
+        self._pivots = np.where(there, self._inverse[both], np.eye(self._width))
+        self._weights = np.where(there, self._gram[both], 0.0)
+        self._buffer = np.zeros((3, len(self._left), DELAY + self._width))
         self._pending = 0
 
     def costs(self) -> Double:
-        """tr(A_JJ [P_JJ]⁻¹) of every channel [size]; of those that are gone, nothing that means anything."""
+        """tr(A_JJ [P_JJ]⁻¹) of every channel [size]; of those that are gone, 0."""
         if self._width == 1:
             return np.asarray(self._weights[:, 0, 0] / self._pivots[:, 0, 0])
         return np.asarray(np.trace(np.linalg.solve(self._pivots, self._weights), axis1=1, axis2=2))
 
     def remove(self, channel: int) -> None:
         """Carry the removal into P and A."""
-        places = self._places[channel]
-        places = places[places < len(self._inverse) - 1]
+        places = self._places[channel][self._there[channel]]
         if not len(places):
             return
-        roots, lefts, rights = self._buffer[:, :, : self._pending]
-        column = self._inverse[:, places] - roots @ roots[places].T
-        gram = self._gram[:, places] - lefts @ rights[places].T - rights @ lefts[places].T
+        roots, lefts, rights = self._buffer[:, : len(self._left), : self._pending]
+        column = self._inverse[places].T - roots @ roots[places].T
+        gram = self._gram[places].T - lefts @ rights[places].T - rights @ lefts[places].T
         pivot = column[places]
         upper = np.linalg.cholesky((pivot + pivot.T) / 2)
         root = np.linalg.solve(upper, column.T).T
         left = np.linalg.solve(upper.T, root.T).T
         right = gram - left @ gram[places] / 2
+        self._there[channel], self._left[places] = False, False
         self._update_blocks(root, left, right)
         self._pivots[channel], self._weights[channel] = np.eye(self._width), 0.0
-        self._buffer[:, :, self._pending : self._pending + len(places)] = root, left, right
+        self._buffer[:, : len(self._left), self._pending : self._pending + len(places)] = root, left, right
         self._pending += len(places)
         if self._pending >= DELAY:
             self._apply()
 
     def _update_blocks(self, root: Double, left: Double, right: Double) -> None:
-        own_root, own_left, own_right = root[self._places], left[self._places], right[self._places]
+        there = self._there[:, :, None]
+        own_root, own_left, own_right = (own[self._places] * there for own in (root, left, right))
         self._pivots -= own_root @ own_root.transpose(0, 2, 1)
         cross = own_left @ own_right.transpose(0, 2, 1)
         self._weights -= cross + cross.transpose(0, 2, 1)
 
     def _apply(self) -> None:
-        roots, lefts, rights = self._buffer[:, :, : self._pending]
+        roots, lefts, rights = self._buffer[:, : len(self._left), : self._pending]
         for first in range(0, len(roots), ROWS):  # a product of all rows at once is another matrix of the layer's size
             own = slice(first, first + ROWS)
             self._inverse[own] -= roots[own] @ roots.T
             self._gram[own] -= lefts[own] @ rights.T + rights[own] @ lefts.T
         self._pending = 0
+        if self._left.mean() <= SHRUNK:
+            self._inverse, self._gram = (_shrunk(matrix, self._left) for matrix in (self._inverse, self._gram))
+            self._places = (np.cumsum(self._left) - 1)[self._places]
+            self._places[~self._there] = 0
+            self._left = self._left[self._left]
 
 
-def _padded(matrix: Double, corner: float) -> Double:
-    """One more row and column, of zeros and `corner`, for `_State._places` to point to."""
-    found = np.zeros((len(matrix) + 1, len(matrix) + 1))
-    found[:-1, :-1] = matrix
-    found[-1, -1] = corner
-    return found
+def _shrunk(matrix: Double, left: np.ndarray) -> Double:
+    """The rows and columns that are left, in the same memory."""
+    places = np.flatnonzero(left)
+    flat, count = matrix.reshape(-1), len(places)
+    for row, place in enumerate(places):  # what is written ends in front of what is still to be read
+        flat[row * count : (row + 1) * count] = matrix[place, places]
+    return flat[: count * count].reshape(count, count)

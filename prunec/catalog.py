@@ -37,6 +37,11 @@ CRITERIA: dict[str, str] = {
     "lrp": "prunec.criteria.lrp:Relevance",
 }
 
+BACKENDS: dict[str, str] = {
+    "tensorrt-2:4": "prunec.backends.tensorrt.target:TensorRT",
+}
+"""Targets whose packages hold more than model.onnx."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -92,3 +97,4 @@ def unknown_name(code: str, kind: str, name: str, known: Iterable[str]) -> Prune
 
 
 criteria = Catalogue("criterion", CRITERIA, "prunec.criteria")
+backends = Catalogue("target", BACKENDS, "prunec.backends")

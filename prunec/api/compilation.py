@@ -8,7 +8,7 @@ what was demanded. A gate that says no raises `Refused`, which carries all that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import judge, judge_dense, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
+from prunec.api.target_list import backend_for
+from prunec.backends.base import Backend, BuildOptions, Range, spell_range
 from prunec.cache import default_cache
-from prunec.diagnostics import Diagnostic
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
@@ -67,6 +69,8 @@ def compile(
     dump: PathLike | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
+    build: bool = True,
+    shape_ranges: Mapping[str, Range] | None = None,
     progress: Progress = silent,
 ) -> Compiled:
     """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
@@ -75,10 +79,12 @@ def compile(
     of keyword arguments. `dynamic_shapes` is handed to `torch.export.export`; without it every shape is that of the
     examples.
 
-    `plan` replays a plan file instead of a budget: with the same data it gives the same bytes. Seed, number of samples
-    and compensation are the plan's own unless `seed`, `samples`, `recipe` or `compensate` say otherwise. `dry_run`
-    plans and writes nothing. Statistics and finished layers are kept in `prunec.cache` and found there by the next call
-    with the same inputs, unless `cache` is False.
+    `plan` replays a plan file instead of a budget: with the same data it gives the same bytes. Seed, number of
+    samples and compensation are the plan's own unless `seed`, `samples`, `recipe` or `compensate` say otherwise.
+    `dry_run` plans and writes nothing. `build=False` makes the package of a target that needs a device without one,
+    and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
+    finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
+    is False.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -95,7 +101,8 @@ def compile(
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
-    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run)
+    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
+    backend, own_build = _backend(target, BuildOptions(build, shape_ranges or {}, threads), dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if plan is not None:
         options.check_replay()
@@ -107,6 +114,8 @@ def compile(
     progress = tidying(progress)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    if backend is not None and not dry_run:
+        backend.check_model(opened.canonical, own_build)
     progress("judging the dense model", 0, 0)
     own = None if dry_run else judge_dense(opened, judged_by, threads)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
@@ -126,14 +135,32 @@ def compile(
         quality = judge(opened, pruned, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
+            backend=backend, build=own_build,
             command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
-                     "calib": calib if isinstance(calib, str | Path) else None},
+                     "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
+                     "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:
             warnings += options.cache.warnings
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
+
+
+def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> tuple[Backend | None, BuildOptions]:
+    """What makes the target's artifact, once it is known to be able to.
+
+    Raises:
+        PrunecError PC440: options about an artifact for a target without one; PC43x: something is missing here.
+    """
+    backend = backend_for(target)
+    if backend is None and (not build.builds or build.ranges):
+        option = "--shape-range" if build.ranges else "--no-build"
+        message = f"{option} is about an artifact that is built for a device, and {target} has none"
+        raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+    if backend is not None and not dry_run:
+        backend.check(build)
+    return backend, build
 
 
 def _decide(

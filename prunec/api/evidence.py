@@ -74,6 +74,8 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
     for name, value in extra.items():
         if value is True:
             words.append(f"--{name}")
+        elif isinstance(value, list):
+            words += [word for one in value for word in (f"--{name}", str(one))]
         elif value is not None and value is not False:
             words += [f"--{name}", str(value)]
     for name, patterns in (("include", plan.include), ("exclude", plan.exclude)):

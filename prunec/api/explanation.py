@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from prunec.api.inspection import pin_info
 from prunec.api.opening import InputShapes, Model, open_model
-from prunec.api.results import Explanation, LayerPart
+from prunec.api.results import Explanation, LayerPart, TargetExplanation
 from prunec.api.stages import inspected
 from prunec.catalog import unknown_name
+from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis, Group
 from prunec.graph.cost import model_macs, node_macs
 from prunec.graph.shapes import dims, is_constant
@@ -25,20 +26,35 @@ _DOES: dict[str, Does] = {"producer": "makes", "consumer": "uses", "carrier": "c
 
 def explain(
     model: Model,
-    layer: str,
+    layer: str | None = None,
     *,
+    target: str | None = None,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
     structures: str | Sequence[str] | None = None,
-) -> Explanation:
+) -> Explanation | TargetExplanation:
     """Everything about `layer`: the name of a node, or of a tensor that only one node makes or uses.
 
-    `structures` as for `inspect`: which groups there are depends on what may go.
+    `structures` as for `inspect`: which groups there are depends on what may go. With `target`, what that target would do with the layer, or with all of them where `layer` is None.
 
     Raises:
-        PrunecError PC120: no layer has that name; the hint has the nearest ones. PC216: structures that are not.
+        PrunecError PC120: no layer has that name; the hint has the nearest ones; PC121: neither layer nor target;
+        PC216: structures that are not; PC401, PC402, PC404: the target; PC440: structures beside a target.
     """
+    if target is not None:
+        from prunec.api.target_explanation import explain_target
+
+        if structures is not None:
+            message = "--structures is about what can be cut, --target about what runs sparse"
+            raise PrunecError("PC440", message, where="--structures", hint="leave one of the two out")
+        return explain_target(
+            model, target, layer,
+            example_inputs=example_inputs, dynamic_shapes=dynamic_shapes, input_shapes=input_shapes,
+        )  # fmt: skip
+    if layer is None:
+        hint = "prunec explain MODEL LAYER, or prunec explain MODEL --target tensorrt-2:4 for all layers"
+        raise PrunecError("PC121", "nothing says which layer to explain", where="LAYER", hint=hint)
     wanted = DEFAULT_STRUCTURES if structures is None else parse_structures(structures)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     node = find_layer(opened.canonical, layer)

@@ -9,7 +9,7 @@ from prunec.verify.records import QualityRecord
 
 
 def check_gate_options(
-    *, min_speedup: float | None, max_drop: float | None, measures: bool, dry_run: bool = False
+    *, min_speedup: float | None, max_drop: float | None, measures: bool, dry_run: bool = False, builds: bool = True
 ) -> None:
     """Refuse gates that cannot be judged, before any work is done. PrunecError PC208, PC222."""
     if min_speedup is not None and not min_speedup > 0:
@@ -21,6 +21,9 @@ def check_gate_options(
     if dry_run and (min_speedup is not None or max_drop is not None):
         gate = "--max-drop" if min_speedup is None else "--min-speedup"
         message = f"{gate} judges a finished model and --dry-run makes none"
+        raise PrunecError("PC222", message, hint="leave one of the two out")
+    if min_speedup is not None and not builds:
+        message = "--min-speedup demands a measurement and --no-build leaves nothing to measure"
         raise PrunecError("PC222", message, hint="leave one of the two out")
     if min_speedup is not None and not measures:
         raise PrunecError(

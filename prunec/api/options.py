@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from prunec.api.opening import InputShapes
-from prunec.api.target_list import check_target
+from prunec.api.target_list import TARGETS, check_target
 from prunec.cache import Cache
-from prunec.catalog import unknown_name
+from prunec.catalog import BACKENDS, unknown_name
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
@@ -60,10 +60,15 @@ class PlanOptions:
         """Refuse what is wrong whatever the model is.
 
         Raises:
-            PrunecError PC401: no such target; PC215: no such pattern; PC203: no such solver; PC228: one whose
-            result is no model; PC208: a number is out of range.
+            PrunecError PC401: no such target; PC403: it has nothing for the pattern; PC215: no such pattern; PC203: no
+            such solver; PC228: one whose result is no model; PC208: a number is out of range.
         """
         check_target(self.target)
+        own = self._target_patterns()
+        if own and self.pattern not in ("auto", *own):
+            message = f"{self.target} has nothing for {self.pattern}, only for {', '.join(own)}"
+            hint = f"leave --pattern out, which means {own[0]}; with --flops 0.7 channels go first"
+            raise PrunecError("PC403", message, where="--pattern", hint=hint)
         is_sparse = self.sparse_pattern() is not None
         if self.solver == "armor":
             message = (
@@ -92,6 +97,12 @@ class PlanOptions:
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
 
+    def _target_patterns(self) -> tuple[str, ...]:
+        """What the target is made for, the first by itself; nothing for a target that takes every pattern."""
+        if self.target not in BACKENDS:
+            return ()
+        return next(target.patterns for target in TARGETS if target.name == self.target)
+
     def _permute_option(self) -> str:
         return "--permute" if self.permute else "--no-permute"
 
@@ -101,7 +112,9 @@ class PlanOptions:
 
     def sparse_pattern(self) -> Pattern | None:
         """The pattern of zeros that was asked for; None where whole channels go. PrunecError PC215."""
-        return None if self.pattern in CHANNELS else parse(self.pattern)
+        own = self._target_patterns()
+        pattern = own[0] if own and self.pattern == "auto" else self.pattern
+        return None if pattern in CHANNELS else parse(pattern)
 
     def chosen_recipe(self) -> Recipe:
         """The recipe with the options that were given on top. Raises PrunecError PC203, PC214 and PC216."""

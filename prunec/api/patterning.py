@@ -12,6 +12,7 @@ from prunec.api.levels import allocate_levels, chosen_allocation
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
+from prunec.api.target_list import backend_for
 from prunec.diagnostics import Diagnostic, GateError, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.graph.cost import FLOAT_TYPES
@@ -20,7 +21,7 @@ from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget
 from prunec.plan.cost_model import CostModel
 from prunec.plan.fingerprint import fingerprint
-from prunec.plan.layers import DENSE, choose_layers, refusals
+from prunec.plan.layers import ANY_LAYER, DENSE, TargetRules, choose_layers, refusals
 from prunec.plan.plan import Plan
 from prunec.plan.rounding import step_for
 from prunec.plan.shares import realised
@@ -72,16 +73,26 @@ def with_layers(
         PrunecError PC206: a name matches no layer; PC225: no layer can have it.
     """
     level = pattern.level(options.sparsity)
-    layers = choose_layers(cut, pattern, level, options.include, options.exclude)
+    rules = target_rules(options.target, cut)
+    layers = choose_layers(cut, pattern, level, options.include, options.exclude, rules)
     if all(layer.pattern == DENSE for layer in layers):
         why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or "it has no layer with constant weights"
-        raise PrunecError("PC225", f"no layer can be {pattern}: {why}", where="--pattern", hint="try unstructured")
+        hint = "try unstructured"
+        if rules is not ANY_LAYER:
+            hint = f"prunec explain MODEL --target {options.target} has all reasons; --include '*' takes what can be"
+        raise PrunecError("PC225", f"no layer can be {pattern}: {why}", where="--pattern", hint=hint)
     mean = pattern.mean_level(options.sparsity)
     allocation = chosen_allocation(options, pattern)
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
     own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
     spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
     return plan.model_copy(update={**own, **spread})
+
+
+def target_rules(target: str, model: ir.Model) -> TargetRules:
+    """Which layers the target would keep dense."""
+    backend = backend_for(target)
+    return ANY_LAYER if backend is None else backend.rules(model)
 
 
 def sparsifier(plan: Plan, cut: ir.Model) -> Sparsifier | None:
@@ -93,7 +104,7 @@ def sparsifier(plan: Plan, cut: ir.Model) -> Sparsifier | None:
     layers = planned_layers(plan)
     if not layers:
         return None
-    wrong = refusals(cut, layers)
+    wrong = refusals(cut, layers, target_rules(plan.target, cut))
     if wrong:
         node, why = next(iter(wrong.items()))
         raise PrunecError("PC204", why, where=node, hint="undo the edit, or write the plan again with prunec plan")

@@ -137,6 +137,43 @@ class Explanation(Result):
         return {**document, "parts": [part.to_json() for part in self.parts]}
 
 
+class TargetLayer(Result):
+    """One layer as a target would treat it. `sparse_now`: its weight has the pattern already.
+
+    `eligible` is a rule of the target, `worthwhile` a prediction from shapes; `why_not` and `change` say what stands in
+    the way and what would help. `runs` of the pattern in the weight, `valid` those that obey.
+    """
+
+    node: str
+    op_type: str
+    tensor: str
+    axis: int | None = None
+    inputs: int | None = None
+    outputs: int | None = None
+    positions: int = 1
+    rows: int | None = None
+    macs: int
+    runs: int | None = None
+    valid: int | None = None
+    zeros: float | None = None
+    sparse_now: bool
+    eligible: bool
+    worthwhile: bool
+    why_not: str | None = None
+    change: str | None = None
+
+
+class TargetExplanation(Result):
+    """What a target would do with every layer of a model as it is, in graph order."""
+
+    model: str
+    target: str
+    layers: tuple[TargetLayer, ...]
+    eligible: int
+    worthwhile: int
+    sparse_now: int
+
+
 class TrialInfo(Result):
     """One keep set of the proof: the largest relative error in each precision, and the seed of the inputs.
 

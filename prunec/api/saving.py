@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,10 +15,12 @@ from prunec.api.opening import Opened, one_sample
 from prunec.api.progress import Progress
 from prunec.api.pruning import Pruned
 from prunec.api.results import Compiled, TrialInfo, WarningInfo
+from prunec.backends.base import Artifact, Backend, BuildOptions, Subject, first_batches
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.onnx import Source
 from prunec.measure.contender import DENSE, PRUNED, Contender
+from prunec.measure.results import Measurements
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
 from prunec.package.writer import PackageWriter, save_model
@@ -30,13 +32,15 @@ from prunec.verify.records import QualityRecord, VerificationRecord
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
 )
+BATCHES = 2
+"""Of held-out data, for what an artifact is checked with."""
 BUDGET_S = 180.0
 """Most time for the timed blocks of one compile; a large model gets fewer blocks, and the protocol says so."""
 
 
 @dataclass(frozen=True)
 class Save:
-    """Where to, and how. `command` are the options that the report's command line shows."""
+    """Where to, and how. `command` are the options that the report's command line shows; `backend` the target's own."""
 
     out: Path
     force: bool
@@ -44,6 +48,8 @@ class Save:
     threads: int
     seed: int
     command: Mapping[str, object]
+    backend: Backend | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
 
 
 def save(
@@ -63,32 +69,29 @@ def save(
         PrunecError PC60x: it cannot be written; GateError PC51x: it cannot be measured; what `gate` raises.
     """
     found = [*warnings, *pruned.warnings, *([] if quality else [NO_QUALITY])]
-    verification = VerificationRecord(
-        exactness=pruned.exactness,
-        quality=quality,
-        sparsity=sparsity_record(opened.canonical, pruned.model, plan),
-        compensation=pruned.compensation,
-        patterns=pruned.patterns,
-    )
-    with PackageWriter(job.out, force=job.force) as writer:
+    with PackageWriter(job.out, force=job.force) as writer, contextlib.ExitStack() as scratch:
         progress("writing the package", 0, 0)
         path = writer.write_model(pruned.model)
         writer.write_text(PLAN, plan.to_bytes().decode())
+        artifact = _artifact(writer.folder, opened, plan, pruned, calibration, job, progress)
+        if artifact is not None:
+            found += artifact.warnings
+            scratch.enter_context(artifact.scratch or contextlib.nullcontext())
         source = source_record(opened.source.path, opened.source.sha256)
-        manifest = writer.write_manifest(source=source, target=plan.target, model=pruned.model)
-        measurements = None
-        if job.measures:
-            feeds = one_sample(calibration, opened.canonical)
-            with dense_file(opened.source) as dense:
-                measurements = measure(
-                    [Contender(DENSE, dense), Contender(PRUNED, path)],
-                    feeds,
-                    threads=job.threads,
-                    seed=job.seed,
-                    progress=progress,
-                    budget_s=BUDGET_S,
-                )
+        usage = None if artifact is None else artifact.usage
+        manifest = writer.write_manifest(source=source, target=plan.target, model=pruned.model, target_usage=usage)
+        measurements = _measured(path, artifact, opened, calibration, job, progress) if job.measures else None
+        if measurements is not None:
             writer.write_json(MEASUREMENTS, measurements.to_json())
+        verification = VerificationRecord(
+            exactness=pruned.exactness,
+            lowering=None if artifact is None else artifact.lowering,
+            quality=quality,
+            sparsity=sparsity_record(opened.canonical, pruned.model, plan),
+            compensation=pruned.compensation,
+            patterns=pruned.patterns,
+            tensorrt=None if artifact is None else artifact.tensorrt,
+        )
         writer.write_json(VERIFICATION, verification.to_json())
         compiled = Compiled(
             out=str(job.out),
@@ -107,6 +110,43 @@ def save(
         gate(compiled)
         writer.write_text(REPORT, render_report(report_data(compiled, found)))
     return compiled
+
+
+def _artifact(
+    folder: Path,
+    opened: Opened,
+    plan: Plan,
+    pruned: Pruned,
+    calibration: Calibration,
+    job: Save,
+    progress: Progress,
+) -> Artifact | None:
+    """What the target's back end makes of the pruned model, below `folder`."""
+    if job.backend is None:
+        return None
+    progress("writing the artifact", 0, 0)
+    batches = first_batches(calibration.held_out(), BATCHES)
+    subject = Subject(opened.source.path.name, pruned.model, opened.canonical, plan.layers, batches)
+    return job.backend.write(folder, subject, job.build)
+
+
+def _measured(
+    path: Path,
+    artifact: Artifact | None,
+    opened: Opened,
+    calibration: Calibration,
+    job: Save,
+    progress: Progress,
+) -> Measurements | None:
+    """Dense and pruned in ONNX Runtime, or what the artifact brings; None where it brings nothing to time."""
+    how = {"threads": job.threads, "seed": job.seed, "progress": progress, "budget_s": BUDGET_S}
+    if artifact is None:
+        with dense_file(opened.source) as dense:
+            contenders = [Contender(DENSE, dense), Contender(PRUNED, path)]
+            return measure(contenders, one_sample(calibration, opened.canonical), **how)  # type: ignore[arg-type]
+    if not artifact.contenders or artifact.feeds is None:
+        return None
+    return measure(artifact.contenders, artifact.feeds, **how)  # type: ignore[arg-type]
 
 
 def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportData:

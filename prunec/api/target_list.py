@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prunec.api.record import Result
+from prunec.catalog import BACKENDS, backends
 from prunec.diagnostics import PrunecError
+
+if TYPE_CHECKING:
+    from prunec.backends.base import Backend
 
 ONNX = "onnx"
 
@@ -28,6 +32,13 @@ TARGETS: tuple[Target, ...] = (
         status="available",
         how="nothing else is needed",
     ),
+    Target(
+        name="tensorrt-2:4",
+        summary="NVIDIA TensorRT with 2:4 sparse tensor cores",
+        patterns=("2:4",),
+        status="available",
+        how="to build and measure: an NVIDIA GPU (Ampere or newer) and pip install 'prunec[tensorrt]'; else --no-build",
+    ),
     *(
         Target(name=name, summary=summary, patterns=(), status="not in this version", how="use --target onnx")
         for name, summary in (
@@ -36,7 +47,6 @@ TARGETS: tuple[Target, ...] = (
             ("x86-avx512", "x86 with AVX-512, with generated kernels"),
             ("arm64", "64-bit ARM, with generated kernels"),
             ("wasm", "WebAssembly with SIMD, with generated kernels"),
-            ("tensorrt-2:4", "NVIDIA TensorRT with 2:4 sparse tensor cores"),
             ("torch-tensorrt-2:4", "Torch-TensorRT with 2:4 sparse tensor cores"),
         )
     ),
@@ -52,6 +62,14 @@ class Targets(Result):
 def targets() -> Targets:
     """What `--target` can be, and what is missing for the targets that cannot be used."""
     return Targets(targets=TARGETS)
+
+
+def backend_for(name: str) -> Backend | None:
+    """What makes the artifact of a target; None where `model.onnx` is all there is."""
+    if name not in BACKENDS:
+        return None
+    made: Backend = backends.load(name)()
+    return made
 
 
 def check_target(name: str) -> None:

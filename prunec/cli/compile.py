@@ -56,6 +56,8 @@ def compile(
     dump: Annotated[
         str | None, typer.Option("--dump", metavar="DIR", help="Keep canonical, masked, cut and final model.")
     ] = None,
+    no_build: o.NoBuild = False,
+    shape_range: o.ShapeRange = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -77,6 +79,7 @@ def compile(
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
                 allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run,
                 force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
+                build=not no_build, shape_ranges=o.shape_ranges(shape_range),
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

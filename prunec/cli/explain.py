@@ -1,4 +1,4 @@
-"""`prunec explain`: one layer, and what of it can be cut."""
+"""`prunec explain`: one layer, and what of it can be cut; or what a target would do with all of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,58 @@ from prunec.cli.options import InputShape, Json, Model, Structures, input_shapes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.api.results import Explanation
+    from prunec.api.results import Explanation, TargetExplanation
 
 
 def explain(
     model: Model,
-    layer: Annotated[str, typer.Argument(metavar="LAYER", help="Name of a node or tensor.", show_default=False)],
+    layer: Annotated[
+        str | None, typer.Argument(metavar="LAYER", help="Name of a node or tensor.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="What this target would do with LAYER, or with all layers.")
+    ] = None,
     structures: Structures = None,
     input_shape: InputShape = None,
     json: Json = False,
 ) -> Answer:
-    """Say which channels pass through LAYER of MODEL, with what they are coupled, and why they can or cannot be cut."""
-    from prunec.api import explanation
+    """Say which channels pass through LAYER of MODEL, with what they are coupled, and why they can or cannot be cut.
 
-    found = explanation.explain(model, layer, input_shapes=input_shapes(input_shape), structures=structures)
-    return Answer(found.to_json(), lambda out: show(out, found))
+    prunec explain model.onnx --target tensorrt-2:4 says which layers TensorRT can run sparse, and why not the others.
+    """
+    from prunec.api import explanation
+    from prunec.api.results import TargetExplanation
+
+    shapes = input_shapes(input_shape)
+    found = explanation.explain(model, layer, target=target, input_shapes=shapes, structures=structures)
+    if isinstance(found, TargetExplanation):
+        layers = found
+        return Answer(found.to_json(), lambda out: show_target(out, layers))
+    one = found
+    return Answer(found.to_json(), lambda out: show(out, one))
+
+
+def show_target(out: Console, found: TargetExplanation) -> None:
+    """A table of the layers, and the numbers in one sentence."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prunec.report import units
+
+    table = Table("layer", "operator")
+    for heading in ("inputs", "outputs", "multiply-accumulates"):
+        table.add_column(heading, justify="right")
+    for heading in ("2:4 now", "can be", "expected faster", "why not", "what to change"):
+        table.add_column(heading, overflow="fold")
+    for row in found.layers:
+        inputs = "–" if row.inputs is None else str(row.inputs) + (f" × {row.positions}" if row.positions > 1 else "")
+        outputs = "–" if row.outputs is None else str(row.outputs)
+        answers = ("yes" if answer else "no" for answer in (row.sparse_now, row.eligible, row.worthwhile))
+        reasons = (Text(row.why_not or ""), Text(row.change or ""))
+        table.add_row(Text(row.node), row.op_type, inputs, outputs, units.count(row.macs), *answers, *reasons)
+    out.print(table)
+    numbers = f"{found.eligible} of {len(found.layers)} layers can be 2:4 for {found.target}"
+    out.print(f"{numbers}, {found.worthwhile} are expected to be faster so, {found.sparse_now} are 2:4 already.")
 
 
 def show(out: Console, found: Explanation) -> None:

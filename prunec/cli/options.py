@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from prunec.backends.base import Range
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
@@ -71,6 +74,17 @@ Exclude = Annotated[
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Work everything out anew and keep nothing for the next run.")
 ]
+NoBuild = Annotated[
+    bool, typer.Option("--no-build", help="Make the package without the device that it is for; build it there.")
+]
+ShapeRange = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape-range",
+        metavar="NAME=1x3:8x3:32x3",
+        help="Least, usual and largest shape of a dynamic input, for TensorRT. May be repeated.",
+    ),
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]
@@ -82,6 +96,13 @@ Structures = Annotated[
         help="What may go: channels, head-width, residual, experts, depth; a comma list.",
     ),
 ]
+
+
+def shape_ranges(texts: list[str] | None) -> dict[str, Range] | None:
+    """The ranges by input name. Raises PrunecError PC437."""
+    from prunec.backends.tensorrt.limits import parse_ranges
+
+    return parse_ranges(texts) if texts else None
 
 
 def input_shapes(texts: list[str] | None) -> dict[str, list[int]] | None:

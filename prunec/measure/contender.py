@@ -17,6 +17,9 @@ from prunec.diagnostics import PrunecError
 
 DENSE = "dense_onnxruntime"
 PRUNED = "pruned_onnxruntime"
+TENSORRT = "tensorrt_dense"
+BASELINES = (DENSE, TENSORRT)
+"""What a speed-up is over, the first that was measured."""
 
 RUNNERS: dict[str, str] = {
     "onnxruntime": "prunec.measure.runner_onnxruntime:OnnxRuntimeRunner",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from prunec.diagnostics import GateError
-from prunec.measure.contender import DENSE
+from prunec.measure.contender import BASELINES, DENSE
 from prunec.measure.results import Measurements
 
 
-def gate_speedup(result: Measurements | None, minimum: float, *, baseline: str = DENSE) -> GateError | None:
-    """None if the speed-up over `baseline` is shown to be at least `minimum`, else why not.
+def gate_speedup(result: Measurements | None, minimum: float, *, baseline: str | None = None) -> GateError | None:
+    """None if the speed-up over `baseline` (by default the dense model) is shown to be at least `minimum`, else why.
 
     "Shown" means that the whole 95 % interval lies at or above `minimum`: a median that only happens to land above it
     is not enough. Nothing measured is a no (PC518); too slow, or not shown to be fast enough, is a no (PC517).
     """
-    speedup = result.speedup.get(f"vs_{baseline}") if result is not None else None
+    measured = {} if result is None else result.speedup
+    baseline = baseline or next((name for name in BASELINES if f"vs_{name}" in measured), DENSE)
+    speedup = measured.get(f"vs_{baseline}")
     if speedup is None:
         return GateError(
             "PC518",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -27,13 +28,32 @@ NORMS = frozenset(
 """A layer in front of one of these is no head (`Sqrt`: of a norm in its parts)."""
 
 
+@dataclass(frozen=True)
+class TargetRules:
+    """What a target does with layers; values are reasons, by node name.
+
+    `impossible` ones stay dense whatever is asked for, `unprofitable` ones unless `include` names them.
+    """
+
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    unprofitable: Mapping[str, str] = field(default_factory=dict)
+
+
+ANY_LAYER = TargetRules()
+
+
 def choose_layers(
-    model: ir.Model, pattern: Pattern, level: float, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    model: ir.Model,
+    pattern: Pattern,
+    level: float,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    rules: TargetRules = ANY_LAYER,
 ) -> tuple[LayerPlan, ...]:
     """Every layer of the canonical (or cut) `model` in graph order: what `pattern` fits gets it.
 
     Stem, depthwise convolutions and head stay dense unless `include` names them; with `include` all others do too.
-    Embedding tables have to be named by more than `*`.
+    Embedding tables have to be named by more than `*`. `rules` are the target's.
 
     Raises:
         PrunecError PC206: a name of `include` or `exclude` matches no layer.
@@ -59,12 +79,12 @@ def choose_layers(
             return reasons[name], ""
         if named(name, exclude):
             return "--exclude", ""
-        refusal = views.refusal(own[name], pattern)
+        refusal = views.refusal(own[name], pattern) or rules.impossible.get(name)
         if named(name, named_tables if isinstance(own[name], Embedding) else include):
             return refusal, "--include"
         if include and not isinstance(own[name], Embedding):
             return "not named by --include", ""
-        return _default_reason(own[name]) or refusal, "asked for"
+        return _default_reason(own[name]) or refusal or rules.unprofitable.get(name), "asked for"
 
     found = []
     for name in names:
@@ -74,7 +94,7 @@ def choose_layers(
     return tuple(found)
 
 
-def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, str]:
+def refusals(model: ir.Model, layers: Mapping[str, LayerPattern], rules: TargetRules = ANY_LAYER) -> dict[str, str]:
     """Why layers of a plan cannot have the pattern that stands there, by node name."""
     own = prunable_layers(model)
     found = {}
@@ -83,7 +103,7 @@ def refusals(model: ir.Model, layers: Mapping[str, LayerPattern]) -> dict[str, s
             found[name] = "there is no such layer"
             continue
         fixed = wanted.pattern.fixed_level
-        refusal = views.refusal(own[name], wanted.pattern)
+        refusal = views.refusal(own[name], wanted.pattern) or rules.impossible.get(name)
         if refusal is None and fixed is not None and abs(fixed - wanted.level) > 1e-9:
             refusal = f"{wanted.pattern} removes {fixed:g} of the weights, not {wanted.level:g}"
         if refusal is not None:

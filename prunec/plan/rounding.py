@@ -20,7 +20,7 @@ from prunec.graph import Group
 from prunec.graph.rules.base import attribute
 from prunec.plan.cells import Cell
 
-STEPS: dict[str, int] = {"x86-avx512": 16, "wasm": 4}
+STEPS: dict[str, int] = {"x86-avx512": 16, "wasm": 4, "tensorrt-2:4": 16, "torch-tensorrt-2:4": 16}
 """Target → channel step, where it differs from 8."""
 DEFAULT_STEP = 8
 SMALL_WIDTH = 32

@@ -148,6 +148,59 @@ class PatternsRecord(Record):
     permutation: PermutationRecord | None = None
 
 
+class DenseLayer(Record):
+    """A layer with weights that does not run on sparse kernels, and why."""
+
+    name: str
+    reason: str
+
+
+class SmokeRecord(Record):
+    """TensorRT-RTX parsed the graph and built it ahead of time: that it is accepted, nothing about kernels or speed."""
+
+    tool: str
+    architectures: tuple[str, ...]
+    passed: bool
+    errors: tuple[str, ...] = ()
+
+
+class KernelsRecord(Record):
+    """What TensorRT did on a GPU. `found` and `chosen` as its log says; `tactics` by node, as the inspector says.
+
+    `kept_dense`: planned layers whose dense kernels were faster. A result, not a failure.
+    """
+
+    gpu: str
+    compute_capability: str
+    tensorrt: str
+    found: int | None = None
+    chosen: int | None = None
+    sparse: tuple[str, ...]
+    kept_dense: tuple[str, ...]
+    unknown: tuple[str, ...]
+    tactics: dict[str, str]
+    max_rel: float
+
+
+class TensorRTRecord(Record):
+    """A package for TensorRT. Layers by node name; `executed`: whether engines were built and run.
+
+    `weights_proved` were counted, compressed and decompressed bit for bit, and multiplied (`product_max_rel`).
+    `fp32_islands`: how many nodes stay FP32, by reason.
+    """
+
+    planned_sparse: tuple[str, ...]
+    eligible: tuple[str, ...]
+    left_dense: tuple[DenseLayer, ...]
+    executed: bool
+    precision: str
+    fp32_islands: dict[str, int]
+    weights_proved: int
+    product_max_rel: float
+    smoke: SmokeRecord | None = None
+    kernels: KernelsRecord | None = None
+
+
 class VerificationRecord(Record):
     """The whole of `verification.json`."""
 
@@ -157,6 +210,7 @@ class VerificationRecord(Record):
     sparsity: SparsityRecord | None = None
     compensation: tuple[CompensationRecord, ...] | None = None
     patterns: PatternsRecord | None = None
+    tensorrt: TensorRTRecord | None = None
 
     @property
     def passed(self) -> bool:

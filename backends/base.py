@@ -1,0 +1,152 @@
+"""What a target with an artifact of its own adds to a compile.
+
+    check → rules → (plan, prune, judge) → write → (measure)
+
+A target of `api/target_list.py` without a row in `prunec.catalog.BACKENDS` is served by `model.onnx` alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.diagnostics import Diagnostic
+from prunec.measure.contender import Contender
+from prunec.plan.layers import TargetRules
+from prunec.plan.plan import LayerPlan
+from prunec.verify.records import LoweringRecord, TensorRTRecord
+
+Feeds = Mapping[str, np.ndarray]
+Shape = tuple[int, ...]
+Range = tuple[Shape, Shape, Shape]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Zeros of a weight: `units` of the pattern, `valid` ones, share of `zeros`, `negative` ones (−0.0)."""
+
+    units: int
+    valid: int
+    zeros: float
+    negative: int
+
+    @property
+    def is_sparse(self) -> bool:
+        """Every unit is valid, and every zero is +0."""
+        return self.units > 0 and self.valid == self.units and not self.negative
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a target makes of one layer.
+
+    `inputs`, `outputs`: channels (of one group); `positions` of the kernel; `rows` of activations that one run
+    multiplies (None: dynamic). `axis`: of the stored tensor. `count`: its zeros now. `eligible` is a rule,
+    `worthwhile` a prediction. `reason`: why it would stay dense; `change`: what would help. Both are empty where it
+    is eligible and worthwhile.
+    """
+
+    node: str
+    op: str
+    tensor: str
+    axis: int | None
+    inputs: int | None
+    outputs: int | None
+    positions: int
+    rows: int | None
+    macs: int
+    count: Count | None
+    eligible: bool
+    worthwhile: bool
+    reason: str
+    change: str
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the target would find sparse weights here now."""
+        return self.eligible and self.count is not None and self.count.is_sparse
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the user said about the artifact.
+
+    `builds`: False makes the package without the device. `ranges`: input name → least, usual and largest shape.
+    """
+
+    builds: bool = True
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an artifact is made from: the pruned model, the dense one, and what the plan says of each layer.
+
+    `batches`: held-out calibration data, at least one batch.
+    """
+
+    name: str
+    model: ir.Model
+    dense: ir.Model
+    layers: tuple[LayerPlan, ...]
+    batches: tuple[Feeds, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was written into the package's folder, and shown about it. `usage` goes into its README.txt.
+
+    `contenders` are to be measured on `feeds`; their files lie in `scratch`, which whoever measures cleans up.
+    """
+
+    usage: str
+    lowering: LoweringRecord | None = None
+    tensorrt: TensorRTRecord | None = None
+    contenders: tuple[Contender, ...] = ()
+    feeds: Feeds | None = None
+    warnings: tuple[Diagnostic, ...] = ()
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+
+
+class Backend(Protocol):
+    """One target. `patterns`: what --pattern may be; the first is what `auto` means."""
+
+    name: str
+    patterns: tuple[str, ...]
+
+    def check(self, options: BuildOptions) -> None:
+        """Before any work: PrunecError PC41x where the artifact cannot be built here and has to be."""
+
+    def check_model(self, model: ir.Model, options: BuildOptions) -> None:
+        """As soon as the model is read: PrunecError PC41x where the target cannot take it."""
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        """What the target would do with each layer of any model, as it is."""
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        """Which layers of a canonical or cut model the target would keep dense."""
+
+    def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
+        """Write the artifact below `folder`, checked."""
+
+
+def spell_range(name: str, given: Range) -> str:
+    """NAME=1x3:8x3:32x3, as `--shape-range` takes it."""
+    return f"{name}={':'.join('x'.join(map(str, shape)) for shape in given)}"
+
+
+def first_batches(batches: Iterable[Feeds], most: int) -> tuple[Feeds, ...]:
+    """At most `most` of them."""
+    found: list[Feeds] = []
+    for batch in batches:
+        found.append(batch)
+        if len(found) == most:
+            break
+    return tuple(found)

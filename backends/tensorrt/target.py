@@ -1,0 +1,119 @@
+"""The target `tensorrt-2:4`: refuses early what TensorRT cannot take, writes and proves packages, builds on a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict
+from prunec.backends.onnx.session import make_session, run
+from prunec.backends.tensorrt import environment
+from prunec.backends.tensorrt.eligibility import judge
+from prunec.backends.tensorrt.executed import execute
+from prunec.backends.tensorrt.half import to_half
+from prunec.backends.tensorrt.limits import check_operators, check_ranges
+from prunec.backends.tensorrt.lower import compare, convert, fitted, prove_planned
+from prunec.backends.tensorrt.package import Contents, write_folder, write_words
+from prunec.backends.tensorrt.smoke import smoke
+from prunec.diagnostics import Diagnostic
+from prunec.plan.layers import DENSE, TargetRules
+from prunec.verify.records import DenseLayer, TensorRTRecord
+
+NOT_EXECUTED = Diagnostic(
+    "PC441",
+    "not executed here: no engine was built, so nothing is known about sparse kernels being chosen, nor about speed",
+    hint="on a machine with an NVIDIA GPU run build.sh and benchmark.py in the package's folder tensorrt",
+)
+USAGE = """\
+The folder tensorrt/ holds the FP16 model with 2:4 weights and what builds and measures it; see its README.md.
+
+    cd tensorrt
+    ./build.sh                # trtexec, TensorRT 10.x or 11.x; or: python3 build.py
+    python3 benchmark.py      # dense, 2:4, and 2:4 on sparse kernels, timed in turn
+"""
+
+
+class TensorRT:
+    """See the module."""
+
+    name = "tensorrt-2:4"
+    patterns = ("2:4",)
+
+    def check(self, options: BuildOptions) -> None:
+        if options.builds:
+            environment.check()
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        return judge(model)
+
+    def check_model(self, model: ir.Model, options: BuildOptions) -> None:
+        check_operators(model)
+        check_ranges(model, options.ranges)
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        return rules_of(judge(model, counts=False))
+
+    def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
+        half = convert(subject, options.threads)
+        verdicts = judge(half.model)
+        planned, left = split(verdicts, subject, half.islands)
+        proofs = prove_planned(half.model, verdicts, planned)
+        lowering = compare(subject.model, half.model, subject.batches, threads=options.threads)
+        feeds = fitted(subject.batches[0], options.ranges)
+        contents = Contents(
+            name=subject.name, model=half.model, dense=to_half(subject.dense, half.islands).model, verdicts=verdicts,
+            planned=planned, left_dense=left, proofs=proofs, ranges=options.ranges, precision="fp16",
+            max_rel=lowering.max_rel, tolerance=lowering.tolerance,
+            samples=sum(len(next(iter(batch.values()))) for batch in subject.batches), inputs=feeds,
+            outputs=run(make_session(subject.model, threads=options.threads), feeds),
+        )  # fmt: skip
+        written = write_folder(folder, contents)
+        record = TensorRTRecord(
+            planned_sparse=tuple(planned),
+            eligible=tuple(verdict.node for verdict in verdicts if verdict.eligible),
+            left_dense=tuple(DenseLayer(name=name, reason=reason) for name, reason in left.items()),
+            executed=False,
+            precision="fp16",
+            fp32_islands=dict(sorted(Counter(half.islands.values()).items())),
+            weights_proved=len(proofs),
+            product_max_rel=max((proof.product_max_rel for proof in proofs), default=0.0),
+            smoke=smoke(written),
+        )
+        artifact = Artifact(USAGE, lowering, record, warnings=(NOT_EXECUTED,))
+        if not options.builds:
+            return artifact
+        done = execute(written, planned, lowering.tolerance)
+        write_words(written, replace(contents, executed=True))
+        told = record.model_copy(update={"executed": True, "kernels": done.kernels})
+        return replace(
+            artifact, tensorrt=told, contenders=done.contenders, feeds=feeds, warnings=(), scratch=done.scratch
+        )
+
+
+def rules_of(verdicts: Sequence[Verdict]) -> TargetRules:
+    """Reasons of layers that cannot be sparse, and of those that are not expected to be faster so."""
+    return TargetRules(
+        impossible={verdict.node: verdict.reason for verdict in verdicts if not verdict.eligible},
+        unprofitable={v.node: f"eligible, but {v.reason}" for v in verdicts if v.eligible and not v.worthwhile},
+    )
+
+
+def split(
+    verdicts: Sequence[Verdict], subject: Subject, islands: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Layers that are to run sparse, and why the others will not, in graph order."""
+    plans = {layer.node: layer for layer in subject.layers}
+    planned, left = [], {}
+    for verdict in verdicts:
+        name, plan = verdict.node, plans.get(verdict.node)
+        if plan is None or plan.pattern == DENSE:
+            left[name] = verdict.reason if plan is None else plan.why
+        elif name in islands:
+            left[name] = f"stays FP32: {islands[name]}"
+        else:
+            planned.append(name)
+    return planned, left

@@ -25,7 +25,7 @@ def one_by_one(array: np.ndarray, axis: int) -> int:
     others = [range(n) for i, n in enumerate(array.shape) if i != axis]
     found = 0
     for where in itertools.product(*others):
-        line = array[tuple([*where[:axis], slice(None), *where[axis:]])]
+        line = array[(*where[:axis], slice(None), *where[axis:])]
         found += sum(np.count_nonzero(line[i : i + 4]) <= 2 for i in range(0, len(line), 4))
     return found
 

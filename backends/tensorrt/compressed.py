@@ -80,7 +80,8 @@ def _pack(places: np.ndarray) -> np.ndarray:
     padded = np.zeros((rows, -(-runs // RUNS_PER_WORD) * RUNS_PER_WORD), np.uint16)
     padded[:, :runs] = nibbles
     words = padded.reshape(rows, -1, RUNS_PER_WORD) << (4 * np.arange(RUNS_PER_WORD, dtype=np.uint16))
-    return np.bitwise_or.reduce(words, axis=-1).astype(np.uint16)
+    packed: np.ndarray = np.bitwise_or.reduce(words, axis=-1).astype(np.uint16)
+    return packed
 
 
 def _unpack(metadata: np.ndarray, runs: int) -> np.ndarray:

@@ -59,7 +59,8 @@ def to_half(model: ir.Model, keep: Mapping[str, str] | None = None) -> Half:
 def half_array(array: np.ndarray) -> np.ndarray:
     """float16 [same shape], with zeros as +0."""
     with np.errstate(over="ignore"):
-        return array.astype(np.float16) + np.float16(0)
+        found: np.ndarray = array.astype(np.float16) + np.float16(0)
+    return found
 
 
 def _islands(model: ir.Model) -> dict[str, str]:

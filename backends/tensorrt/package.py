@@ -154,7 +154,7 @@ def _render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    source = (_HERE / "templates" / template).read_text(encoding="utf-8")
+    source = (_HERE / template).read_text(encoding="utf-8")
     return environment.from_string(source).render(**values)
 
 

@@ -16,7 +16,7 @@ from onnx import helper
 from prunec.backends.base import Verdict
 from prunec.backends.onnx.segment import Segment
 from prunec.backends.tensorrt.checker import count, digest
-from prunec.backends.tensorrt.compressed import compress, decompress, product
+from prunec.backends.tensorrt.compressed import Compressed, compress, decompress, product
 from prunec.backends.tensorrt.weights import NotFound, find_weight
 from prunec.verify.metrics import max_relative
 
@@ -98,14 +98,14 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).view(np.uint8)
 
 
-def _product_error(stored: list, matrices: list[np.ndarray], verdict: Verdict, seed: int) -> float:
+def _product_error(stored: list[Compressed], matrices: list[np.ndarray], verdict: Verdict, seed: int) -> float:
     """Convolutions sum over kernel positions (and their groups side by side); products stand for themselves."""
     rng = np.random.default_rng(seed)
     data = [rng.standard_normal((matrix.shape[1], COLUMNS)).astype(_operand(matrix)) for matrix in matrices]
     own = [product(form, x) for form, x in zip(stored, data, strict=True)]
     if verdict.op != "Conv":
         return max(max_relative(_matmul(w, x), y) for w, x, y in zip(matrices, data, own, strict=True))
-    return max_relative(_convolved(matrices, data), np.sum(own, axis=0, dtype=np.float32))
+    return max_relative(_convolved(matrices, data), np.add.reduce(own))
 
 
 def _operand(weight: np.ndarray) -> type[np.floating]:
@@ -123,7 +123,8 @@ def _convolved(matrices: list[np.ndarray], data: list[np.ndarray]) -> np.ndarray
     weight = np.stack(matrices, axis=-1).astype(np.float32)  # [outputs, inputs, positions]
     lines = np.stack(data, axis=-1).astype(np.float32).transpose(1, 0, 2)  # [n, inputs, positions]
     found = _run(helper.make_node("Conv", ["x", "w"], ["y"]), {"x": lines, "w": weight})
-    return found[:, :, 0].T
+    turned: np.ndarray = found[:, :, 0].T
+    return turned
 
 
 def _run(node: object, feeds: dict[str, np.ndarray]) -> np.ndarray:

@@ -36,7 +36,8 @@ def explain(
 ) -> Explanation | TargetExplanation:
     """Everything about `layer`: the name of a node, or of a tensor that only one node makes or uses.
 
-    `structures` as for `inspect`: which groups there are depends on what may go. With `target`, what that target would do with the layer, or with all of them where `layer` is None.
+    `structures` as for `inspect`: which groups there are depends on what may go. With `target`, what that target
+    would do with the layer, or with all of them where `layer` is None.
 
     Raises:
         PrunecError PC120: no layer has that name; the hint has the nearest ones; PC121: neither layer nor target;

@@ -71,7 +71,7 @@ def load_tensorrt(name: str = "tensorrt") -> Any:
 def make_logger(trt: Any) -> Any:
     """A logger that keeps every line with TensorRT's own tag: [V] verbose to [E] error and [F] internal error."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.lines: list[str] = []

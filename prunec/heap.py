@@ -1,7 +1,8 @@
 """Give memory that was freed back to the operating system.
 
 glibc keeps freed blocks below others that are still in use, and lets blocks of up to 32 MiB come from that heap once
-one of their size was freed. After a stage with large arrays most of what a process then seems to hold is such blocks.
+one of their size was freed. After a stage with large arrays most of what a process then seems to hold is such blocks;
+and in one, activations of a convolutional network (5 MB each) made a layer take 145 MiB of which it used 78.
 """
 
 from __future__ import annotations
@@ -9,7 +10,24 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_MMAP_THRESHOLD = -3
+"""glibc's number for the size from which a block is a mapping of its own, gone when it is freed."""
+LARGE_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 25
+"""Where glibc itself ends up when blocks of that size are freed; it cannot be told to go back to the start."""
+
+
+@contextmanager
+def large_blocks_apart() -> Iterator[None]:
+    """Inside, blocks of `LARGE_BYTES` or more are never kept in the heap. Does nothing without glibc."""
+    _set_mmap_threshold(LARGE_BYTES)
+    try:
+        yield
+    finally:
+        _set_mmap_threshold(LARGEST_BYTES)
 
 
 def release_free_memory() -> None:
@@ -17,6 +35,11 @@ def release_free_memory() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def _set_mmap_threshold(size: int) -> None:
+    if _trim() is not None:  # musl has a mallopt that does nothing
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, size)
 
 
 @functools.cache

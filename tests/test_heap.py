@@ -28,6 +28,19 @@ def test_free_blocks_below_others_are_given_back() -> None:
     assert all(block.all() for block in kept)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux") or heap._trim() is None, reason="needs glibc")
+def test_large_blocks_below_others_go_at_once() -> None:
+    del_me = np.ones(3 << 20)  # 24 MiB: once it is freed, glibc takes blocks of that size from its heap
+    del del_me
+    with heap.large_blocks_apart():
+        blocks = [np.ones(5 << 17) for _ in range(40)]  # 5 MiB each
+        full = resident()
+        kept = blocks[-1]
+        del blocks
+        assert resident() < full - 180 * 2**20
+        assert kept.all()
+
+
 def test_every_new_step_of_a_stage_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     released, told = [], []
     monkeypatch.setattr("prunec.api.progress.release_free_memory", lambda: released.append(True))

@@ -26,8 +26,8 @@ from prunec.statistics.moments import BLOCK_ROWS, Moments
 
 ROWS_ELEMENTS = 1 << 25
 """Most elements of the float32 matrix of rows that one `RowSystem` holds (128 MiB)."""
-BLOCK_ELEMENTS = 1 << 22
-"""Of the rows that are taken, or go into the moments, at once (16 MiB)."""
+BLOCK_ELEMENTS = 1 << 21
+"""Of the rows that are taken, or go into the moments, at once (8 MiB)."""
 GROUPED_ELEMENTS = 1 << 20
 """The same for layers with groups, whose matrices are small: another block costs nothing."""
 MAX_ROWS_SOLVED = 2048
@@ -41,6 +41,8 @@ class Fit:
         self.pairs, self.layer, self.options = pairs, pairs.layer, options
         self.seed = [options.seed, number]
         self.start, self.bias = self.layer.matrix(), self.layer.bias()
+        self.kind = np.float64 if self.layer.weight_type == np.float64 else np.float32
+        """Of candidates: several are there at the same time."""
         self.groups, self.outputs = self.start.shape[:2]
         self.unknowns: int = self.start.shape[2] * self.start.shape[3]
         self.is_large = self.unknowns > options.patch_limit
@@ -72,11 +74,13 @@ class Fit:
         moments, centred = self._moments(), self.layer.can_shift
         covariance, cross = moments.into_covariances() if centred else moments.uncentred()
         towards = start.matrix.reshape(self.groups, self.outputs, self.unknowns)
-        residual = cross - towards @ covariance
+        cross -= towards @ covariance
         for damping in self.options.dampings:
-            change, used = solve(covariance, residual, damping)
-            matrix = (towards + change).reshape(self.start.shape)
-            bias = self._shifted(moments, matrix) if centred else self.bias
+            change, used = solve(covariance, cross, damping)
+            change += towards
+            bias = self._shifted(moments, change) if centred else self.bias
+            matrix = change.astype(self.kind, copy=False).reshape(self.start.shape)
+            del change
             yield Candidate("lsq", matrix, bias, used, (*start.basis(), *_escalated(damping, used)))
 
     def _by_rows(self, start: Candidate) -> Iterator[Candidate]:

@@ -20,7 +20,7 @@ from prunec.passes.compensate.pairs import Pairs, widened
 from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
-CANDIDATE_BYTES = 16 * 1024**2
+CANDIDATE_BYTES = 8 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,10 @@ def _by_size(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def _constants(layer: Layer, candidate: Candidate) -> dict[str, np.ndarray]:
-    like = layer.node.inputs[layer.weight_index]
-    assert like is not None and like.dtype is not None
-    kind = like.dtype.numpy()
+    kind = layer.weight_type
     arrays = layer.judged_arrays(candidate.matrix, candidate.bias)
     with np.errstate(over="ignore"):
-        return {name: np.ascontiguousarray(array.astype(kind)) for name, array in arrays.items()}
+        return {name: np.ascontiguousarray(array.astype(kind, copy=False)) for name, array in arrays.items()}
 
 
 def _square(array: np.ndarray) -> float:

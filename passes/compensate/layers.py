@@ -23,7 +23,7 @@ from prunec.passes.compensate.constants import set_constant
 
 Double = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.floating]
-LARGE = 1 << 22
+LARGE = 1 << 20
 Patch = dict[int, np.ndarray]
 """New constants of a node by input index."""
 
@@ -49,6 +49,13 @@ class Layer(ABC):
         value = self.node.inputs[self.data_index]
         assert value is not None
         return value
+
+    @property
+    def weight_type(self) -> np.dtype:
+        """What the node itself has."""
+        value = self.node.inputs[self.weight_index]
+        assert value is not None and value.dtype is not None
+        return np.dtype(value.dtype.numpy())
 
     def weight(self, index: int | None = None) -> Matrix:
         """float64; above `LARGE` elements float32, which is what the layer itself computes in."""
@@ -152,7 +159,8 @@ class GemmLayer(Layer):
         return float(attribute(self.node, "alpha", 1.0)), float(attribute(self.node, "beta", 1.0))
 
     def matrix(self) -> Matrix:
-        weight = self.weight() * self._scales()[0]
+        alpha, weight = self._scales()[0], self.weight()
+        weight = weight if alpha == 1 else weight * alpha
         return (weight if attribute(self.node, "transB", 0) else weight.T)[None, :, None, :]
 
     def bias(self) -> Double:
@@ -161,7 +169,8 @@ class GemmLayer(Layer):
 
     def arrays(self, matrix: Matrix, bias: Double) -> Patch:
         alpha, beta = self._scales()
-        weight = matrix[0, :, 0, :] / alpha + 0.0  # a zero divided by a negative number would be −0.0
+        weight = matrix[0, :, 0, :]
+        weight = weight if alpha == 1 else weight / alpha + 0.0  # a zero divided by a negative number would be −0.0
         found = {1: weight if attribute(self.node, "transB", 0) else weight.T}
         if self.can_shift and (given(self.node, 2) or bias.any()):
             found[2] = bias / beta

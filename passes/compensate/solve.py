@@ -112,11 +112,14 @@ def _batched(covariance: Double, ridge: Double, right: Double) -> Double:
 
 def _one_by_one(covariance: Double, ridge: Double, right: Double) -> Double:
     """One damped copy at a time, in the order that LAPACK overwrites it in."""
-    found = np.empty_like(right)
+    found: Double = np.empty(right.shape if len(right) > 1 else 0)
     for i in range(len(covariance)):
         damped = np.array(covariance[i], order="F")
         damped[np.diag_indices_from(damped)] += ridge[i]
         factor = cho_factor(damped, lower=True, overwrite_a=True)
         del damped
-        found[i] = cho_solve(factor, right[i].T).T
+        own = cho_solve(factor, right[i].T).T
+        if len(right) == 1:
+            return np.asarray(own[None])
+        found[i] = own
     return found

@@ -26,6 +26,7 @@ from prunec.backends.base import Backend, BuildOptions, Range, spell_range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples
+from prunec.heap import large_blocks_apart
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
@@ -33,6 +34,7 @@ from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
 
+@large_blocks_apart()
 def compile(
     model: Model,
     *,

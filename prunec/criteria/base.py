@@ -102,15 +102,15 @@ class ScoreContext:
 
     def columns(self, group: Group) -> list[Columns]:
         """The weighted consumers of a group's channels."""
-        return list(self.each_columns(group))
+        return [Columns(own, consumed_rows(self, own), index) for own, index in self.readers(group)]
 
-    def each_columns(self, group: Group) -> Iterator[Columns]:
-        """The same one after the other: a consumer's rows are a copy of its weight."""
+    def readers(self, group: Group) -> Iterator[tuple[Consumer, np.ndarray]]:
+        """The same without their weights: consumer and `Columns.index`."""
         local = np.full(self.analysis.channel_count, -1, np.int64)
         local[group.channels] = np.arange(group.size)
         readers = {number for channel in group.channels.tolist() for number in self._readers[channel]}
         for consumer in (self._weighted[number] for number in sorted(readers)):
-            yield Columns(consumer, consumed_rows(self, consumer), local[consumer.channels])
+            yield consumer, local[consumer.channels]
 
     def layer(self, consumer: Consumer) -> LayerStatistics:
         """Statistics of a consumer's data.

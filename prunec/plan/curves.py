@@ -17,8 +17,8 @@ from functools import cached_property
 
 import numpy as np
 
-from prunec.criteria.base import Columns, ScoreContext, where
-from prunec.graph import Group
+from prunec.criteria.base import ScoreContext, consumed_rows, where
+from prunec.graph import Consumer, Group
 from prunec.graph.rules.base import attribute
 from prunec.plan.cells import Cell
 from prunec.plan.elimination import Double, Problem, eliminate
@@ -66,14 +66,15 @@ class Curves:
         count = cell.size - int(stays.sum())
         group = self.groups[cell.group]
         parts, problems = list[Part](), list[Problem]()
-        for columns in self.context.each_columns(group):
-            for part, problem in self._problems(columns, cell):
+        for consumer, index in self.context.readers(group):
+            for part, problem in self._problems(consumer, index, cell):
                 parts.append(part)
                 problems.append(problem)
         if parts:
             given = None if self.greedy else order[::-1]
             gone, each = eliminate(problems, cell.size, count, given, stays)
             problems.clear()
+            del problem  # with its matrices
             rises = each.sum(axis=1)
         else:
             gone, rises = order[::-1][:count], self._by_scores(cell, scores[order][::-1][:count])
@@ -110,19 +111,21 @@ class Curves:
         refits = [refit for part in parts if (refit := part.refit(gone)) is not None]
         return min(errors.error(alive, refits), 1e6)
 
-    def _problems(self, columns: Columns, cell: Cell) -> Iterator[tuple[Part, Problem]]:
-        seen = self.context.layer(columns.consumer)
+    def _problems(self, consumer: Consumer, index: np.ndarray, cell: Cell) -> Iterator[tuple[Part, Problem]]:
+        seen = self.context.layer(consumer)
         if seen.covariance is None:
             return
         local = np.full(self.groups[cell.group].size + 1, -1, np.int64)
         local[cell.local] = np.arange(cell.size)
-        channel = local[columns.index]
-        node = self.context.nodes[columns.consumer.node]
+        channel = local[index]
+        node = self.context.nodes[consumer.node]
         groups = int(attribute(node, "group", 1)) if node.op_type in CONVOLUTIONS else 1
         size = len(channel) // groups
         places = [slice(first, first + size) for first in range(0, len(channel), size)]
         parts = [Part(node.name or "", i, channel[own], own, seen) for i, own in enumerate(places)]
-        grams = [gram(columns.weight[part.own]) for part in parts]
+        weight = consumed_rows(self.context, consumer)
+        grams = [gram(weight[part.own]) for part in parts]
+        del weight
         total = sum(part.energy(own) for part, own in zip(parts, grams, strict=True))
         for part, own in zip(parts, grams, strict=True):
             if total > 0 and (part.channel >= 0).any():

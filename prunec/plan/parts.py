@@ -12,7 +12,7 @@ from prunec.plan.elimination import Double
 from prunec.statistics import LayerStatistics
 from prunec.statistics.cut_errors import Refit
 
-COLUMNS = 4096
+ELEMENTS = 1 << 19
 """Of a weight that are in float64 at a time."""
 ROWS = 256
 """Of a matrix that are copied at a time."""
@@ -34,9 +34,11 @@ class Part:
     def energy(self, gram: Double) -> float:
         """tr(W C Wᵀ) for WᵀW."""
         block = self._block()
-        rows = (slice(first, first + ROWS) for first in range(0, len(block), ROWS))
-        found = sum(float((gram[own] * block[own]).sum()) for own in rows)
-        self._let_go()
+        found = 0.0
+        for first in range(0, len(block), ROWS):
+            own = slice(first, first + ROWS)
+            found += float((gram[own] * block[own]).sum())
+            self._let_go()
         return found
 
     def inverse(self) -> Double:
@@ -44,9 +46,11 @@ class Part:
         from scipy.linalg.lapack import dpotrf, dpotri
 
         block = self._block()
-        damped = np.array(block, order="F")
-        damped[np.diag_indices(len(damped))] += ridge(block)
-        self._let_go()
+        damped = np.empty(block.shape, order="F")
+        for first in range(0, len(block), ROWS):
+            damped[:, first : first + ROWS] = block[first : first + ROWS].T
+            self._let_go()
+        damped[np.diag_indices(len(damped))] += ridge(damped)
         factor, failed = dpotrf(damped, lower=1, overwrite_a=1)
         inverse, singular = dpotri(factor, lower=1, overwrite_c=1)
         if failed or singular:
@@ -83,11 +87,15 @@ class Part:
 
 def gram(weight: np.ndarray) -> Double:
     """W Wᵀ in float64, of which W as a whole may take twice its bytes."""
-    found = np.zeros((len(weight), len(weight)))
-    for first in range(0, weight.shape[1], COLUMNS):
-        block = weight[:, first : first + COLUMNS].astype(np.float64)
-        found += block @ block.T
-    return found
+    from scipy.linalg.blas import dsyrk
+
+    found = np.zeros((len(weight), len(weight)), order="F")
+    step = max(ELEMENTS // max(len(weight), 1), 64)
+    for first in range(0, weight.shape[1], step):
+        block = weight[:, first : first + step].astype(np.float64, order="F")
+        found = dsyrk(1.0, block, 1.0, found, lower=1, overwrite_c=1)
+    _mirror(found)
+    return np.asarray(found.T)
 
 
 def _mirror(matrix: Double) -> None:

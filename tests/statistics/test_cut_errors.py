@@ -118,7 +118,7 @@ def test_the_error_is_that_of_the_masked_model_with_new_weights(kind: str) -> No
     gone = np.random.default_rng(3).choice(group.size, group.size // 2 + 1, replace=False)
     alive = np.ones(analysis.channel_count, bool)
     alive[group.channels[gone]] = False
-    parts = [part for c in found.context.each_columns(group) for part, _ in found._problems(c, cell)]
+    parts = [part for own in found.context.readers(group) for part, _ in found._problems(*own, cell)]
     refits = [refit for part in parts if (refit := part.refit(gone)) is not None]
     assert len(refits) == (2 if kind == "grouped" else 1)
     masked = mask_channels(model, analysis, alive)

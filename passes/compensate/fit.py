@@ -106,8 +106,7 @@ class Fit:
         """Of patches and targets; above the patch limit their means only."""
         if self._known is None:
             moments = Moments(self.groups, self.unknowns, self.outputs, means_only=self.is_large)
-            blocks = self.sampled(self.wanted())
-            for z, t in blocks if self.is_large else _joined(blocks, self._block_rows()):
+            for z, t in (self.sampled if self.is_large else self.joined)(self.wanted()):
                 moments.add(z, t)
                 del z, t  # before the next ones are made
             if not moments.is_finite():
@@ -157,6 +156,10 @@ class Fit:
             for first in range(0, len(positions), block_rows):
                 block = positions[first : first + block_rows]
                 yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
+
+    def joined(self, wanted: int, batches: range | None = None, rows: int = 0) -> Iterator[tuple[Rows, Rows]]:
+        """The rows of `sampled`, about `rows` at a time or as many as memory allows: a block costs a pass over n×n."""
+        return _joined(self.sampled(wanted, batches), rows or self._block_rows())
 
     def _block_rows(self) -> int:
         elements = BLOCK_ELEMENTS if self.groups == 1 else GROUPED_ELEMENTS

@@ -2,14 +2,13 @@
 
     B = (T A − V + ρD)(A + ρ)⁻¹,   D = Proj(B + V/ρ),   V += ρ(B − D)
 
-in coordinates where diag(H) = 1, from one eigendecomposition; ρ starts at 0.1 and grows every three iterations by how
-much the mask still moves. It ends when the mask stands still. Any pattern is only another Proj. What comes back is the
-mask; its exact weights are `refit`'s business.
+in coordinates where diag(H) = 1; ρ starts at 0.1 and grows every three iterations by how much the mask still moves. It
+ends when the mask stands still. Any pattern is only another Proj. What comes back is the mask; its exact weights are
+`refit`'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,9 @@ START = 0.1
 EVERY = 3
 GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 """(share of the kept entries that moved, factor for ρ), the first row that applies."""
-NARROW_FROM = 1024
+WIDE = 1024
+"""Columns from which ρ grows half as often, by the square: each time costs an inverse."""
+NARROW_FROM = 256
 """Columns from which products run in single precision."""
 
 
@@ -47,10 +48,11 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
 
     mask = project(target)
     kept = max(int(mask.sum()), 1)
+    strides = 2 if q.target.shape[1] >= WIDE else 1
     d = np.where(mask, target, 0).astype(kind)
     v = np.zeros_like(target)
     rho = START
-    inverse = _inverse(q, rho, kind)
+    inverse = q.inverse(rho, kind)
     before, done, settled = mask, 0, False
     for done in range(1, iterations + 1):
         b = inverse(goal - v + kind.type(rho) * d)
@@ -58,22 +60,13 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
         mask = project(shifted)
         d = np.where(mask, shifted, 0).astype(kind)
         v += kind.type(rho) * (b - d)
-        if done % EVERY:
+        if done % (EVERY * strides):
             continue
         moved = int((mask & ~before).sum()) / kept
         if moved == 0:
             settled = True
             break
         before = mask
-        rho *= next(factor for share, factor in GROWTH if moved > share)
-        inverse = _inverse(q, rho, kind)
+        rho *= next(factor for share, factor in GROWTH if moved > share) ** strides
+        inverse = q.inverse(rho, kind)
     return Found(mask, done, settled, d)
-
-
-def _inverse(q: Quadratic, rho: float, kind: np.dtype[np.floating]) -> Callable[[Array], Array]:
-    """R ↦ R(A + ρ)⁻¹: one product with the inverse where it is a matrix, else two with the basis."""
-    damping = q.damping + rho
-    if q.spectrum.is_full and q.target.shape[0] * EVERY > q.target.shape[1]:
-        matrix = q.spectrum.inverse(damping, kind)
-        return lambda right: right @ matrix
-    return lambda right: q.spectrum.solve(right, damping)

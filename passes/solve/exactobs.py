@@ -35,7 +35,9 @@ def refusal(q: Quadratic, pattern: Pattern) -> str | None:
 def exactobs(q: Quadratic, pattern: Pattern, level: float) -> Mask:
     """The mask; its exact weights are `refit`'s."""
     assert refusal(q, pattern) is None
-    inverse = q.spectrum.inverse(q.damping).astype(np.float64)
+    hessian = q.problem.fit.hessian
+    assert isinstance(hessian, MatrixHessian)
+    inverse = hessian.inverse_matrix(q.scale, q.damping).astype(np.float64, copy=False)
     m, n = q.target.shape
     rows = pattern.rows
     width = pattern.c if isinstance(pattern, Block) else 1

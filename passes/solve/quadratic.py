@@ -4,21 +4,20 @@
 
 T is what the layer should be without any mask: with inputs that drifted it is *not* W₀ but W₀ pulled towards the dense
 target (algorithm of sequential fitting). D is diag(H) ("diagonal") or its mean ("mean", SparseGPT's). Everything
-happens in coordinates scaled by √D: A becomes S + λ·1 and one eigendecomposition of S serves every λ.
+happens in coordinates scaled by √D, where A becomes S + λ·1.
 Inputs that are always zero (or constant, in centred moments) get D from the mean: their weights keep W₀ in T and have
 next to no saliency, so that they go first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from prunec.passes.solve.hessian import Array, Double, MatrixHessian, Spectrum
+from prunec.passes.solve.hessian import Array, Double, Linear, MatrixHessian
 from prunec.passes.solve.problem import LayerProblem
 from prunec.patterns import Layout
 
@@ -32,7 +31,6 @@ class Quadratic:
     """All arrays in scaled coordinates: weights w·√D. `target` T [m, n], `matrix_diagonal` of A [n]."""
 
     target: Double
-    spectrum: Spectrum
     damping: float
     scale: Double
     diagonal: Double
@@ -44,21 +42,20 @@ class Quadratic:
         plain: Double = weight.astype(np.float64) / self.scale
         return plain
 
-    def operator(self, kind: npt.DTypeLike = np.float64) -> Callable[[Array], Array]:
-        """W ↦ W·A in that precision."""
-        hessian = self.problem.fit.hessian
-        if isinstance(hessian, MatrixHessian):
-            matrix = self.matrix().astype(kind)
-            return lambda weight: weight @ matrix
-        rows = (hessian.rows_scaled(self.scale)).astype(kind)
-        damping = rows.dtype.type(self.damping)
-        return lambda weight: (weight @ rows.T) @ rows + damping * weight
+    def operator(self, kind: npt.DTypeLike = np.float64) -> Linear:
+        """W ↦ W·A for W of that type."""
+        apply = self.problem.fit.hessian.operator(self.scale, kind)
+        return lambda weight: apply(weight) + weight.dtype.type(self.damping) * weight
+
+    def inverse(self, more: float = 0.0, kind: npt.DTypeLike = np.float64) -> Linear:
+        """W ↦ W·(A + `more`)⁻¹ for W of that type."""
+        return self.problem.fit.hessian.inverse(self.scale, self.damping + more, kind)
 
     def matrix(self) -> Double:
         """A [n, n]; only where H is a matrix."""
         hessian = self.problem.fit.hessian
         assert isinstance(hessian, MatrixHessian)
-        scaled = hessian.matrix / np.outer(self.scale, self.scale)
+        scaled: Double = hessian.scaled(self.scale).astype(np.float64, copy=False)
         scaled[np.diag_indices_from(scaled)] += self.damping
         return scaled
 
@@ -80,10 +77,9 @@ def scale_of(problem: LayerProblem, kind: Kind = "diagonal") -> tuple[Double, in
 def quadratic(problem: LayerProblem, damping: float, kind: Kind = "diagonal", *, to_dense: bool = True) -> Quadratic:
     """The problem at λ = `damping` (relative to D). Without `to_dense` T is W₀ itself, as published solvers have it."""
     scale, dead = scale_of(problem, kind)
-    spectrum = problem.fit.hessian.spectrum(scale)
     diagonal = problem.fit.hessian.diagonal() / scale**2 + damping
     start = problem.weight * scale
     if to_dense:
         residual = (problem.fit.cross - problem.fit.hessian.apply(problem.weight)) / scale
-        start = start + spectrum.solve(residual, damping)
-    return Quadratic(start, spectrum, damping, scale, diagonal, problem.layout, problem, dead)
+        start = start + problem.fit.hessian.solve(residual, scale, damping)
+    return Quadratic(start, damping, scale, diagonal, problem.layout, problem, dead)

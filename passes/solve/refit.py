@@ -2,8 +2,8 @@
 
     min over w with support S of (w − T) A (w − T)ᵀ:   A_SS w_Sᵀ = (T A)_Sᵀ
 
-Rows that share a mask (the outputs of a block) share a factorisation. Systems of equal size are solved together; above
-`DIRECT_UP_TO` unknowns (or where A is no matrix) all rows run one preconditioned conjugate gradient side by side, whose
+Rows that share a mask (the outputs of a block) share a factorisation, and systems of equal size are solved together.
+Where that is too much work (or A is no matrix) all rows run one preconditioned conjugate gradient side by side, whose
 steps are products of the whole weight with A.
 """
 
@@ -17,20 +17,22 @@ from prunec.passes.solve.hessian import Array, Double, MatrixHessian
 from prunec.passes.solve.quadratic import Quadratic
 from prunec.patterns.base import Mask
 
-DIRECT_UP_TO = 512
+DIRECT_UP_TO, DIRECT_WORK = 512, 3e8
+"""Unknowns of one system, and systems · unknowns³ of a layer, that are factorised."""
 CHUNK_BYTES = 1 << 28
 """Memory for the systems that are solved together."""
 ITERATIONS = 120
-TOLERANCE = 1e-5
-"""Conjugate gradient: residual relative to the right-hand side, per row."""
-NARROW_FROM = 1024
+TOLERANCE, NARROW_TOLERANCE = 1e-5, 3e-4
+"""Conjugate gradient: residual relative to the right-hand side, per row; the second leaves errors alike to 1e-4."""
+NARROW_FROM = 256
 """Columns from which conjugate gradients run in single precision."""
 
 
 def refit(q: Quadratic, mask: Mask, rows: int = 1, start: Array | None = None) -> Double:
     """Scaled weights [m, n] with +0.0 outside `mask`; `rows` consecutive outputs are known to share their mask."""
     widest = int(mask.sum(axis=1).max(initial=0))
-    if isinstance(q.problem.fit.hessian, MatrixHessian) and widest <= DIRECT_UP_TO:
+    work = len(mask) / rows * widest**3
+    if isinstance(q.problem.fit.hessian, MatrixHessian) and widest <= DIRECT_UP_TO and work <= DIRECT_WORK:
         return _direct(q, mask, rows)
     return _conjugate_gradient(q, mask, start)
 
@@ -81,7 +83,7 @@ def _conjugate_gradient(q: Quadratic, mask: Mask, start: Array | None) -> Double
     inverse = (1 / q.diagonal).astype(kind)
     x = (target if start is None else start.astype(kind)) * keep
     right = apply(target) * keep
-    limit = TOLERANCE * np.linalg.norm(right, axis=1)
+    limit = (TOLERANCE if kind == np.float64 else NARROW_TOLERANCE) * np.linalg.norm(right, axis=1)
     r = right - apply(x) * keep
     z = r * inverse
     p = z.copy()

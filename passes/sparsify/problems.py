@@ -21,6 +21,8 @@ ROWS_ELEMENTS = 1 << 26
 """Elements of the float32 rows that stand in for a larger H (256 MiB)."""
 ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
 """Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
+JOINED_ROWS = 1024
+"""Rows of one product: each product costs a pass over H. In double precision, since their sums are long."""
 HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
 
@@ -55,8 +57,8 @@ def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[L
 
 def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
     moments = Moments(fit.groups, fit.unknowns, fit.outputs)
-    for z, t in fit.sampled(wanted, batches):
-        moments.add(z, t)
+    for z, t in fit.joined(wanted, batches, JOINED_ROWS):
+        moments.add(z.astype(np.float64, copy=False), t.astype(np.float64, copy=False))
     if not moments.is_finite():
         raise not_finite(fit.layer)
     return samples_of(moments, fit.bias.reshape(fit.groups, fit.outputs), centred=_corrects_biases(fit))

@@ -128,3 +128,30 @@ def test_every_layer_has_its_bar() -> None:
     titles = [word for word in page.words if word.endswith(" MACs")]
     assert len(titles) == 3 * 150 or len(titles) == 3 * 150 + 1  # label, kept, cut; and the section's prose
     assert "/layer18/layer18.5/conv2/Conv" in page.text
+
+
+def ordered(group: str) -> ReportData:
+    """Two of three groups in a new order, for a pattern on one layer."""
+    data = sample(3)
+    layer = {"layer": "conv", "tensor": "w", "pattern": "2:4", "level": 0.5, "units": 9, "valid": 9, "zeros": 0.5}
+    order = {"kept_before": 0.71, "kept_after": 0.83, "error_before": 0.0456, "error_after": 0.0321}
+    record = {
+        "groups": [{"id": group, "moved": 61, **order}, {"id": "g1", "moved": 7, **order}],
+        "float32_max_rel": 2.5e-7,
+        "seeds": [0],
+        "passed": True,
+    }
+    patterns = {"layers": [{**layer, "passed": True}], "zeros": 0.4, "passed": True, "permutation": record}
+    left = [{"id": "g2", "why": "no other order keeps more"}]
+    return dataclasses.replace(
+        data,
+        plan={**data.plan, "permutation": {"fingerprint": "", "groups": [], "left": left}},
+        verification={**data.verification, "patterns": patterns},
+    )
+
+
+def test_orders_are_shown_where_there_are_some() -> None:
+    text = Page(render_report(ordered(EVIL))).text
+    for words in ("Channels reordered", "2 groups", EVIL, "61", "71", "83", "2.5e-7", "g2: no other order keeps more"):
+        assert words in text, words
+    assert "Channels reordered" not in Page(render_report(sample(3))).text

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -36,14 +36,17 @@ def let_go(array: np.ndarray) -> None:
 
 
 class ArrayStore(Generic[Key]):
-    """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to."""
+    """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to.
+
+    Files hold bare bytes: a header would be parsed thousands of times, which took a tenth of a compile.
+    """
 
     def __init__(self, ram_bytes: int, folder: Path | None = None) -> None:
         self._parent = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ram_bytes = ram_bytes
         self._arrays: dict[Key, np.ndarray] = {}
-        self._files: dict[Key, Path] = {}
+        self._files: dict[Key, tuple[Path, np.dtype[Any], tuple[int, ...]]] = {}
         self._used = 0
         self._written = 0
 
@@ -54,29 +57,30 @@ class ArrayStore(Generic[Key]):
             return
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="prunec-arrays-", dir=self._parent)
-        path = Path(self._temporary.name) / f"{self._written}.npy"
+        path = Path(self._temporary.name) / str(self._written)
         self._written += 1
-        np.save(path, array)
-        self._files[key] = path
+        np.ascontiguousarray(array).tofile(path)
+        self._files[key] = path, array.dtype, array.shape
 
     def get(self, key: Key) -> np.ndarray:
         array = self._arrays.get(key)
         if array is None:
-            array = np.load(self._files[key])
+            path, kind, shape = self._files[key]
+            array = np.fromfile(path, kind).reshape(shape)
         return array
 
     def shape(self, key: Key) -> tuple[int, ...]:
         """Without reading the array."""
         array = self._arrays.get(key)
-        return np.load(self._files[key], mmap_mode="r").shape if array is None else array.shape
+        return self._files[key][2] if array is None else array.shape
 
     def drop(self, key: Key) -> None:
         array = self._arrays.pop(key, None)
         if array is not None:
             self._used -= array.nbytes
-        path = self._files.pop(key, None)
-        if path is not None:
-            path.unlink()
+        file = self._files.pop(key, None)
+        if file is not None:
+            file[0].unlink()
 
     def __iter__(self) -> Iterator[Key]:
         """The keys of everything that is held."""

@@ -22,7 +22,9 @@ ROWS_ELEMENTS = 1 << 26
 ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
 """Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
 JOINED_ROWS = 1024
-"""Rows of one product: each product costs a pass over H. In double precision, since their sums are long."""
+"""Rows of one product: each product costs a pass over H."""
+NARROW_FROM = 256
+"""Unknowns from which such products run in the rows' own precision; what they lose is below what a solver sees."""
 HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
 
@@ -58,7 +60,9 @@ def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[L
 def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
     moments = Moments(fit.groups, fit.unknowns, fit.outputs)
     for z, t in fit.joined(wanted, batches, JOINED_ROWS):
-        moments.add(z.astype(np.float64, copy=False), t.astype(np.float64, copy=False))
+        if fit.unknowns < NARROW_FROM:
+            z, t = z.astype(np.float64, copy=False), t.astype(np.float64, copy=False)
+        moments.add(z, t)
     if not moments.is_finite():
         raise not_finite(fit.layer)
     return samples_of(moments, fit.bias.reshape(fit.groups, fit.outputs), centred=_corrects_biases(fit))

@@ -29,7 +29,7 @@ import onnxruntime as ort
 import prunec.models as zoo
 from prunec.api.compilation import compile as compile_model
 from prunec.api.opening import open_model
-from prunec.api.planning import default_samples
+from prunec.api.sample_count import default_samples
 from prunec.frontend.sample_function import FunctionSource
 from prunec.passes.compensate.find import find_layers
 from prunec.passes.compensate.fit import MAX_ROWS_SOLVED, ROWS_ELEMENTS

@@ -220,7 +220,8 @@ def main() -> int:
     table: list[Row] = []
     for name, samples in itertools.product(arguments.models, arguments.samples):
         subjects = [
-            Subject(name, samples=samples, test_samples=arguments.test_samples, seed=seed) for seed in arguments.seeds
+            Subject(name, samples=samples, test_samples=arguments.test_samples, seed=seed, is_sparse=True)
+            for seed in arguments.seeds
         ]
         for case, method, allocation in itertools.product(arguments.cases, arguments.methods, arguments.allocations):
             found = row(subjects, case, method, arguments.solver, allocation, shows_layers=arguments.layers)

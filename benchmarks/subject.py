@@ -10,17 +10,27 @@ import onnx_ir as ir
 
 import prunec.models as zoo
 from prunec.api.opening import open_model
-from prunec.api.planning import default_samples
+from prunec.api.sample_count import default_samples
 from prunec.backends.onnx.session import make_session, run
 from prunec.frontend.calibration import open_calibration
 from prunec.verify.user_metric import evaluate, load_metric
 
 
 class Subject:
-    """`metric` names the model's own number, `dense` is its value before pruning; `dense_values` has all numbers."""
+    """`metric` names the model's own number, `dense` is its value before pruning; `dense_values` has all numbers.
+
+    `is_sparse`: as many samples by default as zeros are planned from.
+    """
 
     def __init__(
-        self, name: str, *, samples: int | None, test_samples: int | None, seed: int, threads: int = 1
+        self,
+        name: str,
+        *,
+        samples: int | None,
+        test_samples: int | None,
+        seed: int,
+        threads: int = 1,
+        is_sparse: bool = False,
     ) -> None:
         found = zoo.get(name, progress=lambda text: print(f"# {text}", file=sys.stderr))
         assert found.calib is not None and found.metric is not None, f"{name} has no data"
@@ -28,8 +38,8 @@ class Subject:
         self.opened = open_model(found.path)
         canonical = self.opened.canonical
         self.calibration = open_calibration(
-            found.calib, canonical, samples=samples or default_samples(canonical), seed=seed,
-            demanded=samples is not None,
+            found.calib, canonical, demanded=samples is not None, seed=seed,
+            samples=samples or default_samples(canonical, found.calib, is_sparse=is_sparse),
         )  # fmt: skip
         self._evaluate, self._test_samples = load_metric(found.metric), test_samples
         self.dense_values = self.values(self.opened.source.model)

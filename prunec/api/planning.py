@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
 from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
+from prunec.api.sample_count import default_samples
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.statistics import cut_errors, score_context
@@ -21,7 +20,6 @@ from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
-from prunec.graph.cost import model_macs
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import make_plan
@@ -102,7 +100,8 @@ def plan(
 def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     """The calibration data, checked against the model's inputs."""
     demanded = options.samples is not None
-    samples = options.samples or default_samples(opened.canonical)
+    is_sparse = options.sparse_pattern() is not None
+    samples = options.samples or default_samples(opened.canonical, options.calib, is_sparse=is_sparse)
     return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
 
 
@@ -111,14 +110,6 @@ MADE_UP = Diagnostic(
     "random inputs stand in for real ones: what goes, and how the rest is refitted, depends on them",
     hint="give real inputs with --calib",
 )
-CALIBRATION_MACS = 250e9
-FEWEST_SAMPLES, MOST_SAMPLES = 128, 1024
-
-
-def default_samples(model: ir.Model) -> int:
-    """As many samples as a few seconds of forward passes allow: small models need the most and can afford them."""
-    affordable = int(CALIBRATION_MACS / max(model_macs(model), 1))
-    return min(max(affordable, FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 def make(

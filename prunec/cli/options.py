@@ -63,7 +63,11 @@ Metric = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="Calibration samples (default: 128 to 1024, by the cost of the model)."),
+    typer.Option(
+        "--samples",
+        min=1,
+        help="Calibration samples (default: 128 to 1024, for zeros to 4096, by the cost of the model).",
+    ),
 ]
 Include = Annotated[
     list[str] | None, typer.Option("--include", metavar="LAYER", help="Cut these layers only (* and ? match).")

@@ -111,3 +111,14 @@ def test_retrieval_pairs_are_verbs_and_calibration_is_nouns():
     pairs = minilm_l6.pairs(1000, 0)
     shared = sum(pair.definition in nouns for pair in pairs)
     assert len(pairs) == 1000 and shared <= 2  # a handful of one-word glosses exist in both
+
+
+def test_calibration_texts_have_no_padding_and_come_in_eights_of_one_length():
+    from prunec.models import minilm_l6
+
+    found = list(minilm_l6.calibration(20, seed=3))
+    lengths = [batch["input_ids"].shape[1] for batch in found]
+    assert all(batch["attention_mask"].all() and batch["input_ids"].shape[0] == 1 for batch in found)
+    assert len(found) == 20 and len(set(lengths[:8])) == len(set(lengths[8:16])) == 1 and len(set(lengths)) > 1
+    other = next(minilm_l6.calibration(20, seed=4))["input_ids"]
+    assert other.tolist() != found[0]["input_ids"].tolist()

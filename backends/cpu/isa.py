@@ -1,0 +1,75 @@
+"""Instruction sets: one row each, with what the kernels and the loader have to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunec.diagnostics import PrunecError
+
+_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
+
+
+@dataclass(frozen=True)
+class Isa:
+    """`mcpu` for LLVM; `flags` as in /proc/cpuinfo, all of them needed to run; registers of `vector_bytes` bytes."""
+
+    name: str
+    mcpu: str
+    vector_bytes: int
+    registers: int
+    flags: tuple[str, ...]
+
+    def lanes(self, dtype: str) -> int:
+        """Elements in one register."""
+        return self.vector_bytes // _BYTES[dtype]
+
+
+AVX2 = Isa("x86-avx2", "haswell", 32, 16, ("avx", "avx2", "fma", "f16c", "bmi1", "bmi2"))
+AVX512 = Isa(
+    "x86-avx512",
+    "skylake-avx512",
+    64,
+    32,
+    (*AVX2.flags, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+)
+ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512, AVX2)}
+"""The best first."""
+
+
+def cpu_flags() -> frozenset[str]:
+    """Flags of this machine's first processor; empty where the system does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = text.split("\n\n", 1)[0].splitlines()
+    found = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return frozenset(found.split())
+
+
+def host_isa(flags: frozenset[str] | None = None) -> Isa:
+    """The best instruction set that this machine has.
+
+    Raises:
+        PrunecError PC403: it has none of them.
+    """
+    have = cpu_flags() if flags is None else flags
+    for isa in ISAS.values():
+        if have.issuperset(isa.flags):
+            return isa
+    missing = sorted(set(AVX2.flags) - have)
+    raise PrunecError(
+        "PC403",
+        f"this machine has no instruction set that kernels are generated for: it lacks {', '.join(missing)}",
+        where="--target cpu",
+        hint=f"generated are {', '.join(ISAS)}; --target onnx runs everywhere",
+    )
+
+
+def check_isa(isa: Isa, flags: frozenset[str] | None = None) -> None:
+    """Raise PrunecError PC403 where this machine cannot run code for `isa`."""
+    missing = sorted(set(isa.flags) - (cpu_flags() if flags is None else flags))
+    if missing:
+        hint = "run it on a machine that has them, or compile with --target cpu here"
+        raise PrunecError("PC403", f"made for {isa.name}, and this machine lacks {', '.join(missing)}", hint=hint)

@@ -1,0 +1,56 @@
+"""From kernels to machine code: an object file for linking, or functions to call in this process (tests, tuning)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.base import Kernel, prim_func
+
+
+def _compiled(kernels: Iterable[Kernel], isa: Isa) -> Any:
+    functions = {kernel.symbol(): prim_func(kernel, isa) for kernel in kernels}
+    target = tvm.target.Target({"kind": "llvm", "mcpu": isa.mcpu, "mtriple": "x86_64-unknown-linux-gnu"})
+    return tvm.compile(tvm.IRModule(functions), target=target)
+
+
+def write_object(kernels: Iterable[Kernel], isa: Isa, path: Path) -> None:
+    """One object file; each kernel is `int __tvm_ffi_<symbol>(void*, TVMFFIAny* args, int32_t n, TVMFFIAny* result)`."""
+    _compiled(kernels, isa).mod.write_to_file(str(path), "o")
+
+
+class Callable:
+    """One kernel, ready to run on numpy arrays in this process."""
+
+    def __init__(self, kernel: Kernel, isa: Isa) -> None:
+        self.kernel = kernel
+        self._function = _compiled([kernel], isa)[kernel.symbol()]
+
+    def prepare(self, *arrays: np.ndarray) -> list[Any]:
+        """Copies of the arrays as arguments for `run`, flat, in the order of `kernel.arguments()`, longer ones cut.
+
+        Raises AssertionError where a dtype is another one.
+        """
+        prepared = []
+        for argument, array in zip(self.kernel.arguments(), arrays, strict=True):
+            assert array.dtype == argument.dtype, f"{argument.name} is {array.dtype}, not {argument.dtype}"
+            flat = np.zeros(argument.size, argument.dtype)
+            given = array.reshape(-1)[: argument.size]
+            flat[: given.size] = given
+            prepared.append(tvm.runtime.tensor(flat))
+        return prepared
+
+    def run(self, prepared: list[Any]) -> None:
+        self._function(*prepared)
+
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+        """What the written buffer, the last one, holds after a run."""
+        prepared = self.prepare(*arrays)
+        self.run(prepared)
+        result: np.ndarray = prepared[-1].numpy()
+        return result

@@ -1,0 +1,228 @@
+"""Functions of whole rows: softmax, layer normalisation, L2 norm and other reductions; vectors run along the row.
+
+    softmax     exp(x − max x) / Σ exp(x − max x)
+    layer_norm  (x − mean) / √(variance + ε) · scale + shift      variance as mean of squared differences, in two sweeps
+    reductions  one number per row: sum, mean, max, min, l1, l2, sum of squares, product
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from tvm.tirx.script.builder import ir as T
+
+from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.arithmetic import exp
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, load, pieces, splat, store
+
+LOWEST = -3.4028234663852886e38
+Reduction = Literal["sum", "mean", "max", "min", "l1", "l2", "sum_square", "prod"]
+
+
+def reduced(isa: Isa, length: int, first: float, value: Callable[[Any, int], Any], join: Callable[[Any, Any], Any]) -> Any:
+    """A scalar: `join` over value(position, lanes) of all positions, in vector lanes first."""
+    lanes = isa.lanes("float32")
+    whole, tail = divmod(length, lanes)
+    total = T.alloc_buffer((1,), "float32", scope="local")
+    T.buffer_store(total, T.float32(first), [0])
+    if whole:
+        sums = T.alloc_buffer((lanes,), "float32", scope="local")
+        store(sums, 0, splat(first, lanes), lanes)
+        with T.serial(0, whole) as i:
+            store(sums, 0, join(load(sums, 0, lanes), value(i * lanes, lanes)), lanes)
+        for lane in range(lanes):
+            T.buffer_store(total, join(total[0], sums[lane]), [0])
+    if tail:
+        with T.serial(0, tail) as i:
+            T.buffer_store(total, join(total[0], value(whole * lanes + i, 1)), [0])
+    return T.bind(total[0])
+
+
+def swept(isa: Isa, length: int, write: Callable[[Any, int], None]) -> None:
+    """Call `write(position, lanes)` for all positions."""
+    lanes = isa.lanes("float32")
+    whole, tail = divmod(length, lanes)
+    if whole:
+        with T.serial(0, whole) as i:
+            write(i * lanes, lanes)
+    for start, wide in pieces(tail, lanes) if tail else ():
+        write(whole * lanes + start, wide)
+
+
+def spread(scalar: Any, lanes: int) -> Any:
+    return scalar if lanes == 1 else T.Broadcast(scalar, lanes)
+
+
+@dataclass(frozen=True)
+class RowKernel(Kernel):
+    """`outer`: extents of the loops around the rows; `x` has a stride for each of them and one along the row."""
+
+    outer: tuple[int, ...]
+    length: int
+    x: Access
+    y: Access
+
+    def loops(self, stack: ExitStack) -> list[Any]:
+        return [
+            stack.enter_context((T.parallel if number == 0 else T.serial)(0, extent))
+            for number, extent in enumerate(self.outer)
+        ]
+
+    def element(self, x: Any, at: list[Any]) -> Callable[[Any, int], Any]:
+        stride = self.x.strides[-1]
+        return lambda position, lanes: load(x, self.x.at(*at, position), lanes, stride)
+
+
+@dataclass(frozen=True)
+class Softmax(RowKernel):
+    """Both x and y have stride 1 along the row."""
+
+    family: ClassVar[str] = "softmax"
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (Argument("x", "float32", self.x.size), Argument("y", "float32", self.y.size))
+
+    def emit(self, isa: Isa, x: Any, y: Any) -> None:
+        with ExitStack() as stack:
+            at = self.loops(stack)
+            value = self.element(x, at)
+            top = reduced(isa, self.length, LOWEST, value, T.max)
+
+            def exponential(position: Any, lanes: int) -> None:
+                store(y, self.y.at(*at, position), exp(value(position, lanes) - spread(top, lanes), lanes), lanes)
+
+            swept(isa, self.length, exponential)
+            written = lambda position, lanes: load(y, self.y.at(*at, position), lanes)  # noqa: E731
+            total = reduced(isa, self.length, 0.0, written, lambda a, b: a + b)
+            scale = T.bind(T.float32(1) / total)
+
+            def normalise(position: Any, lanes: int) -> None:
+                store(y, self.y.at(*at, position), written(position, lanes) * spread(scale, lanes), lanes)
+
+            swept(isa, self.length, normalise)
+
+
+@dataclass(frozen=True)
+class LayerNorm(RowKernel):
+    """Arguments scale and shift have `length` elements; all have stride 1 along the row."""
+
+    family: ClassVar[str] = "layer_norm"
+
+    epsilon: float = 1e-5
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (
+            Argument("x", "float32", self.x.size),
+            Argument("scale", "float32", self.length),
+            Argument("shift", "float32", self.length),
+            Argument("y", "float32", self.y.size),
+        )
+
+    def emit(self, isa: Isa, x: Any, scale: Any, shift: Any, y: Any) -> None:
+        with ExitStack() as stack:
+            at = self.loops(stack)
+            value = self.element(x, at)
+            add = lambda a, b: a + b  # noqa: E731
+            mean = T.bind(reduced(isa, self.length, 0.0, value, add) * T.float32(1 / self.length))
+
+            def squared(position: Any, lanes: int) -> Any:
+                difference = T.bind(value(position, lanes) - spread(mean, lanes))
+                return difference * difference
+
+            variance = reduced(isa, self.length, 0.0, squared, add) * T.float32(1 / self.length)
+            factor = T.bind(T.float32(1) / T.sqrt(variance + T.float32(self.epsilon)))
+
+            def write(position: Any, lanes: int) -> None:
+                normal = (value(position, lanes) - spread(mean, lanes)) * spread(factor, lanes)
+                result = normal * load(scale, position, lanes) + load(shift, position, lanes)
+                store(y, self.y.at(*at, position), result, lanes)
+
+            swept(isa, self.length, write)
+
+
+@dataclass(frozen=True)
+class Reduce(RowKernel):
+    """One number per row; `y` has a stride for each outer loop. A row may be strided."""
+
+    family: ClassVar[str] = "reduce"
+
+    kind: Reduction = "sum"
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (Argument("x", "float32", self.x.size), Argument("y", "float32", self.y.size))
+
+    def emit(self, isa: Isa, x: Any, y: Any) -> None:
+        with ExitStack() as stack:
+            at = self.loops(stack)
+            value = self.element(x, at)
+            first, join = {
+                "max": (LOWEST, T.max), "min": (-LOWEST, T.min), "prod": (1.0, lambda a, b: a * b)
+            }.get(self.kind, (0.0, lambda a, b: a + b))  # fmt: skip
+
+            def term(position: Any, lanes: int) -> Any:
+                element = T.bind(value(position, lanes))
+                if self.kind in ("l2", "sum_square"):
+                    return element * element
+                if self.kind == "l1":
+                    return T.max(element, splat(0.0, lanes) - element)
+                return element
+
+            total = reduced(isa, self.length, first, term, join)
+            if self.kind == "mean":
+                total = total * T.float32(1 / self.length)
+            if self.kind == "l2":
+                total = T.sqrt(total)
+            T.buffer_store(y, total, [self.y.at(*at)])
+
+
+@dataclass(frozen=True)
+class ReduceOuter(Kernel):
+    """Reductions over loops around the channels: Y[i, c] = join over r, s of X[i, r, s, c]; vectors run along c.
+
+    `x`: strides of i, r, s, c (1); `y`: of i, c (1).
+    """
+
+    family: ClassVar[str] = "reduce_outer"
+
+    outer: int
+    reduced: tuple[int, int]
+    channels: int
+    x: Access
+    y: Access
+    kind: Reduction = "mean"
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (Argument("x", "float32", self.x.size), Argument("y", "float32", self.y.size))
+
+    def emit(self, isa: Isa, x: Any, y: Any) -> None:
+        first = {"max": LOWEST, "min": -LOWEST, "prod": 1.0}.get(self.kind, 0.0)
+        count = self.reduced[0] * self.reduced[1]
+        with T.serial(0, self.outer) as i:
+
+            def strip(channel: Any, lanes: int) -> None:
+                sums = T.alloc_buffer((lanes,), "float32", scope="local")
+                store(sums, 0, splat(first, lanes), lanes)
+                with T.serial(0, self.reduced[0]) as r, T.serial(0, self.reduced[1]) as s:
+                    value = T.bind(load(x, self.x.at(i, r, s, channel), lanes))
+                    held = load(sums, 0, lanes)
+                    store(sums, 0, self._joined(held, value, lanes), lanes)
+                total = load(sums, 0, lanes)
+                if self.kind == "mean":
+                    total = total * splat(1 / count, lanes)
+                if self.kind == "l2":
+                    total = T.sqrt(total)
+                store(y, self.y.at(i, channel), total, lanes)
+
+            swept(isa, self.channels, strip)
+
+    def _joined(self, held: Any, value: Any, lanes: int) -> Any:
+        if self.kind in ("max", "min"):
+            return (T.max if self.kind == "max" else T.min)(held, value)
+        if self.kind == "prod":
+            return held * value
+        if self.kind in ("l2", "sum_square"):
+            return held + value * value
+        return held + (T.max(value, splat(0.0, lanes) - value) if self.kind == "l1" else value)

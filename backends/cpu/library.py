@@ -1,0 +1,155 @@
+"""Run a compiled model through ctypes: numpy in and out, nothing copied that need not be.
+
+Every input is checked before the library sees it: PrunecError PC614 for names, shapes and dtypes that are not the
+model's, PC616 for NaN, PC617 where the library refuses (its own message), PC403 where this machine cannot run it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from prunec.diagnostics import PrunecError
+
+BAD_CPU = 2
+
+
+class _CTensor(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output; bools are uint8."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+class Model:
+    """One instance of a compiled model: an arena and threads of its own, weights shared through the file's mapping.
+
+    Calls of `run` from several threads are safe and wait for each other. A context manager; `close` frees everything.
+    """
+
+    def __init__(self, library: Path, weights: Path, *, threads: int = 1) -> None:
+        try:
+            self._library = ctypes.CDLL(str(library))
+        except OSError as reason:
+            raise PrunecError("PC617", f"the library cannot be loaded: {reason}", where=str(library)) from None
+        self._declare()
+        self._handle = ctypes.c_void_p()
+        status = self._library.prunec_model_create(str(weights).encode(), threads, ctypes.byref(self._handle))
+        if status:
+            code = "PC403" if status == BAD_CPU else "PC617"
+            raise PrunecError(code, self._message(), where=str(library), hint="compile the model again on this machine")
+        self.inputs = self._tensors("input")
+        self.outputs = self._tensors("output")
+        self.isa = self._library.prunec_isa().decode()
+
+    def _declare(self) -> None:
+        pointers = ctypes.POINTER(ctypes.c_void_p)
+        for name in ("input", "output"):
+            getattr(self._library, f"prunec_{name}").restype = ctypes.POINTER(_CTensor)
+        for name in ("prunec_last_error", "prunec_isa", "prunec_step_name"):
+            getattr(self._library, name).restype = ctypes.c_char_p
+        self._library.prunec_arena_bytes.restype = ctypes.c_size_t
+        self._library.prunec_model_create.argtypes = [ctypes.c_char_p, ctypes.c_int, pointers]
+        self._library.prunec_model_run.argtypes = [ctypes.c_void_p, pointers, pointers]
+        self._library.prunec_model_profile.argtypes = [
+            ctypes.c_void_p, pointers, pointers, ctypes.POINTER(ctypes.c_int64)
+        ]  # fmt: skip
+        self._library.prunec_model_destroy.argtypes = [ctypes.c_void_p]
+        self._library.prunec_model_destroy.restype = None
+
+    def _tensors(self, kind: str) -> tuple[TensorInfo, ...]:
+        count = getattr(self._library, f"prunec_{kind}_count")()
+        found = (getattr(self._library, f"prunec_{kind}")(number).contents for number in range(count))
+        return tuple(TensorInfo(t.name.decode(), np.dtype(t.dtype.decode()), tuple(t.shape[: t.rank])) for t in found)
+
+    def _message(self) -> str:
+        return str(self._library.prunec_last_error().decode(errors="replace"))
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory for intermediate results."""
+        return int(self._library.prunec_arena_bytes())
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            self.close()
+
+    def close(self) -> None:
+        """Free the arena and end the threads. Idempotent; `run` is refused afterwards."""
+        handle, self._handle = self._handle, ctypes.c_void_p()
+        if handle:
+            self._library.prunec_model_destroy(handle)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        arrays = self._checked(feeds)
+        results = {info.name: np.empty(info.shape, info.dtype) for info in self.outputs}
+        self._call(self._library.prunec_model_run, arrays, list(results.values()))
+        return results
+
+    def profile(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
+        """One run: the nodes of every step, and the nanoseconds that it took."""
+        arrays = self._checked(feeds)
+        results = [np.empty(info.shape, info.dtype) for info in self.outputs]
+        count = self._library.prunec_step_count()
+        times = (ctypes.c_int64 * max(count, 1))()
+        self._call(self._library.prunec_model_profile, arrays, results, times)
+        return [(self._library.prunec_step_name(i).decode(), int(times[i])) for i in range(count)]
+
+    def _call(self, function: ctypes._NamedFuncPointer, inputs: list[np.ndarray], outputs: list[np.ndarray], *rest: object) -> None:  # noqa: E501
+        if not self._handle:
+            raise PrunecError("PC617", "the model was closed")
+        if function(self._handle, _pointers(inputs), _pointers(outputs), *rest):
+            raise PrunecError("PC617", f"the compiled model refused: {self._message()}")
+
+    def _checked(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        wanted = {info.name for info in self.inputs}
+        if feeds.keys() != wanted:
+            given = ", ".join(sorted(feeds)) or "none"
+            raise PrunecError("PC614", f"the model takes {', '.join(sorted(wanted)) or 'no inputs'}, not {given}")
+        return [_checked(feeds[info.name], info) for info in self.inputs]
+
+
+def _checked(array: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """The array in row-major order, with the shape and dtype of the input and without NaN."""
+    given = np.asarray(array)
+    if given.dtype == np.bool_ and info.dtype == np.uint8:
+        given = given.view(np.uint8)
+    if given.dtype != info.dtype:
+        raise PrunecError("PC614", f"{info.name} is {info.dtype}, not {given.dtype}", where=info.name)
+    if given.shape != info.shape:
+        hint = "generated code has fixed shapes; compile again with --input-shape"
+        raise PrunecError("PC614", f"{info.name} is {info.shape}, not {given.shape}", where=info.name, hint=hint)
+    # A sum is cheap and NaN wherever an element is; an infinity may make it NaN too.
+    if given.dtype.kind == "f" and np.isnan(given.sum()) and np.isnan(given).any():
+        raise PrunecError("PC616", f"{info.name} holds NaN", where=info.name, hint="clean the data")
+    return np.ascontiguousarray(given)
+
+
+def _pointers(arrays: list[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))

@@ -1,0 +1,60 @@
+"""Compile the run time and link everything into one shared library, with ziglang or the system's C compiler."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunec.diagnostics import PrunecError
+
+_RUNTIME = Path(__file__).parent / "runtime"
+_SOURCES = ("runtime.c", "threads.c", "cpu.c")
+HEADERS = ("prunec.h", "program.h")
+_EXPORTS = "{ global: prunec_*; local: *; };\n"
+_TARGET = "x86_64-linux-gnu.2.28"
+"""Any Linux of the last years has this glibc or a newer one."""
+
+
+def c_compiler() -> list[str]:
+    """The command that compiles C for x86-64 Linux.
+
+    Raises:
+        PrunecError PC405: there is none.
+    """
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc", "-target", _TARGET]
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        raise PrunecError(
+            "PC405", "there is no C compiler to link a package with", where="--target", hint="pip install ziglang"
+        )
+    return [found]
+
+
+def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> None:
+    """Write `library` from object files and the generated C file; `work` is an empty folder for what lies in between.
+
+    Names in `work` are relative, and nothing that depends on the time goes in, so the same inputs give the same bytes.
+
+    Raises:
+        PrunecError PC405: the compiler fails.
+    """
+    for name in (*_SOURCES, *HEADERS):
+        shutil.copyfile(_RUNTIME / name, work / name)
+    (work / "program.c").write_text(program, encoding="utf-8")
+    (work / "exports.map").write_text(_EXPORTS, encoding="utf-8")
+    command = [
+        *c_compiler(), "-std=gnu11", "-O2", "-fPIC", "-shared", "-pthread", "-s", "-Wl,--version-script=exports.map",
+        "-Wl,--build-id=none", "-Wl,-z,noexecstack", *_SOURCES, "program.c", *(str(path) for path in objects), "-lm",
+        "-o", "linked.so",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        message = f"the C compiler failed: {last}"
+        raise PrunecError("PC405", message, where=command[0], hint="pip install ziglang, or update the C compiler")
+    shutil.move(work / "linked.so", library)

@@ -1,0 +1,1 @@
+"""From a pruned ONNX model to a program: kernels and the buffers they read and write."""

@@ -1,0 +1,80 @@
+/* What the generated tables look like: internal to a package. */
+#ifndef PRUNEC_PROGRAM_H
+#define PRUNEC_PROGRAM_H
+
+#include "prunec.h"
+
+/* The calling convention of TVM's packed functions (tvm/ffi/c_api.h, dlpack.h), as far as kernels need it. */
+typedef struct {
+    int32_t device_type, device_id;
+} dl_device;
+typedef struct {
+    uint8_t code, bits;
+    uint16_t lanes;
+} dl_dtype;
+typedef struct {
+    void *data;
+    dl_device device;
+    int32_t ndim;
+    dl_dtype dtype;
+    int64_t *shape, *strides;
+    uint64_t byte_offset;
+} dl_tensor;
+typedef struct {
+    int32_t type_index;
+    uint32_t padding;
+    union {
+        int64_t v_int64;
+        double v_float64;
+        void *v_ptr;
+    } value;
+} ffi_any;
+typedef int (*packed_function)(void *self, ffi_any *args, int32_t count, ffi_any *result);
+
+enum { PLACE_ARENA, PLACE_WEIGHTS, PLACE_INPUT, PLACE_OUTPUT };
+enum { CALL_KERNEL, CALL_BORDER, CALL_FILL, CALL_GATHER };
+
+/* `offset`: bytes from the start of its place, or the number of the input or output. */
+typedef struct {
+    int32_t place;
+    uint64_t offset;
+    int64_t elements;
+    uint8_t code, bits;
+} program_argument;
+
+/* `values`: border: planes, rows, columns, bytes of a pixel, top, left, bottom, right; gather: outer, length, count,
+   inner bytes, whether indices are int64. */
+typedef struct {
+    int32_t call;
+    packed_function function;
+    int32_t first, count;
+    int64_t values[8];
+    const char *name;
+} program_step;
+
+typedef struct {
+    const prunec_tensor *inputs, *outputs;
+    int32_t input_count, output_count;
+    const program_argument *arguments;
+    int32_t argument_count;
+    const program_step *steps;
+    int32_t step_count;
+    uint64_t arena_bytes, weights_bytes;
+    uint8_t weights_id[32];
+    const char *isa;
+    const char *const *flags; /* of /proc/cpuinfo, NULL at the end */
+} prunec_program;
+
+extern const prunec_program prunec_the_program;
+
+/* cpu.c */
+int prunec_cpu_is_able(const char **missing);
+
+/* threads.c */
+typedef struct prunec_pool prunec_pool;
+prunec_pool *prunec_pool_create(int threads);
+void prunec_pool_destroy(prunec_pool *pool);
+void prunec_pool_enter(prunec_pool *pool); /* parallel loops of this thread's kernels now use this pool */
+void prunec_pool_leave(prunec_pool *pool);
+
+#endif

@@ -1,0 +1,235 @@
+/* Runs a lowered program: maps the weights, owns the arena, calls one kernel after the other. */
+#define _GNU_SOURCE
+#include "program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEADER_BYTES 64
+#define ALIGNMENT 64
+#define TENSOR_TYPE 7 /* kTVMFFIDLTensorPtr */
+
+static _Thread_local char last_error[512];
+
+struct prunec_model {
+    void *weights;
+    size_t weights_bytes;
+    void *arena;
+    dl_tensor *tensors; /* one for each argument of the program */
+    ffi_any *values;
+    prunec_pool *pool;
+    pthread_mutex_t turn;
+};
+
+static int fail(int code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(last_error, sizeof last_error, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+const char *prunec_last_error(void) { return last_error; }
+
+/* Kernels report what they find wrong with their buffers through this function. */
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
+    size_t used = (size_t)snprintf(last_error, sizeof last_error, "%s: ", kind);
+    for (int32_t i = 0; i < count && used < sizeof last_error; i++)
+        used += (size_t)snprintf(last_error + used, sizeof last_error - used, "%s", parts[i]);
+}
+
+static int map_weights(prunec_model *model, const char *path) {
+    const prunec_program *program = &prunec_the_program;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return fail(PRUNEC_BAD_FILE, "%s: %s", path, strerror(errno));
+    struct stat status;
+    if (fstat(file, &status) || !S_ISREG(status.st_mode)) {
+        close(file);
+        return fail(PRUNEC_BAD_FILE, "%s: not a regular file", path);
+    }
+    if ((uint64_t)status.st_size != program->weights_bytes) {
+        close(file);
+        return fail(PRUNEC_BAD_FILE, "%s: %lld bytes, not the %llu of this model's weights: cut short, or another file",
+                    path, (long long)status.st_size, (unsigned long long)program->weights_bytes);
+    }
+    model->weights_bytes = (size_t)status.st_size;
+    model->weights = mmap(NULL, model->weights_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
+    if (model->weights == MAP_FAILED) {
+        model->weights = NULL;
+        return fail(errno == ENOMEM ? PRUNEC_NO_MEMORY : PRUNEC_BAD_FILE, "%s: %s", path, strerror(errno));
+    }
+    const uint8_t *header = model->weights;
+    if (memcmp(header, "PRUNECW1", 8) || memcmp(header + 16, program->weights_id, sizeof program->weights_id))
+        return fail(PRUNEC_BAD_FILE, "%s: not the weights of this model", path);
+    return PRUNEC_OK;
+}
+
+static int bind_arguments(prunec_model *model) {
+    const prunec_program *program = &prunec_the_program;
+    size_t count = (size_t)program->argument_count;
+    model->tensors = calloc(count ? count : 1, sizeof *model->tensors);
+    model->values = calloc(count ? count : 1, sizeof *model->values);
+    if (!model->tensors || !model->values) return fail(PRUNEC_NO_MEMORY, "no memory for %zu arguments", count);
+    for (size_t i = 0; i < count; i++) {
+        const program_argument *argument = &program->arguments[i];
+        dl_tensor *tensor = &model->tensors[i];
+        tensor->device.device_type = 1; /* kDLCPU */
+        tensor->ndim = 1;
+        tensor->dtype = (dl_dtype){argument->code, argument->bits, 1};
+        tensor->shape = (int64_t *)&argument->elements;
+        if (argument->place == PLACE_ARENA) tensor->data = (char *)model->arena + argument->offset;
+        if (argument->place == PLACE_WEIGHTS) tensor->data = (char *)model->weights + argument->offset;
+        model->values[i].type_index = TENSOR_TYPE;
+        model->values[i].value.v_ptr = tensor;
+    }
+    return PRUNEC_OK;
+}
+
+static int create(prunec_model *model, const char *path, int threads) {
+    const prunec_program *program = &prunec_the_program;
+    int status = map_weights(model, path);
+    if (status) return status;
+    size_t arena = (size_t)((program->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    model->arena = aligned_alloc(ALIGNMENT, arena ? arena : ALIGNMENT);
+    if (!model->arena) return fail(PRUNEC_NO_MEMORY, "no memory for %zu bytes of intermediate results", arena);
+    status = bind_arguments(model);
+    if (status) return status;
+    model->pool = prunec_pool_create(threads);
+    if (!model->pool) return fail(PRUNEC_NO_THREADS, "cannot start %d threads", threads);
+    return PRUNEC_OK;
+}
+
+int prunec_model_create(const char *weights, int threads, prunec_model **result) {
+    if (!weights || !result) return fail(PRUNEC_BAD_ARGUMENT, "a null pointer");
+    *result = NULL;
+    if (threads < 1 || threads > 256) return fail(PRUNEC_BAD_ARGUMENT, "cannot run on %d threads", threads);
+    const char *missing = NULL;
+    if (!prunec_cpu_is_able(&missing))
+        return fail(PRUNEC_BAD_CPU, "made for %s, and this processor lacks %s", prunec_the_program.isa, missing);
+    prunec_model *model = calloc(1, sizeof *model);
+    if (!model) return fail(PRUNEC_NO_MEMORY, "no memory");
+    pthread_mutex_init(&model->turn, NULL);
+    int status = create(model, weights, threads);
+    if (status)
+        prunec_model_destroy(model);
+    else
+        *result = model;
+    return status;
+}
+
+void prunec_model_destroy(prunec_model *model) {
+    if (!model) return;
+    if (model->pool) prunec_pool_destroy(model->pool);
+    if (model->weights) munmap(model->weights, model->weights_bytes);
+    free(model->arena);
+    free(model->tensors);
+    free(model->values);
+    pthread_mutex_destroy(&model->turn);
+    free(model);
+}
+
+/* Zeros around images: planes, rows, columns, bytes of a pixel; top, left, bottom, right in pixels. */
+static void zero_border(char *image, const int64_t *v) {
+    size_t line = (size_t)(v[2] * v[3]), left = (size_t)(v[5] * v[3]), right = (size_t)(v[7] * v[3]);
+    for (int64_t plane = 0; plane < v[0]; plane++, image += (size_t)v[1] * line) {
+        memset(image, 0, (size_t)v[4] * line);
+        memset(image + (size_t)(v[1] - v[6]) * line, 0, (size_t)v[6] * line);
+        if (!left && !right) continue;
+        for (int64_t row = v[4]; row < v[1] - v[6]; row++) {
+            memset(image + (size_t)row * line, 0, left);
+            memset(image + (size_t)(row + 1) * line - right, 0, right);
+        }
+    }
+}
+
+/* outer, length, count, bytes of one entry, whether indices are int64. */
+static int gather(char *y, const char *table, const void *indices, const int64_t *v) {
+    size_t inner = (size_t)v[3];
+    for (int64_t outer = 0; outer < v[0]; outer++, table += (size_t)v[1] * inner)
+        for (int64_t i = 0; i < v[2]; i++, y += inner) {
+            int64_t index = v[4] ? ((const int64_t *)indices)[i] : ((const int32_t *)indices)[i];
+            if (index < -v[1] || index >= v[1])
+                return fail(PRUNEC_BAD_INDEX, "index %lld is outside a table of %lld entries", (long long)index,
+                            (long long)v[1]);
+            memcpy(y, table + (size_t)(index < 0 ? index + v[1] : index) * inner, inner);
+        }
+    return PRUNEC_OK;
+}
+
+static int call(prunec_model *model, const program_step *step) {
+    dl_tensor *tensors = model->tensors + step->first;
+    const program_argument *last = &prunec_the_program.arguments[step->first + step->count - 1];
+    void *y = tensors[step->count - 1].data;
+    ffi_any result = {0};
+    switch (step->call) {
+    case CALL_BORDER: zero_border(y, step->values); return PRUNEC_OK;
+    case CALL_FILL: memset(y, 0, (size_t)last->elements * last->bits / 8); return PRUNEC_OK;
+    case CALL_GATHER: return gather(y, tensors[0].data, tensors[1].data, step->values);
+    default:
+        return step->function(NULL, model->values + step->first, step->count, &result) ? PRUNEC_KERNEL : PRUNEC_OK;
+    }
+}
+
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+int prunec_model_profile(prunec_model *model, const void *const *inputs, void *const *outputs, int64_t *times) {
+    const prunec_program *program = &prunec_the_program;
+    if (!model || (!inputs && program->input_count) || (!outputs && program->output_count))
+        return fail(PRUNEC_BAD_ARGUMENT, "a null pointer");
+    for (int32_t i = 0; i < program->input_count; i++)
+        if (!inputs[i]) return fail(PRUNEC_BAD_ARGUMENT, "input %d is a null pointer", (int)i);
+    for (int32_t i = 0; i < program->output_count; i++)
+        if (!outputs[i]) return fail(PRUNEC_BAD_ARGUMENT, "output %d is a null pointer", (int)i);
+    pthread_mutex_lock(&model->turn);
+    for (int32_t i = 0; i < program->argument_count; i++) {
+        const program_argument *argument = &program->arguments[i];
+        if (argument->place == PLACE_INPUT) model->tensors[i].data = (void *)inputs[argument->offset];
+        if (argument->place == PLACE_OUTPUT) model->tensors[i].data = outputs[argument->offset];
+    }
+    prunec_pool_enter(model->pool);
+    int status = PRUNEC_OK;
+    for (int32_t i = 0; i < program->step_count && !status; i++) {
+        int64_t start = times ? now() : 0;
+        status = call(model, &program->steps[i]);
+        if (times) times[i] = now() - start;
+    }
+    prunec_pool_leave(model->pool);
+    pthread_mutex_unlock(&model->turn);
+    return status;
+}
+
+int prunec_model_run(prunec_model *model, const void *const *inputs, void *const *outputs) {
+    return prunec_model_profile(model, inputs, outputs, NULL);
+}
+
+int prunec_input_count(void) { return prunec_the_program.input_count; }
+int prunec_output_count(void) { return prunec_the_program.output_count; }
+int prunec_step_count(void) { return prunec_the_program.step_count; }
+const char *prunec_isa(void) { return prunec_the_program.isa; }
+size_t prunec_arena_bytes(void) { return (size_t)prunec_the_program.arena_bytes; }
+
+const prunec_tensor *prunec_input(int number) {
+    return number < 0 || number >= prunec_the_program.input_count ? NULL : &prunec_the_program.inputs[number];
+}
+
+const prunec_tensor *prunec_output(int number) {
+    return number < 0 || number >= prunec_the_program.output_count ? NULL : &prunec_the_program.outputs[number];
+}
+
+const char *prunec_step_name(int number) {
+    return number < 0 || number >= prunec_the_program.step_count ? NULL : prunec_the_program.steps[number].name;
+}

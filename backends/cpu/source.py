@@ -1,0 +1,127 @@
+"""The generated C file of a package: tables of tensors, arguments and steps, and the file with the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.base import Kernel
+from prunec.backends.cpu.lower.memory import plan_arena
+from prunec.backends.cpu.lower.program import Buffer, Fill, Gather, Program, Step, Tensor, ZeroBorder
+
+_HEADER_BYTES = 64
+_MAGIC = b"PRUNECW1"
+_CODES = {"float32": (2, 32), "int32": (0, 32), "int64": (0, 64), "uint8": (1, 8)}
+_PLACES = {"arena": "PLACE_ARENA", "weights": "PLACE_WEIGHTS", "input": "PLACE_INPUT", "output": "PLACE_OUTPUT"}
+
+class Weights:
+    """The weights file: a header (magic, size, identity), then every array once, at multiples of 64 bytes."""
+
+    def __init__(self, buffers: Iterable[Buffer]) -> None:
+        self.offsets: dict[Buffer, int] = {}
+        chunks, known, at = [], dict[bytes, int](), _HEADER_BYTES
+        digest = hashlib.sha256()
+        for buffer in buffers:
+            assert buffer.data is not None
+            data = buffer.data.tobytes()
+            own = hashlib.sha256(data).digest()
+            if own not in known:
+                known[own] = at
+                chunks.append(data + b"\0" * (-len(data) % 64))
+                digest.update(own)
+                at += len(chunks[-1])
+            self.offsets[buffer] = known[own]
+        self.bytes = at
+        self.identity = digest.digest()
+        self._chunks = chunks
+
+    def write(self, path: Path) -> None:
+        with path.open("wb") as file:
+            header = _MAGIC + self.bytes.to_bytes(8, "little") + self.identity
+            file.write(header + b"\0" * (_HEADER_BYTES - len(header)))
+            file.writelines(self._chunks)
+
+
+def weights_of(program: Program) -> Weights:
+    """Weights in the order in which the steps read them."""
+    return Weights(dict.fromkeys(b for step in program.steps for b in step.buffers if b.place == "weights"))
+
+
+def program_source(program: Program, weights: Weights, isa: Isa) -> str:
+    """The C file."""
+    offsets, arena_bytes = plan_arena(program.steps)
+    lines = ['#include "program.h"', ""]
+    lines += [f"extern int __tvm_ffi_{k.symbol()}(void *, ffi_any *, int32_t, ffi_any *);" for k in program.kernels()]
+    lines += ["", *_tensors("inputs", program.inputs), *_tensors("outputs", program.outputs)]
+    arguments, steps, count = [], [], 0
+    for step in program.steps:
+        for buffer in step.buffers:
+            arguments.append(_argument(buffer, offsets, weights))
+        steps.append(_step(step, count))
+        count += len(step.buffers)
+    lines += ["static const program_argument arguments[] = {", *arguments, "    {0}};", ""]
+    lines += ["static const program_step steps[] = {", *steps, "    {0}};", ""]
+    flags = ", ".join(json.dumps(flag) for flag in isa.flags)
+    lines += [f"static const char *const flags[] = {{{flags}, NULL}};", ""]
+    identity = ", ".join(map(str, weights.identity))
+    lines += [
+        "const prunec_program prunec_the_program = {",
+        f"    inputs, outputs, {len(program.inputs)}, {len(program.outputs)}, arguments, {count}, steps,",
+        f"    {len(program.steps)}, {arena_bytes}u, {weights.bytes}u, {{{identity}}}, {json.dumps(isa.name)}, flags}};",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _tensors(name: str, tensors: dict[str, Tensor]) -> list[str]:
+    lines = []
+    for number, tensor in enumerate(tensors.values()):
+        shape = ", ".join(map(str, tensor.shape)) or "0"
+        lines.append(f"static const int64_t {name}_shape{number}[] = {{{shape}}};")
+    lines.append(f"static const prunec_tensor {name}[] = {{")
+    for number, (own, tensor) in enumerate(tensors.items()):
+        size = tensor.buffer.bytes
+        lines.append(
+            f'    {{{json.dumps(own)}, "{tensor.dtype}", {len(tensor.shape)}, {name}_shape{number}, {size}u}},'
+        )
+    return [*lines, "    {0}};", ""]
+
+
+def _argument(buffer: Buffer, offsets: dict[Buffer, int], weights: Weights) -> str:
+    at = {"arena": offsets.get(buffer, 0), "weights": weights.offsets.get(buffer, 0)}.get(buffer.place, buffer.number)
+    code, bits = _CODES[buffer.dtype]
+    return f"    {{{_PLACES[buffer.place]}, {at}u, {buffer.elements}, {code}, {bits}}},"
+
+
+def _step(step: Step, first: int) -> str:
+    call, name = step.call, json.dumps(", ".join(step.nodes))
+    count = len(step.buffers)
+    if isinstance(call, Kernel):
+        return f"    {{CALL_KERNEL, __tvm_ffi_{call.symbol()}, {first}, {count}, {{0}}, {name}}},"
+    kind, values = _builtin(call, step)
+    return f"    {{{kind}, 0, {first}, {count}, {{{', '.join(map(str, values))}}}, {name}}},"
+
+
+def _builtin(call: object, step: Step) -> tuple[str, Sequence[int]]:
+    if isinstance(call, ZeroBorder):
+        return "CALL_BORDER", (call.planes, call.rows, call.columns, call.pixel * 4, *call.border)
+    if isinstance(call, Gather):
+        return "CALL_GATHER", (call.outer, call.length, call.count, call.inner, int(call.is_int64))
+    assert isinstance(call, Fill)
+    return "CALL_FILL", (0,)
+
+
+def kernel_sizes(program: Program) -> None:
+    """Every buffer a kernel gets is one it was written for; AssertionError where the lowering broke its own rule.
+
+    Weights may be shorter: kernels are written for the dense layer, sparse ones share them.
+    """
+    for step in program.steps:
+        if not isinstance(step.call, Kernel):
+            continue
+        for argument, buffer in zip(step.call.arguments(), step.buffers, strict=True):
+            assert argument.dtype == buffer.dtype, (step.call, argument)
+            assert buffer.place == "weights" or argument.size == buffer.elements, (step.call, argument, buffer)

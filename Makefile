@@ -2,7 +2,7 @@
 # Needs Python 3.10 or newer and a package registry. Another interpreter: make install PYTHON=python3.12
 
 PYTHON ?= python3
-EXTRAS ?= dev,zoo
+EXTRAS ?= dev,zoo,tvm
 # Two workers; the tests of one file stay together, so that a file's fixtures are built once.
 PYTEST ?= -n 2 --dist loadfile
 

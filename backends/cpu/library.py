@@ -7,7 +7,7 @@ model's, PC616 for NaN, PC617 where the library refuses (its own message), PC403
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +102,7 @@ class Model:
     def close(self) -> None:
         """Free the arena and end the threads. Idempotent; `run` is refused afterwards."""
         handle, self._handle = self._handle, ctypes.c_void_p()
-        if handle:
+        if handle.value is not None:
             self._library.prunec_model_destroy(handle)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -121,8 +121,10 @@ class Model:
         self._call(self._library.prunec_model_profile, arrays, results, times)
         return [(self._library.prunec_step_name(i).decode(), int(times[i])) for i in range(count)]
 
-    def _call(self, function: ctypes._NamedFuncPointer, inputs: list[np.ndarray], outputs: list[np.ndarray], *rest: object) -> None:  # noqa: E501
-        if not self._handle:
+    def _call(
+        self, function: Callable[..., int], inputs: list[np.ndarray], outputs: list[np.ndarray], *rest: object
+    ) -> None:
+        if self._handle.value is None:
             raise PrunecError("PC617", "the model was closed")
         if function(self._handle, _pointers(inputs), _pointers(outputs), *rest):
             raise PrunecError("PC617", f"the compiled model refused: {self._message()}")
@@ -145,8 +147,9 @@ def _checked(array: np.ndarray, info: TensorInfo) -> np.ndarray:
     if given.shape != info.shape:
         hint = "generated code has fixed shapes; compile again with --input-shape"
         raise PrunecError("PC614", f"{info.name} is {info.shape}, not {given.shape}", where=info.name, hint=hint)
-    # A sum is cheap and NaN wherever an element is; an infinity may make it NaN too.
-    if given.dtype.kind == "f" and np.isnan(given.sum()) and np.isnan(given).any():
+    with np.errstate(invalid="ignore"):  # a sum is cheap; infinities may make it NaN too
+        is_suspect = given.dtype.kind == "f" and np.isnan(given.sum())
+    if is_suspect and np.isnan(given).any():
         raise PrunecError("PC616", f"{info.name} holds NaN", where=info.name, hint="clean the data")
     return np.ascontiguousarray(given)
 

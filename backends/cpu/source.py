@@ -17,6 +17,7 @@ _MAGIC = b"PRUNECW1"
 _CODES = {"float32": (2, 32), "int32": (0, 32), "int64": (0, 64), "uint8": (1, 8)}
 _PLACES = {"arena": "PLACE_ARENA", "weights": "PLACE_WEIGHTS", "input": "PLACE_INPUT", "output": "PLACE_OUTPUT"}
 
+
 class Weights:
     """The weights file: a header (magic, size, identity), then every array once, at multiples of 64 bytes."""
 
@@ -58,8 +59,8 @@ def program_source(program: Program, weights: Weights, isa: Isa) -> str:
     lines += ["", *_tensors("inputs", program.inputs), *_tensors("outputs", program.outputs)]
     arguments, steps, count = [], [], 0
     for step in program.steps:
-        for buffer in step.buffers:
-            arguments.append(_argument(buffer, offsets, weights))
+        for buffer, elements in zip(step.buffers, _elements(step), strict=True):
+            arguments.append(_argument(buffer, elements, offsets, weights))
         steps.append(_step(step, count))
         count += len(step.buffers)
     lines += ["static const program_argument arguments[] = {", *arguments, "    {0}};", ""]
@@ -90,10 +91,17 @@ def _tensors(name: str, tensors: dict[str, Tensor]) -> list[str]:
     return [*lines, "    {0}};", ""]
 
 
-def _argument(buffer: Buffer, offsets: dict[Buffer, int], weights: Weights) -> str:
+def _elements(step: Step) -> list[int]:
+    """Sizes as the call expects them. Kernels are written for the dense layer; those of a sparse one find less."""
+    if isinstance(step.call, Kernel):
+        return [argument.size for argument in step.call.arguments()]
+    return [buffer.elements for buffer in step.buffers]
+
+
+def _argument(buffer: Buffer, elements: int, offsets: dict[Buffer, int], weights: Weights) -> str:
     at = {"arena": offsets.get(buffer, 0), "weights": weights.offsets.get(buffer, 0)}.get(buffer.place, buffer.number)
     code, bits = _CODES[buffer.dtype]
-    return f"    {{{_PLACES[buffer.place]}, {at}u, {buffer.elements}, {code}, {bits}}},"
+    return f"    {{{_PLACES[buffer.place]}, {at}u, {elements}, {code}, {bits}}},"
 
 
 def _step(step: Step, first: int) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunec.backends.cpu.isa import ISAS, cpu_flags
+from prunec.backends.cpu.isa import AVX2, ISAS, cpu_flags
 
+needs_x86 = pytest.mark.skipif(not cpu_flags().issuperset(AVX2.flags), reason="this CPU has no AVX2")
 SIZES = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 49)
 
 

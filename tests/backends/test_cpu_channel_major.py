@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="needs the [cpu] extra")
+pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.expression import binary, operand, unary
 from prunec.backends.cpu.isa import Isa

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="needs the [cpu] extra")
+pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.expression import Expression, binary, cast, clip, const, operand, unary, where
 from prunec.backends.cpu.isa import Isa
@@ -112,7 +112,7 @@ def test_pools(isa: Isa, kind: str, k: int, stride: int, pad: int, dilation: int
     )  # fmt: skip
     found = Callable(kernel, isa)(x.transpose(0, 2, 3, 1).copy(), empty(n * out * out * c)).reshape(n, out, out, c)
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=np.nan)
-    ends = (stride * (out - 1) + 1 + dilation * (k - 1))
+    ends = stride * (out - 1) + 1 + dilation * (k - 1)
     taps = [
         padded[:, :, dy * dilation : dy * dilation + ends : stride, dx * dilation : dx * dilation + ends : stride][
             :, :, :out, :out

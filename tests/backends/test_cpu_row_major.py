@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="needs the [cpu] extra")
+pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.expression import Expression, binary, operand, relu
 from prunec.backends.cpu.isa import Isa
@@ -18,7 +18,9 @@ from tests.backends.kernel_support import SIZES, convolution, empty, isas, spars
 SUM = operand(0)
 
 
-def product(isa: Isa, n: int, k: int, m: int, rows: int, density: float, tile: int, epilogue: Expression = SUM) -> float:
+def product(
+    isa: Isa, n: int, k: int, m: int, rows: int, density: float, tile: int, epilogue: Expression = SUM
+) -> float:
     """Relative error of Y = epilogue(X Wᵀ + b) [n, m]."""
     rng = np.random.default_rng([n, k, m])
     x = rng.standard_normal((n, k), dtype=np.float32)
@@ -28,9 +30,7 @@ def product(isa: Isa, n: int, k: int, m: int, rows: int, density: float, tile: i
         grid=(1, 1, n), channels=m, rows=rows, columns=k, x=Access(n * k, 0, (0, 0, k)), y=Access(n * m, 0, (0, 0, m)),
         epilogue=epilogue, tile=(1, min(tile, n)), chunks=2, groups=2,
     )  # fmt: skip
-    found = Callable(kernel, isa)(
-        x, packed.values, packed.index, packed.pointer, bias, empty(n * m)
-    )
+    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(n * m))
     wanted = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
     return worst(found.reshape(n, m), np.maximum(wanted, 0) if epilogue != SUM else wanted)
 

@@ -6,6 +6,7 @@ exp and the rational forms of erf and tanh are those of Cephes and Eigen; larges
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,11 +35,20 @@ def _value(node: Expression, visit: Callable[[Expression], Any], inputs: Sequenc
         return splat(node.value, lanes, node.dtype)
     args = [visit(arg) for arg in node.args]
     if node.op == "cast":
-        return T.bind(_cast(args[0], node.args[0].dtype, node.dtype, lanes))
-    if node.op == "where":
-        zero = splat(0, lanes, "uint8")
-        return T.bind(T.Select(args[0] != zero, args[1], args[2]))
-    return T.bind(_OPERATIONS[node.op](*args, lanes=lanes, dtype=node.args[0].dtype))
+        value = _cast(args[0], node.args[0].dtype, node.dtype, lanes)
+    elif node.op == "where":
+        value = T.Select(_condition(node.args[0], args[0], visit, lanes), args[1], args[2])
+    else:
+        value = _OPERATIONS[node.op](*args, lanes=lanes, dtype=node.args[0].dtype)
+    # TVM 0.27 asks for the range of every integer that is given a name, and has no answer for vectors of bools.
+    return T.bind(value) if node.dtype == "float32" or lanes == 1 else value
+
+
+def _condition(node: Expression, value: Any, visit: Callable[[Expression], Any], lanes: int) -> Any:
+    """Bools instead of bytes; a comparison gives them itself."""
+    if node.op in _COMPARISONS:
+        return _COMPARISONS[node.op](*(visit(arg) for arg in node.args))
+    return value != splat(0, lanes, "uint8")
 
 
 def _typed(dtype: str, lanes: int) -> str:
@@ -133,6 +143,13 @@ def _sign(x: Any, lanes: int, dtype: str) -> Any:
     return T.Select(x > zero, one, T.Select(x < zero, zero - one, zero))
 
 
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "equal": operator.eq,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+}
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y, lanes, dtype: x + y,
     "sub": lambda x, y, lanes, dtype: x - y,
@@ -142,11 +159,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "max": lambda x, y, lanes, dtype: T.max(x, y),
     "min": lambda x, y, lanes, dtype: T.min(x, y),
     "pow": lambda x, y, lanes, dtype: T.pow(x, y),
-    "equal": _compared(lambda x, y: x == y),
-    "less": _compared(lambda x, y: x < y),
-    "less_equal": _compared(lambda x, y: x <= y),
-    "greater": _compared(lambda x, y: x > y),
-    "greater_equal": _compared(lambda x, y: x >= y),
+    **{name: _compared(compare) for name, compare in _COMPARISONS.items()},
     "and": _truth(lambda x, y: x & y),
     "or": _truth(lambda x, y: x | y),
     "xor": _truth(lambda x, y: x ^ y),
@@ -162,7 +175,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "log": lambda x, lanes, dtype: T.log(x),
     "sin": lambda x, lanes, dtype: T.sin(x),
     "cos": lambda x, lanes, dtype: T.cos(x),
-    "is_nan": lambda x, lanes, dtype: _as_byte(x != x, lanes),  # noqa: PLR0124
+    "is_nan": lambda x, lanes, dtype: _as_byte(x != x, lanes),
     "is_inf": lambda x, lanes, dtype: _as_byte(T.max(x, splat(0.0, lanes) - x) == splat(float("inf"), lanes), lanes),
     "exp": lambda x, lanes, dtype: exp(x, lanes),
     "sigmoid": lambda x, lanes, dtype: sigmoid(x, lanes),

@@ -67,15 +67,12 @@ class Kernel(ABC):
 
 def prim_func(kernel: Kernel, isa: Isa) -> Any:
     """The TensorIR function of a kernel."""
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(kernel.symbol())
-            T.func_attr({"global_symbol": kernel.symbol(), "tirx.noalias": True})
-            # No more than the alignment of an element is promised: users' arrays are read and written in place.
-            buffers = [
-                T.arg(a.name, T.buffer((a.size,), a.dtype, align=_BYTES[a.dtype])) for a in kernel.arguments()
-            ]
-            kernel.emit(isa, *buffers)
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(kernel.symbol())
+        T.func_attr({"global_symbol": kernel.symbol(), "tirx.noalias": True})
+        # No more than the alignment of an element is promised: users' arrays are read and written in place.
+        buffers = [T.arg(a.name, T.buffer((a.size,), a.dtype, align=_BYTES[a.dtype])) for a in kernel.arguments()]
+        kernel.emit(isa, *buffers)
     return builder.get()
 
 

@@ -71,5 +71,3 @@ class BatchMatMul(Kernel):
                         for access, buffer in zip(self.operands, operands, strict=True):
                             inputs.append(T.bind(load(buffer, access.at(*where), wide, access.strides[3])))
                         store(y, self.y.at(*where), emit(self.epilogue, inputs, wide), wide)
-
-

@@ -1,6 +1,6 @@
 """Family B: channels first, blocks of `rows` output channels × 1 input element; vectors run along the pixels.
 
-    Y[m·rows + o, pixel] = epilogue(bias[m·rows + o] + Σ_p X[base(pixel) + index[p]] · W[p, o])     p over the blocks of m
+    Y[m·rows + o, pixel] = epilogue(bias[m·rows + o] + Σ_p X[base(pixel) + index[p]] · W[p, o])   p over the blocks of m
 
 The weights of a block are broadcast, so blocks may be as fine as 1×1 and the same mask serves every vector width. As in
 family A `index` is the flat offset of kernel position and channel in an input with a border, dense is every block

@@ -20,7 +20,7 @@ def _compiled(kernels: Iterable[Kernel], isa: Isa) -> Any:
 
 
 def write_object(kernels: Iterable[Kernel], isa: Isa, path: Path) -> None:
-    """One object file; each kernel is `int __tvm_ffi_<symbol>(void*, TVMFFIAny* args, int32_t n, TVMFFIAny* result)`."""
+    """One object file; a kernel is `int __tvm_ffi_<symbol>(void*, TVMFFIAny* args, int32_t n, TVMFFIAny* result)`."""
     _compiled(kernels, isa).mod.write_to_file(str(path), "o")
 
 

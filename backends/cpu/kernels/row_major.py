@@ -1,6 +1,6 @@
 """Family A: channels last, blocks of `rows` output channels × 1 input element; vectors run along output channels.
 
-    Y[pixel, m·rows + v] = epilogue(bias[m·rows + v] + Σ_p X[base(pixel) + index[p]] · W[p, v])      p over the blocks of m
+    Y[pixel, m·rows + v] = epilogue(bias[m·rows + v] + Σ_p X[base(pixel) + index[p]] · W[p, v])   p over the blocks of m
 
 One generator serves a convolution of any kernel, stride, dilation and groups over an input with a border (`index` is
 the flat offset of kernel position and channel, so nothing is copied), a 1×1 convolution and a matrix product (pixels
@@ -82,30 +82,28 @@ class RowMajor(Kernel):
         with T.parallel(0, self.chunks * self.groups) as job:
             chunk, group = job // self.groups, job % self.groups
             first_row, first_tile = group * per_group, chunk * per_chunk
-            with span(first_row, T.min(first_row + per_group, self.row_blocks)) as m:
-                with span(first_tile, T.min(first_tile + per_chunk, all_tiles)) as t:
-                    n = t // (h_tiles * w_tiles)
-                    py = T.bind(T.min(t // w_tiles % h_tiles * th, self.grid[1] - th))
-                    px = T.bind(T.min(t % w_tiles * tw, self.grid[2] - tw))
-                    sums = T.alloc_buffer((len(pixels) * self.rows,), self.x.dtype, scope="local")
-                    for v in range(vectors):
-                        start = T.bind(load(bias, m * self.rows + v * lanes, lanes))
-                        for i in range(len(pixels)):
-                            store(sums, i * self.rows + v * lanes, start, lanes)
-                    base = T.bind(self.x.at(n, py, px))
-                    with span(pointer[m], pointer[m + 1]) as p:
-                        weights = [
-                            T.bind(load(values, p * self.rows + v * lanes, lanes)) for v in range(vectors)
-                        ]
-                        source = T.bind(base + index[p])
-                        for i, (dy, dx) in enumerate(pixels):
-                            shift = dy * self.x.strides[1] + dx * self.x.strides[2]
-                            element = T.bind(x[source + shift]) if vectors > 1 else x[source + shift]
-                            for v in range(vectors):
-                                at = i * self.rows + v * lanes
-                                product = T.Broadcast(element, lanes) * weights[v]
-                                store(sums, at, load(sums, at, lanes) + product, lanes)
-                    self._write(isa, (n, py, px), m, pixels, sums, operands, y)
+            rows = span(first_row, T.min(first_row + per_group, self.row_blocks))
+            with rows as m, span(first_tile, T.min(first_tile + per_chunk, all_tiles)) as t:
+                n = t // (h_tiles * w_tiles)
+                py = T.bind(T.min(t // w_tiles % h_tiles * th, self.grid[1] - th))
+                px = T.bind(T.min(t % w_tiles * tw, self.grid[2] - tw))
+                sums = T.alloc_buffer((len(pixels) * self.rows,), self.x.dtype, scope="local")
+                for v in range(vectors):
+                    start = T.bind(load(bias, m * self.rows + v * lanes, lanes))
+                    for i in range(len(pixels)):
+                        store(sums, i * self.rows + v * lanes, start, lanes)
+                base = T.bind(self.x.at(n, py, px))
+                with span(pointer[m], pointer[m + 1]) as p:
+                    weights = [T.bind(load(values, p * self.rows + v * lanes, lanes)) for v in range(vectors)]
+                    source = T.bind(base + index[p])
+                    for i, (dy, dx) in enumerate(pixels):
+                        shift = dy * self.x.strides[1] + dx * self.x.strides[2]
+                        element = T.bind(x[source + shift]) if vectors > 1 else x[source + shift]
+                        for v in range(vectors):
+                            at = i * self.rows + v * lanes
+                            product = T.Broadcast(element, lanes) * weights[v]
+                            store(sums, at, load(sums, at, lanes) + product, lanes)
+                self._write(isa, (n, py, px), m, pixels, sums, operands, y)
 
     def _write(
         self,
@@ -155,5 +153,3 @@ class RowMajor(Kernel):
                 inputs.append(T.bind(load(buffer, access.at(n, py + dy, px + dx, channel), width, access.strides[3])))
             at = self.y.at(n, py + dy, px + dx) + channel
             store(y, at, emit(self.epilogue, inputs, width), width)
-
-

@@ -1,12 +1,13 @@
 """Functions of whole rows: softmax, layer normalisation, L2 norm and other reductions; vectors run along the row.
 
-    softmax     exp(x − max x) / Σ exp(x − max x)
-    layer_norm  (x − mean) / √(variance + ε) · scale + shift      variance as mean of squared differences, in two sweeps
-    reductions  one number per row: sum, mean, max, min, l1, l2, sum of squares, product
+softmax     exp(x − max x) / Σ exp(x − max x)
+layer_norm  (x − mean) / √(variance + ε) · scale + shift      variance as mean of squared differences, in two sweeps
+reductions  one number per row: sum, mean, max, min, l1, l2, sum of squares, product
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ LOWEST = -3.4028234663852886e38
 Reduction = Literal["sum", "mean", "max", "min", "l1", "l2", "sum_square", "prod"]
 
 
-def reduced(isa: Isa, length: int, first: float, value: Callable[[Any, int], Any], join: Callable[[Any, Any], Any]) -> Any:
+def reduced(
+    isa: Isa, length: int, first: float, value: Callable[[Any, int], Any], join: Callable[[Any, Any], Any]
+) -> Any:
     """A scalar: `join` over value(position, lanes) of all positions, in vector lanes first."""
     lanes = isa.lanes("float32")
     whole, tail = divmod(length, lanes)
@@ -95,8 +98,11 @@ class Softmax(RowKernel):
                 store(y, self.y.at(*at, position), exp(value(position, lanes) - spread(top, lanes), lanes), lanes)
 
             swept(isa, self.length, exponential)
-            written = lambda position, lanes: load(y, self.y.at(*at, position), lanes)  # noqa: E731
-            total = reduced(isa, self.length, 0.0, written, lambda a, b: a + b)
+
+            def written(position: Any, lanes: int) -> Any:
+                return load(y, self.y.at(*at, position), lanes)
+
+            total = reduced(isa, self.length, 0.0, written, operator.add)
             scale = T.bind(T.float32(1) / total)
 
             def normalise(position: Any, lanes: int) -> None:
@@ -125,14 +131,13 @@ class LayerNorm(RowKernel):
         with ExitStack() as stack:
             at = self.loops(stack)
             value = self.element(x, at)
-            add = lambda a, b: a + b  # noqa: E731
-            mean = T.bind(reduced(isa, self.length, 0.0, value, add) * T.float32(1 / self.length))
+            mean = T.bind(reduced(isa, self.length, 0.0, value, operator.add) * T.float32(1 / self.length))
 
             def squared(position: Any, lanes: int) -> Any:
                 difference = T.bind(value(position, lanes) - spread(mean, lanes))
                 return difference * difference
 
-            variance = reduced(isa, self.length, 0.0, squared, add) * T.float32(1 / self.length)
+            variance = reduced(isa, self.length, 0.0, squared, operator.add) * T.float32(1 / self.length)
             factor = T.bind(T.float32(1) / T.sqrt(variance + T.float32(self.epsilon)))
 
             def write(position: Any, lanes: int) -> None:
@@ -159,8 +164,8 @@ class Reduce(RowKernel):
             at = self.loops(stack)
             value = self.element(x, at)
             first, join = {
-                "max": (LOWEST, T.max), "min": (-LOWEST, T.min), "prod": (1.0, lambda a, b: a * b)
-            }.get(self.kind, (0.0, lambda a, b: a + b))  # fmt: skip
+                "max": (LOWEST, T.max), "min": (-LOWEST, T.min), "prod": (1.0, operator.mul)
+            }.get(self.kind, (0.0, operator.add))  # fmt: skip
 
             def term(position: Any, lanes: int) -> Any:
                 element = T.bind(value(position, lanes))

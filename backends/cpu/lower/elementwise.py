@@ -14,8 +14,7 @@ Rule = Callable[[ir.Node, Args], Expression]
 
 
 def _float(node: ir.Node, name: str, default: float) -> float:
-    value = node.attributes.get_float(name, default)
-    return default if value is None else value
+    return float(node.attributes.get_float(name, default))
 
 
 def _one(args: Args) -> Expression:
@@ -108,7 +107,8 @@ def _softplus(node: ir.Node, args: Args) -> Expression:
 def _gelu(node: ir.Node, args: Args) -> Expression:
     x = _one(args)
     half = binary("mul", x, const(0.5))
-    if node.attributes.get_string("approximate", "none") == "tanh":
+    approximate = node.attributes.get_string("approximate", "none")
+    if approximate == "tanh":
         cubic = binary("add", x, binary("mul", const(0.044715), binary("mul", x, binary("mul", x, x))))
         inner = unary("tanh", binary("mul", cubic, const(0.7978845608028654)))
     else:

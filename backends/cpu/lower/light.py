@@ -89,7 +89,7 @@ def pool(state: State, node: ir.Node) -> Lowered:
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise Unsupported("the positions of maxima")
     window = window_of(node)
-    if node.attributes.get_int("ceil_mode", 0):
+    if node.attributes.get_int("ceil_mode", 0) != 0:
         # The last window may begin beyond the input: its result then is that of no element.
         raise Unsupported("a pool with ceil_mode")
     x, y = state.tensor(node.inputs[0]), None
@@ -108,7 +108,7 @@ def pool(state: State, node: ir.Node) -> Lowered:
         grid=(image.shape[0], image.shape[2], image.shape[3]), size=(x.shape[2], x.shape[3]),
         kernel=window.kernel, strides=window.strides, pads=window.pads[:2], dilations=window.dilations,
         channels=x.shape[1], x=x.access(order), y=image.access(order),
-        counts_border=bool(node.attributes.get_int("count_include_pad", 0)),
+        counts_border=node.attributes.get_int("count_include_pad", 0) != 0,
     )  # fmt: skip
     state.emit(kernel, [x.buffer, image.buffer], [node])
     state.define(node.outputs[0], y)
@@ -130,7 +130,7 @@ REDUCTIONS: dict[str, Reduction] = {
 def reduction(state: State, node: ir.Node) -> Lowered:
     rank = len(shape_of(node.inputs[0]))
     axes = _ints(node, 1, "axes")
-    if axes is None and node.attributes.get_int("noop_with_empty_axes", 0):
+    if axes is None and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Unsupported("a reduction that does nothing")
     chosen = tuple(range(rank)) if not axes else tuple(sorted(axis % rank for axis in axes))
     return _reduce(state, node, chosen, REDUCTIONS[node.op_type], bool(node.attributes.get_int("keepdims", 1)))
@@ -200,9 +200,7 @@ def softmax(state: State, node: ir.Node) -> Lowered:
         x = state.copy(x, state.plain(x.shape, "float32"))
     y = state.plain(x.shape, "float32")
     loops = list(range(len(x.shape) - 1))
-    kernel = Softmax(
-        x.shape[:-1] or (1,), x.shape[-1], _row_access(x, loops), _row_access(y, loops)
-    )
+    kernel = Softmax(x.shape[:-1] or (1,), x.shape[-1], _row_access(x, loops), _row_access(y, loops))
     state.emit(kernel, [x.buffer, y.buffer], [node])
     state.define(node.outputs[0], transposed(y, back))
     return [node]
@@ -268,7 +266,9 @@ def slice_(state: State, node: ir.Node) -> Lowered:
     axes = _ints(node, 3) or list(range(len(starts)))
     steps = _ints(node, 4) or [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        positions = range(*slice(start, end if step > 0 or end >= -x.shape[axis] else None, step).indices(x.shape[axis]))
+        length = x.shape[axis]
+        stop = end if step > 0 or end >= -length else None  # backwards beyond the first one is no negative position
+        positions = range(*slice(start, stop, step).indices(length))
         x = sliced(x, axis % len(x.shape), positions.start, len(positions), step)
     state.define(node.outputs[0], x)
     return [node]

@@ -111,5 +111,3 @@ def _retarget(state: State, found: Tensor, result: Tensor, value: ir.Value, outp
         return False
     state.program.steps[users[0]] = type(step)(step.call, (*step.buffers[:-1], result.buffer), step.nodes)
     return True
-
-

@@ -71,7 +71,7 @@ def _spell_out_batch_norms(model: ir.Model) -> None:
         added = _constant(model, f"{name}_shift", (shift - mean * factor).reshape(shape))
         multiply = ir.node("Mul", [node.inputs[0], product], name=f"{node.name}_factor")
         multiply.outputs[0].name = f"{name}_scaled"
-        multiply.outputs[0].shape, multiply.outputs[0].dtype = node.outputs[0].shape, node.outputs[0].dtype
+        multiply.outputs[0].shape, multiply.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
         add = ir.node("Add", [multiply.outputs[0], added], name=f"{node.name}_shift")
         _replace(node, [multiply, add])
 
@@ -79,7 +79,7 @@ def _spell_out_batch_norms(model: ir.Model) -> None:
 def _replace(node: ir.Node, new: list[ir.Node]) -> None:
     """`new` in the place of `node`, the last of them with its output's name, shape and type."""
     old, output = node.outputs[0], new[-1].outputs[0]
-    output.shape, output.dtype = old.shape, old.dtype
+    output.shape, output.type = old.shape, old.type
     ir.convenience.replace_nodes_and_values(node.graph, node, [node], new, [old], [output])  # type: ignore[arg-type]
 
 

@@ -150,9 +150,7 @@ def lower_matmul(state: State, node: ir.Node, matrix: np.ndarray, bias: np.ndarr
     operands = [_as_rows(state, expanded(state.tensor(v), y.shape)) for v in cluster.operands]
     offsets = np.arange(matrix.shape[1]) * rows_in.strides[3]
     read = Access(rows_in.buffer.elements, rows_in.offset, rows_in.strides[:3])
-    product(
-        state, [node, *cluster.nodes], matrix, offsets, bias, read, rows_in, rows_out, operands, cluster.value
-    )
+    product(state, [node, *cluster.nodes], matrix, offsets, bias, read, rows_in, rows_out, operands, cluster.value)
     state.define(cluster.output, y)
     return [node, *cluster.nodes]
 
@@ -161,7 +159,7 @@ def lower_gemm(state: State, node: ir.Node) -> Sequence[ir.Node]:
     """Gemm with a constant B and a constant C of one number per output, if any."""
     weight, bias = constant(node.inputs[1]), _bias(node, 2)
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    if weight is None or (has_bias and bias is None) or node.attributes.get_int("transA", 0):
+    if weight is None or (has_bias and bias is None) or node.attributes.get_int("transA", 0) != 0:
         raise Unsupported("a Gemm whose B or C is computed, or whose A is transposed")
     matrix = weight if node.attributes.get_int("transB", 0) else weight.T
     alpha, beta = node.attributes.get_float("alpha", 1.0) or 0.0, node.attributes.get_float("beta", 1.0) or 0.0
@@ -174,7 +172,8 @@ def lower_gemm(state: State, node: ir.Node) -> Sequence[ir.Node]:
 
 def bordered(state: State, x: Tensor, pads: Border) -> Tensor:
     """`x` where it has zeros enough around it, else a copy that has."""
-    if all(have >= want for have, want in zip(x.border, pads, strict=True)) and (x.strides[1] == 1 or pads == NO_BORDER):
+    is_wide = all(have >= want for have, want in zip(x.border, pads, strict=True))
+    if is_wide and (x.strides[1] == 1 or pads == NO_BORDER):
         return x
     is_first = x.shape[1] <= _FEW_CHANNELS and x.strides[1] != 1
     return state.copy(x, state.image(x.shape, pads, channels_last=not is_first))

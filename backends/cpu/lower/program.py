@@ -93,7 +93,7 @@ class Fill:
 
 @dataclass(frozen=True)
 class Gather:
-    """Y[o, i] = table[o, index[i]]: `inner` bytes each; an index outside −length … length − 1 is an error at run time."""
+    """Y[o, i] = table[o, index[i]], `inner` bytes each; an index outside −length … length − 1 is an error in `run`."""
 
     outer: int
     length: int

@@ -128,9 +128,7 @@ class State:
     ) -> None:
         self.program.steps.append(Step(call, tuple(buffers), tuple(node.name or node.op_type for node in nodes)))
 
-    def pointwise(
-        self, value: Expression, inputs: Sequence[Tensor], y: Tensor, nodes: Sequence[ir.Node] = ()
-    ) -> None:
+    def pointwise(self, value: Expression, inputs: Sequence[Tensor], y: Tensor, nodes: Sequence[ir.Node] = ()) -> None:
         """y = value(inputs), all broadcast to y's shape, with as few loops as the strides allow."""
         views = [expanded(x, y.shape) for x in inputs]
         loops = collapsed(y.shape, [t.strides for t in (*views, y)])
@@ -152,9 +150,7 @@ def _access(tensor: Tensor, strides: Sequence[int]) -> Access:
     return Access(tensor.buffer.elements, tensor.offset, tuple(strides), tensor.dtype)
 
 
-def collapsed(
-    shape: Sequence[int], strides: Sequence[Sequence[int]]
-) -> list[tuple[int, tuple[int, ...]]]:
+def collapsed(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, tuple[int, ...]]]:
     """Loops (extent, one stride per tensor), the last tensor's densest axis innermost; axes that run on are joined."""
     axes = [(n, tuple(own[axis] for own in strides)) for axis, n in enumerate(shape) if n != 1]
     axes.sort(key=lambda axis: -abs(axis[1][-1]))
@@ -165,4 +161,3 @@ def collapsed(
         else:
             loops.append((extent, own))
     return loops or [(1, tuple(1 for _ in strides))]
-

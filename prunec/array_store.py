@@ -1,17 +1,20 @@
-"""Arrays by key: in memory up to a limit, then in a temporary folder.
+"""Arrays by key: in memory up to a limit, then in a temporary file.
 
-The folder is removed when the store is closed or forgotten, whatever happened (also on Ctrl-C).
+The file has no name, so it is gone when the store is closed or forgotten, whatever happened (also on Ctrl-C).
 """
 
 from __future__ import annotations
 
+import bisect
+import math
 import mmap
 import tempfile
 from collections.abc import Hashable, Iterator
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -38,59 +41,50 @@ def let_go(array: np.ndarray) -> None:
 class ArrayStore(Generic[Key]):
     """A mapping from keys to arrays with a limit on memory. Arrays handed out must not be written to.
 
-    Files hold bare bytes: a header would be parsed thousands of times, which took a tenth of a compile.
+    The file holds bare bytes: headers would be parsed thousands of times, which took a tenth of a compile.
     """
 
     def __init__(self, ram_bytes: int, folder: Path | None = None) -> None:
-        self._parent = folder
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ram_bytes = ram_bytes
         self._arrays: dict[Key, np.ndarray] = {}
-        self._files: dict[Key, tuple[Path, np.dtype[Any], tuple[int, ...]]] = {}
         self._used = 0
-        self._written = 0
+        self._file = _File(folder)
+        self._stored: dict[Key, tuple[int, np.dtype, tuple[int, ...]]] = {}
+        """Offset, type and shape of what is in the file."""
 
     def put(self, key: Key, array: np.ndarray) -> None:
         if array.nbytes <= SMALL_BYTES or array.dtype == object or self._used + array.nbytes <= self._ram_bytes:
             self._arrays[key] = array
             self._used += array.nbytes
-            return
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="prunec-arrays-", dir=self._parent)
-        path = Path(self._temporary.name) / str(self._written)
-        self._written += 1
-        np.ascontiguousarray(array).tofile(path)
-        self._files[key] = path, array.dtype, array.shape
+        else:
+            self._stored[key] = self._file.write(np.ascontiguousarray(array)), array.dtype, array.shape
 
     def get(self, key: Key) -> np.ndarray:
         array = self._arrays.get(key)
-        if array is None:
-            path, kind, shape = self._files[key]
-            array = np.fromfile(path, kind).reshape(shape)
-        return array
+        return self._file.read(*self._stored[key]) if array is None else array
 
     def shape(self, key: Key) -> tuple[int, ...]:
         """Without reading the array."""
         array = self._arrays.get(key)
-        return self._files[key][2] if array is None else array.shape
+        return self._stored[key][2] if array is None else array.shape
 
     def drop(self, key: Key) -> None:
         array = self._arrays.pop(key, None)
         if array is not None:
             self._used -= array.nbytes
-        file = self._files.pop(key, None)
-        if file is not None:
-            file[0].unlink()
+        stored = self._stored.pop(key, None)
+        if stored is not None:
+            offset, dtype, shape = stored
+            self._file.free(offset, dtype.itemsize * math.prod(shape))
 
     def __iter__(self) -> Iterator[Key]:
         """The keys of everything that is held."""
-        return chain(self._arrays, self._files)
+        return chain(self._arrays, self._stored)
 
     def close(self) -> None:
         self._arrays.clear()
-        self._files.clear()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._stored.clear()
+        self._file.close()
 
     def __enter__(self) -> ArrayStore[Key]:
         return self
@@ -99,3 +93,47 @@ class ArrayStore(Generic[Key]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _File:
+    """A temporary file in pieces: what is freed is written to again, the smallest piece that is large enough first."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder, self._end = folder, 0
+        self._pieces: list[tuple[int, int]] = []
+        """(bytes, offset) of what is free, in order."""
+        self._file: FileIO | None = None
+
+    def write(self, array: np.ndarray) -> int:
+        """The offset at which the bytes of a contiguous array lie from now on."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="prunec-arrays-", dir=self._folder, buffering=0)  # noqa: SIM115
+        place = bisect.bisect_left(self._pieces, (array.nbytes, 0))
+        if place < len(self._pieces):
+            size, offset = self._pieces.pop(place)
+            if size > array.nbytes:
+                self.free(offset + array.nbytes, size - array.nbytes)
+        else:
+            offset, self._end = self._end, self._end + array.nbytes
+        self._file.seek(offset)
+        left = array.reshape(-1).view(np.uint8)
+        while len(left):
+            left = left[self._file.write(left.data) :]
+        return offset
+
+    def read(self, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        assert self._file is not None
+        array = np.empty(shape, dtype)
+        self._file.seek(offset)
+        left = array.reshape(-1).view(np.uint8)
+        while len(left):
+            left = left[self._file.readinto(left.data) :]
+        return array
+
+    def free(self, offset: int, size: int) -> None:
+        bisect.insort(self._pieces, (size, offset))
+
+    def close(self) -> None:
+        self._pieces.clear()
+        if self._file is not None:
+            self._file.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-LEAST_BYTES = 16 * 1024**2
+LEAST_BYTES = 8 * 1024**2
 
 
 def working_bytes(model: ir.Model) -> int:

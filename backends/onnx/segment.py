@@ -26,6 +26,8 @@ class Segment:
         feeds: Feeds,
         outputs: Sequence[str],
         threads: int,
+        *,
+        optimise: bool = True,
     ) -> None:
         given, shared = dict(feeds), SharedWeights()
         graph = helper.make_graph(
@@ -42,6 +44,8 @@ class Segment:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # a stored output would keep a whole region of the arena
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         shared.offer(options)
         self._session = shared.attach(
             onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

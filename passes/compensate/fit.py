@@ -150,12 +150,13 @@ class Fit:
         for batch in batches:
             pair = self.pairs.pair(batch)
             random = np.random.default_rng([*self.seed, batch])
-            targets = layer.target_rows(pair.target)
-            positions = sample(random, len(targets), int(np.ceil(len(targets) * share)))
+            available = layer.position_count(pair.target.shape)
+            positions = sample(random, available, int(np.ceil(available * share)))
             patches = Patches(layer, pair.x, pair.target.shape)
             for first in range(0, len(positions), block_rows):
                 block = positions[first : first + block_rows]
-                yield patches.take(block), targets[block].reshape(len(block), self.groups, -1).transpose(1, 0, 2)
+                targets = layer.target_rows_at(pair.target, block)
+                yield patches.take(block), targets.reshape(len(block), self.groups, -1).transpose(1, 0, 2)
 
     def joined(self, wanted: int, batches: range | None = None, rows: int = 0) -> Iterator[tuple[Rows, Rows]]:
         """The rows of `sampled`, about `rows` at a time or as many as memory allows: a block costs a pass over n×n."""

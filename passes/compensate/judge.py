@@ -61,7 +61,7 @@ class Judge:
                 y = self.outputs(pair.x, constants[i], candidate.bias)
                 if pair.drifted is not None:
                     y = y + pair.drifted
-                sums[i] += _square(wanted - self.behind(y))
+                sums[i] += _square(_difference(wanted, self.behind(y)))
         found = sums / (total or 1.0)
         return [float(error) if math.isfinite(error) else math.inf for error in found]
 
@@ -126,6 +126,13 @@ def _constants(layer: Layer, candidate: Candidate) -> dict[str, np.ndarray]:
     arrays = layer.judged_arrays(candidate.matrix, candidate.bias)
     with np.errstate(over="ignore"):
         return {name: np.ascontiguousarray(array.astype(kind, copy=False)) for name, array in arrays.items()}
+
+
+def _difference(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """wanted − found, where that can be in the memory of `found`."""
+    if not found.flags.writeable or found.dtype != wanted.dtype:
+        return np.asarray(wanted - found)
+    return np.subtract(wanted, found, out=found)
 
 
 def _square(array: np.ndarray) -> float:

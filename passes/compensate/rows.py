@@ -18,6 +18,8 @@ from prunec.graph.rules.base import attribute
 from prunec.passes.compensate.layers import ConvLayer, Layer, StackLayer
 
 Index = npt.NDArray[np.int64]
+FEW = 4
+"""Gathering one position from the tensor as it is costs what copying this many to rows does."""
 
 
 def channel_rows(array: np.ndarray, axis: int) -> np.ndarray:
@@ -45,12 +47,11 @@ class Patches:
         self.groups = layer.groups if isinstance(layer, ConvLayer) else 1
         self.stack = layer.input_rows(x) if isinstance(layer, StackLayer) else None
         self.x, self.axis = x, layer.data_axis
+        self.rows: np.ndarray | None = None
         self.by_channel = layer.node.op_type == "BatchNormalization"
         if not isinstance(layer, ConvLayer):
             return
-        moved = np.moveaxis(x, layer.data_axis, -1)
-        self.rows = np.zeros((position_count(x.shape, layer.data_axis) + 1, moved.shape[-1]), x.dtype)
-        self.rows[:-1].reshape(moved.shape)[...] = moved
+        self.count = position_count(x.shape, layer.data_axis)
         self.sizes = x.shape[2:]
         self.out_sizes = tuple(out_shape[2:])
         self.axes = [axis_table(layer, a, self.sizes[a], self.out_sizes[a]) for a in range(len(self.sizes))]
@@ -65,13 +66,28 @@ class Patches:
             return columns[:, :, None]
         if not self.is_conv:
             return rows_at(self.x, self.axis, positions)[None]
-        found: np.ndarray = self.rows[self._inputs(positions)]
+        found = self._gathered(self._inputs(positions))
         count, kernel, channels = found.shape
         grouped: np.ndarray = found.reshape(count, kernel, self.groups, channels // self.groups).transpose(2, 0, 1, 3)
         return grouped.reshape(self.groups, count, -1)
 
+    def _gathered(self, inputs: Index) -> np.ndarray:
+        """[R, K, C]; where much of x is read, from rows in which channels lie together."""
+        if inputs.size * FEW < self.count:
+            sample, place = np.divmod(inputs, max(math.prod(self.sizes), 1))
+            outside = inputs == self.count
+            found: np.ndarray = self.x.reshape(*self.x.shape[:2], -1)[np.where(outside, 0, sample), :, place]
+            found[outside] = 0
+            return found
+        if self.rows is None:
+            moved = np.moveaxis(self.x, self.axis, -1)
+            self.rows = np.zeros((self.count + 1, moved.shape[-1]), self.x.dtype)
+            self.rows[:-1].reshape(moved.shape)[...] = moved
+        taken: np.ndarray = self.rows[inputs]
+        return taken
+
     def _inputs(self, positions: Index) -> Index:
-        """[R, K] rows that each output position reads; the last row is the zero one."""
+        """[R, K] rows that each output position reads; a last one, behind all others, stands for zeros."""
         rank = len(self.sizes)
         places: list[Index] = []
         rest = positions
@@ -85,7 +101,7 @@ class Patches:
             own = own.reshape(len(own), *([1] * a), -1, *([1] * (rank - 1 - a)))
             flat = flat * self.sizes[a] + np.maximum(own, 0)
             inside = inside & (own >= 0)
-        flat = np.where(inside, flat, len(self.rows) - 1)
+        flat = np.where(inside, flat, self.count)
         return flat.reshape(len(positions), -1)
 
 

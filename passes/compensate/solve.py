@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from prunec.diagnostics import PrunecError
+from prunec.triangles import mirror
 
 Double = npt.NDArray[np.float64]
 
@@ -111,14 +112,17 @@ def _batched(covariance: Double, ridge: Double, right: Double) -> Double:
 
 
 def _one_by_one(covariance: Double, ridge: Double, right: Double) -> Double:
-    """One damped copy at a time, in the order that LAPACK overwrites it in."""
+    """Each is factored in one of its own triangles, for another copy is as large as all the rest; it is put back."""
     found: Double = np.empty(right.shape if len(right) > 1 else 0)
-    for i in range(len(covariance)):
-        damped = np.array(covariance[i], order="F")
-        damped[np.diag_indices_from(damped)] += ridge[i]
-        factor = cho_factor(damped, lower=True, overwrite_a=True)
-        del damped
-        own = cho_solve(factor, right[i].T).T
+    for i, matrix in enumerate(covariance):
+        diagonal = np.diagonal(matrix).copy()
+        try:
+            np.fill_diagonal(matrix, diagonal + ridge[i])
+            factor = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
+            own = cho_solve(factor, right[i].T, check_finite=False).T
+        finally:
+            np.fill_diagonal(matrix, diagonal)
+            mirror(matrix)
         if len(right) == 1:
             return np.asarray(own[None])
         found[i] = own

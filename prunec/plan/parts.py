@@ -11,11 +11,10 @@ from prunec.criteria.base import ridge
 from prunec.plan.elimination import Double
 from prunec.statistics import LayerStatistics
 from prunec.statistics.cut_errors import Refit
+from prunec.triangles import ROWS, mirror
 
 ELEMENTS = 1 << 19
 """Of a weight that are in float64 at a time."""
-ROWS = 256
-"""Of a matrix that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Part:
         inverse, singular = dpotri(factor, lower=1, overwrite_c=1)
         if failed or singular:
             raise np.linalg.LinAlgError("a covariance is not positive definite")
-        _mirror(inverse)
+        mirror(inverse)
         found: Double = inverse.T
         return found
 
@@ -94,15 +93,5 @@ def gram(weight: np.ndarray) -> Double:
     for first in range(0, weight.shape[1], step):
         block = weight[:, first : first + step].astype(np.float64, order="F")
         found = dsyrk(1.0, block, 1.0, found, lower=1, overwrite_c=1)
-    _mirror(found)
+    mirror(found)
     return np.asarray(found.T)
-
-
-def _mirror(matrix: Double) -> None:
-    """Copy the lower triangle to the upper one."""
-    for first in range(0, len(matrix), ROWS):
-        block = matrix[first:, first : first + ROWS].copy()
-        corner = np.tril(block[: block.shape[1]])
-        block[: block.shape[1]] = corner + np.tril(corner, -1).T
-        matrix[first : first + ROWS, first:] = block.T
-        matrix[first:, first : first + ROWS] = block

@@ -201,6 +201,8 @@ class _Sums:
         self.mean: Double = np.zeros(0)
         self.square: Double = np.zeros(0)
         self.moments: Moments | None = None
+        self.is_apart = False
+        """Whether the moments have not seen everything."""
         self.limited: str | None = None
 
     def add(self, array: np.ndarray, batch: tuple[int, ...]) -> None:
@@ -210,7 +212,25 @@ class _Sums:
             self._start(rows.shape[1])
         if not len(rows):  # an expert that no token of this batch was given to
             return
+        wanted = self.limits.positions * (batch[0] if batch else 1)
+        if self.moments is not None and not self.is_apart and len(rows) <= wanted:
+            self.moments.add(rows[None])  # which sees everything so far: its mean and its diagonal are ours
+            self.count += len(rows)
+            self._check(self.moments.mean)
+            return
+        self._part()
         mean = rows.mean(axis=0, dtype=np.float64)
+        self._check(mean)
+        self.count += len(rows)
+        share = len(rows) / self.count
+        self.mean += (mean - self.mean) * share
+        self.square += (np.square(rows, dtype=np.float64).mean(axis=0) - self.square) * share
+        if self.moments is not None:
+            if len(rows) > wanted:
+                rows = rows[np.sort(self.random.choice(len(rows), wanted, replace=False))]
+            self.moments.add(rows[None])
+
+    def _check(self, mean: Double) -> None:
         if not np.isfinite(mean).all():
             raise PrunecError(
                 "PC330",
@@ -218,15 +238,13 @@ class _Sums:
                 where=self.name,
                 hint="look at the calibration data and at the model in ONNX Runtime: it overflows or divides by zero",
             )
-        self.count += len(rows)
-        share = len(rows) / self.count
-        self.mean += (mean - self.mean) * share
-        self.square += (np.square(rows, dtype=np.float64).mean(axis=0) - self.square) * share
-        if self.moments is not None:
-            wanted = self.limits.positions * (batch[0] if batch else 1)
-            if len(rows) > wanted:
-                rows = rows[np.sort(self.random.choice(len(rows), wanted, replace=False))]
-            self.moments.add(rows[None])
+
+    def _part(self) -> None:
+        """From here on `mean` and `square` go on by themselves."""
+        if self.moments is not None and not self.is_apart and self.count:
+            self.mean = self.moments.mean[0].copy()
+            self.square = np.diagonal(self.moments.scatter[0]) / self.count + self.mean**2
+        self.is_apart = True
 
     def _start(self, channels: int) -> None:
         self.mean, self.square = np.zeros(channels), np.zeros(channels)
@@ -238,6 +256,7 @@ class _Sums:
     def statistics(self) -> LayerStatistics:
         if not self.count:
             return LayerStatistics(0, self.mean, self.square, None, None, "no calibration sample reaches it")
+        self._part()
         covariance = None if self.moments is None else self.moments.into_covariances()[0][0]
         self.moments = None
         inverse = None if covariance is None else inverse_diagonal(covariance)

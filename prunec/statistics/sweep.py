@@ -30,15 +30,21 @@ def made_at(model: ir.Model) -> dict[str, int]:
 
 
 def sweep(
-    model: ir.Model, wanted: Sequence[Collection[str]], batches: Batches, *, threads: int, ram_bytes: int
+    model: ir.Model,
+    wanted: Sequence[Collection[str]],
+    batches: Batches,
+    *,
+    threads: int,
+    ram_bytes: int,
+    optimise: bool = True,
 ) -> Iterator[tuple[int, Feeds, Feeds]]:
     """(k, feeds, values of `wanted[k]` by name) of every batch, the sets in their order, which is that of the graph.
 
-    `ram_bytes`: of what is kept between the parts, before it goes to files.
+    `ram_bytes`: of what is kept between the parts, before it goes to files. `optimise`: as in `make_session`.
     """
     if len(wanted) == 1 or _has_sequences(model):
         for k, names in enumerate(wanted):
-            session = make_session(model, threads=threads, outputs=sorted(names))
+            session = make_session(model, threads=threads, outputs=sorted(names), optimise=optimise)
             for feeds in batches():
                 yield k, feeds, run(session, feeds)
         return
@@ -48,7 +54,7 @@ def sweep(
     with ArrayStore[tuple[str, int]](ram_bytes) as store:
         for k, nodes in enumerate(parts):
             needed_later = _needed(parts[k + 1 :], wanted[k + 1 :])
-            part = _Part(model, nodes, set(wanted[k]) | needed_later, threads)
+            part = _Part(model, nodes, set(wanted[k]) | needed_later, threads, optimise)
             for number, feeds in enumerate(batches()):
                 found = part.run(feeds, store, number)
                 for name in needed_later & found.keys():
@@ -60,14 +66,16 @@ def sweep(
                     store.drop((name, number))
 
 
-def outputs(model: ir.Model, batches: Batches, *, threads: int, ram_bytes: int) -> Iterator[Feeds]:
+def outputs(
+    model: ir.Model, batches: Batches, *, threads: int, ram_bytes: int, optimise: bool = True
+) -> Iterator[Feeds]:
     """The model's outputs on every batch, by name, with no more weights at a time than `ram_bytes` or one node has.
 
     A session of a whole model holds up to four times its weights while it is made.
     """
     names = [str(value.name) for value in model.graph.outputs]
     wanted: list[set[str]] = [*({name} for name in _by_weights(model, ram_bytes)), set(names)]
-    for k, _, found in sweep(model, wanted, batches, threads=threads, ram_bytes=ram_bytes):
+    for k, _, found in sweep(model, wanted, batches, threads=threads, ram_bytes=ram_bytes, optimise=optimise):
         if k == len(wanted) - 1:
             yield {name: found[name] for name in names}
 
@@ -93,8 +101,10 @@ def _has_sequences(model: ir.Model) -> bool:
 class _Part:
     """Some nodes in a row, and those of their values that are asked for."""
 
-    def __init__(self, model: ir.Model, nodes: Sequence[ir.Node], asked: Collection[str], threads: int) -> None:
-        self.model, self.nodes, self.threads = model, nodes, threads
+    def __init__(
+        self, model: ir.Model, nodes: Sequence[ir.Node], asked: Collection[str], threads: int, optimise: bool
+    ) -> None:
+        self.model, self.nodes, self.threads, self.optimise = model, nodes, threads, optimise
         made = {value.name or "" for node in nodes for value in node.outputs}
         self.outputs = sorted(made & set(asked))
         self.read = list(dict.fromkeys(v for node in nodes for v in reads(node) if v.name not in made))
@@ -108,7 +118,7 @@ class _Part:
         own = {name: _get(name, {}, feeds, store, number) for name in names}
         if self.segment is None:
             protos = [proto_of(node) for node in self.nodes]
-            self.segment = Segment(self.model, protos, weights, own, self.outputs, self.threads)
+            self.segment = Segment(self.model, protos, weights, own, self.outputs, self.threads, optimise=self.optimise)
         return self.segment.run(own)
 
 

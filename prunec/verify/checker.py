@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError
 from prunec.graph import Analysis
 from prunec.passes.mask_channels import mask_channels
@@ -19,6 +18,7 @@ from prunec.verify import float64
 from prunec.verify.culprit import cut_groups, find_culprit, only
 from prunec.verify.inputs import Feeds, first_line, first_that_runs, one_image
 from prunec.verify.metrics import worst_relative
+from prunec.verify.once import answers
 from prunec.verify.ort_errors import ORT_ERRORS
 from prunec.verify.probes import at_alive, probes, with_outputs
 from prunec.verify.reference import NotEvaluable, evaluate_float64
@@ -87,8 +87,7 @@ class Checker:
     def feeds(self, seed: int) -> Feeds:
         """Random inputs that the dense model accepts."""
         if seed not in self._feeds:
-            session = make_session(self.model, threads=self.threads, optimise=False)
-            accepts = functools.partial(run, session)
+            accepts = functools.partial(answers, self.model, threads=self.threads)
             self._feeds[seed] = first_that_runs(self.model, accepts, seed, ORT_ERRORS, self.spare)
         return self._feeds[seed]
 
@@ -147,7 +146,7 @@ class Checker:
         return worst_relative(at_alive(masked, self.analysis, trial.alive), cut)
 
     def _run32(self, model: ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
-        return run(make_session(model, threads=self.threads, optimise=False), feeds)
+        return answers(model, feeds, self.threads)
 
     def fails(self, trial: Trial, groups: Sequence[str]) -> bool:
         """Whether cutting only `groups` as the trial does is wrong already."""

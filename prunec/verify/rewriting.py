@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError
 from prunec.verify.float64 import has_half_precision
 from prunec.verify.inputs import Feeds, first_that_runs
 from prunec.verify.metrics import Agreement, is_inexact
+from prunec.verify.once import answers
 from prunec.verify.ort_errors import ORT_ERRORS
 
 TOLERANCE = 1e-3
@@ -35,7 +35,7 @@ def check_rewriting(
     if any(node.op_type in _RANDOM or node.op_type == "RandomUniformLike" for node in source.graph):
         return 0.0
     feeds, wanted = _source_answers(source, seed, threads, spare)
-    found = run(make_session(canonical, threads=threads, optimise=False), feeds)
+    found = answers(canonical, feeds, threads)
     worst = 0.0
     for name, expected in wanted.items():
         if is_inexact(expected) and expected.shape == found[name].shape:
@@ -55,7 +55,6 @@ def check_rewriting(
 def _source_answers(
     source: ir.Model, seed: int, threads: int, spare: Feeds | None
 ) -> tuple[Feeds, dict[str, np.ndarray]]:
-    """Inputs that the source accepts, and its outputs; its session is gone before the next one is made."""
-    session = make_session(source, threads=threads, optimise=False)
-    feeds = first_that_runs(source, lambda f: run(session, f), seed, ORT_ERRORS, spare)
-    return feeds, run(session, feeds)
+    """Inputs that the source accepts, and its outputs."""
+    feeds = first_that_runs(source, lambda f: answers(source, f, threads), seed, ORT_ERRORS, spare)
+    return feeds, answers(source, feeds, threads)

@@ -120,6 +120,23 @@ def test_arrays_in_files_are_equal_and_read_only() -> None:
     assert in_file(small) is small
 
 
+def test_the_file_of_a_store_is_written_to_again_where_something_went() -> None:
+    rng = np.random.default_rng(0)
+    held: dict[int, np.ndarray] = {}
+    with ArrayStore[int](ram_bytes=0) as store:
+        for key in range(400):
+            held[key] = rng.integers(0, 255, int(rng.integers(5000, 20_000)), np.uint8).reshape(-1, 1)
+            store.put(key, held[key])
+            if len(held) > 20:
+                gone = int(rng.choice(list(held)))
+                del held[gone]
+                store.drop(gone)
+            for there in rng.choice(list(held), 3):
+                np.testing.assert_array_equal(store.get(int(there)), held[int(there)])
+        assert set(store) == set(held)
+        assert store._file._end < 3 * 20 * 20_000  # of 5 MB that were written in all
+
+
 def test_the_store_knows_shapes_wherever_the_arrays_are() -> None:
     with ArrayStore[int](ram_bytes=100_000) as store:
         for key in range(3):

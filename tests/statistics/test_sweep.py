@@ -54,9 +54,9 @@ def test_every_node_runs_once_per_batch(monkeypatch: pytest.MonkeyPatch) -> None
     ran: list[str] = []
     original = Segment.__init__
 
-    def noted(self: Segment, model: ir.Model, nodes: list[object], *rest: object) -> None:
+    def noted(self: Segment, model: ir.Model, nodes: list[object], *rest: object, **more: object) -> None:
         ran.extend(node.name for node in nodes)  # type: ignore[attr-defined]
-        original(self, model, nodes, *rest)  # type: ignore[arg-type]
+        original(self, model, nodes, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Segment, "__init__", noted)
     outputs = [node.outputs[0].name or "" for node in model.graph]
@@ -70,9 +70,11 @@ def test_outputs_of_a_model_whose_weights_are_taken_in_parts(ram_bytes: int, mon
     sizes: list[int] = []
     original = Segment.__init__
 
-    def noted(self: Segment, model: ir.Model, nodes: object, weights: list[ir.Value], *rest: object) -> None:
+    def noted(
+        self: Segment, model: ir.Model, nodes: object, weights: list[ir.Value], *rest: object, **more: object
+    ) -> None:
         sizes.append(sum(value.const_value.nbytes for value in weights if value.const_value is not None))
-        original(self, model, nodes, weights, *rest)  # type: ignore[arg-type]
+        original(self, model, nodes, weights, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Segment, "__init__", noted)
     session = make_session(model)

@@ -132,7 +132,8 @@ def _difference(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
     """wanted − found, where that can be in the memory of `found`."""
     if not found.flags.writeable or found.dtype != wanted.dtype:
         return np.asarray(wanted - found)
-    return np.subtract(wanted, found, out=found)
+    np.subtract(wanted, found, out=found)
+    return found
 
 
 def _square(array: np.ndarray) -> float:

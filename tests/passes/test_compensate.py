@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -112,15 +115,23 @@ def test_the_same_inputs_give_the_same_bytes_in_memory_and_on_disk(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_leaves_no_files(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case("residual")
-    seen: list[int] = []
+    opened: list[FileIO] = []
+    original = tempfile.TemporaryFile
+
+    def noted(**options: Any) -> Any:
+        file = original(**options)
+        if options["dir"] == tmp_path:
+            opened.append(file)
+        return file
 
     def interrupt(done: int, total: int, layer: str) -> None:
         if done == 2:
-            seen.extend(len(list(folder.iterdir())) for folder in tmp_path.iterdir())
+            assert opened and not opened[0].closed
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("prunec.array_store.tempfile.TemporaryFile", noted)
     with pytest.raises(KeyboardInterrupt):
         compensate(
             case.dense,
@@ -131,8 +142,7 @@ def test_an_interrupt_leaves_no_files(tmp_path: Path) -> None:
             Options(ram_bytes=0, folder=tmp_path),
             interrupt,
         )
-    assert seen and seen[0] > 0
-    assert list(tmp_path.iterdir()) == []
+    assert all(file.closed for file in opened) and not list(tmp_path.iterdir())
 
 
 def test_files_are_gone_as_soon_as_nobody_needs_them(tmp_path: Path) -> None:

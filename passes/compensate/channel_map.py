@@ -48,7 +48,7 @@ def channel_maps(pairs: Pairs, options: Options, seed: list[int]) -> Iterator[Ca
         mapped = start + change
         offset = moments.target_mean - np.einsum("gck,gk->gc", mapped, moments.mean)
         bias = layer.bias() + np.einsum("gmkc,gc->gm", dense, offset).ravel()
-        yield Candidate("channel", dense @ mapped[:, None], bias, used)
+        yield Candidate("channel", dense @ mapped[:, None].astype(dense.dtype, copy=False), bias, used)
 
 
 def _dense_matrix(pairs: Pairs, layer: ConvLayer) -> Matrix:

@@ -76,11 +76,9 @@ class Fit:
         towards = start.matrix.reshape(self.groups, self.outputs, self.unknowns)
         cross -= towards @ covariance
         for damping in self.options.dampings:
-            change, used = solve(covariance, cross, damping)
-            change += towards
-            bias = self._shifted(moments, change) if centred else self.bias
-            matrix = change.astype(self.kind, copy=False).reshape(self.start.shape)
-            del change
+            change, used = solve(covariance, cross, damping, self.kind)
+            matrix = np.add(change, towards, out=change).reshape(self.start.shape)
+            bias = self._shifted(moments, matrix) if centred else self.bias
             yield Candidate("lsq", matrix, bias, used, (*start.basis(), *_escalated(damping, used)))
 
     def _by_rows(self, start: Candidate) -> Iterator[Candidate]:

@@ -20,7 +20,7 @@ from prunec.passes.compensate.pairs import Pairs, widened
 from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
-CANDIDATE_BYTES = 8 * 1024**2
+CANDIDATE_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True)

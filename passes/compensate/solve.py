@@ -26,6 +26,7 @@ CONSTANT_BELOW = 1e-8
 """A variable is constant when its variance is below this share of the mean variance."""
 MAX_DAMPING = 1e4
 COLUMN_BLOCK = 4096
+ROW_BLOCK = 256
 
 
 def scales(diagonal: Double) -> Double:
@@ -36,14 +37,16 @@ def scales(diagonal: Double) -> Double:
     return found
 
 
-def solve(covariance: Double, residual: Double, damping: float) -> tuple[Double, float]:
-    """W' − W₀ [g, m, n] from H and G − W₀H, and the damping it took."""
+def solve(
+    covariance: Double, residual: Double, damping: float, kind: npt.DTypeLike = np.float64
+) -> tuple[npt.NDArray[np.floating], float]:
+    """W' − W₀ [g, m, n] of type `kind` from H and G − W₀H, and the damping it took."""
     n = covariance.shape[-1]
     ridge = scales(np.diagonal(covariance, axis1=1, axis2=2))
     solver = _batched if n <= BATCHED_BELOW else _one_by_one
     for used in _escalating(damping):
         try:
-            change = solver(covariance, used * ridge, residual)
+            change = solver(covariance, used * ridge, residual, kind)
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(change).all():
@@ -102,28 +105,27 @@ def _escalating(damping: float) -> Iterator[float]:
         damping = damping * 10 if damping else 1e-12
 
 
-def _batched(covariance: Double, ridge: Double, right: Double) -> Double:
+def _batched(covariance: Double, ridge: Double, right: Double, kind: npt.DTypeLike) -> npt.NDArray[np.floating]:
     damped = covariance.copy()
     n = damped.shape[-1]
     damped[:, np.arange(n), np.arange(n)] += ridge
     np.linalg.cholesky(damped)  # raises where the system is not positive definite; LU would not
-    found: Double = np.linalg.solve(damped, right.transpose(0, 2, 1)).transpose(0, 2, 1)
-    return found
+    found: npt.NDArray[np.floating] = np.linalg.solve(damped, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return found.astype(kind, copy=False)
 
 
-def _one_by_one(covariance: Double, ridge: Double, right: Double) -> Double:
+def _one_by_one(covariance: Double, ridge: Double, right: Double, kind: npt.DTypeLike) -> npt.NDArray[np.floating]:
     """Each is factored in one of its own triangles, for another copy is as large as all the rest; it is put back."""
-    found: Double = np.empty(right.shape if len(right) > 1 else 0)
+    found: npt.NDArray[np.floating] = np.empty(right.shape, kind)
     for i, matrix in enumerate(covariance):
         diagonal = np.diagonal(matrix).copy()
         try:
             np.fill_diagonal(matrix, diagonal + ridge[i])
             factor = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
-            own = cho_solve(factor, right[i].T, check_finite=False).T
+            for first in range(0, right.shape[1], ROW_BLOCK):
+                rows = slice(first, first + ROW_BLOCK)
+                found[i, rows] = cho_solve(factor, right[i, rows].T, check_finite=False).T
         finally:
             np.fill_diagonal(matrix, diagonal)
             mirror(matrix)
-        if len(right) == 1:
-            return np.asarray(own[None])
-        found[i] = own
     return found

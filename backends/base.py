@@ -136,6 +136,13 @@ class Backend(Protocol):
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """Write the artifact below `folder`, checked."""
 
+    def verify(self, package: Path) -> int:
+        """Prove the weights of a written artifact again, from its own bytes; how many there are.
+
+        Raises:
+            GateError PC525: a weight is not what the package says.
+        """
+
 
 def spell_range(name: str, given: Range) -> str:
     """NAME=1x3:8x3:32x3, as `--shape-range` takes it."""

@@ -39,6 +39,7 @@ CRITERIA: dict[str, str] = {
 
 BACKENDS: dict[str, str] = {
     "tensorrt-2:4": "prunec.backends.tensorrt.target:TensorRT",
+    "torch-tensorrt-2:4": "prunec.backends.torch_tensorrt.target:TorchTensorRT",
 }
 """Targets whose packages hold more than model.onnx."""
 

@@ -17,7 +17,8 @@ from prunec.backends.tensorrt.executed import execute
 from prunec.backends.tensorrt.half import to_half
 from prunec.backends.tensorrt.limits import check_operators, check_ranges
 from prunec.backends.tensorrt.lower import compare, convert, fitted, prove_planned
-from prunec.backends.tensorrt.package import Contents, write_folder, write_words
+from prunec.backends.tensorrt.package import FOLDER, Contents, write_folder, write_words
+from prunec.backends.tensorrt.proving_again import verify_folder
 from prunec.backends.tensorrt.smoke import smoke
 from prunec.diagnostics import Diagnostic
 from prunec.plan.layers import DENSE, TargetRules
@@ -92,6 +93,9 @@ class TensorRT:
         return replace(
             artifact, tensorrt=told, contenders=done.contenders, feeds=feeds, warnings=(), scratch=done.scratch
         )
+
+    def verify(self, package: Path) -> int:
+        return verify_folder(package / FOLDER)
 
 
 def rules_of(verdicts: Sequence[Verdict]) -> TargetRules:

@@ -39,6 +39,13 @@ TARGETS: tuple[Target, ...] = (
         status="available",
         how="to build and measure: an NVIDIA GPU (Ampere or newer) and pip install 'prunec[tensorrt]'; else --no-build",
     ),
+    Target(
+        name="torch-tensorrt-2:4",
+        summary="Torch-TensorRT, and plain PyTorch on CUDA, with 2:4 sparse tensor cores",
+        patterns=("2:4",),
+        status="available",
+        how="pip install 'prunec[torch]'; to build, an NVIDIA GPU and 'prunec[torch-tensorrt]'; else --no-build",
+    ),
     *(
         Target(name=name, summary=summary, patterns=(), status="not in this version", how="use --target onnx")
         for name, summary in (
@@ -47,7 +54,6 @@ TARGETS: tuple[Target, ...] = (
             ("x86-avx512", "x86 with AVX-512, with generated kernels"),
             ("arm64", "64-bit ARM, with generated kernels"),
             ("wasm", "WebAssembly with SIMD, with generated kernels"),
-            ("torch-tensorrt-2:4", "Torch-TensorRT with 2:4 sparse tensor cores"),
         )
     ),
 )

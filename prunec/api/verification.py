@@ -25,6 +25,7 @@ from prunec.api.record import Result
 from prunec.api.results import TrialInfo
 from prunec.api.stage_proofs import prove_stages
 from prunec.api.stages import checked, stages_of, tidied
+from prunec.api.target_list import backend_for
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
 from prunec.package.load import Package, load_package
@@ -49,6 +50,7 @@ class Verified(Result):
     exactness: ExactnessRecord | None = None
     quality: QualityRecord | None = None
     patterns: PatternsRecord | None = None
+    weights_proved: int | None = None
     recorded: VerificationRecord | None = None
     passed: Literal[True] = True
 
@@ -72,7 +74,7 @@ def verify(
     Raises:
         PrunecError PC610, PC613: there is no package that this version can read; PC615: another source; PC223: data or
         a metric without a source. GateError PC611, PC612: a file is missing or changed; PC501, PC502, PC508, PC509,
-        PC523 (a sparsity pattern).
+        PC523 (a sparsity pattern), PC525 (a weight of the target's artifact).
     """
     if source is None and (calib is not None or metric is not None):
         raise PrunecError("PC223", "quality is judged against the dense model", hint="give it with --source MODEL")
@@ -82,8 +84,13 @@ def verify(
     progress("running the model", 0, 0)
     _check_runs(opened, seed, threads)
     patterns = patterns_record(Plan.load(opened.path / PLAN), ir.load(opened.model_path))
+    backend = backend_for(opened.manifest.target)
     found = Verified(
-        package=str(package), files=len(opened.manifest.files), patterns=patterns, recorded=opened.verification
+        weights_proved=None if backend is None else backend.verify(opened.path),
+        package=str(package),
+        files=len(opened.manifest.files),
+        patterns=patterns,
+        recorded=opened.verification,
     )
     if source is None:
         return found

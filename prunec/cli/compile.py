@@ -108,7 +108,7 @@ def show(out: Console, found: Compiled) -> None:
     from prunec.cli.plan import show_plan
     from prunec.cli.run import show_warnings
     from prunec.report import units
-    from prunec.report.console import print_compensation, print_patterns, print_summary
+    from prunec.report.console import print_compensation, print_patterns, print_summary, print_tensorrt
 
     show_warnings(found.warnings)
     if found.verification is None:
@@ -118,6 +118,7 @@ def show(out: Console, found: Compiled) -> None:
     print_summary(out, data)
     print_compensation(out, data.verification)
     print_patterns(out, data.verification)
+    print_tensorrt(out, data.verification)
     exactness = found.verification.exactness
     if exactness is not None and (exactness.groups_checked or exactness.blocks_checked):
         proofs = [trial.float64 for trial in found.proof if trial.float64 is not None]

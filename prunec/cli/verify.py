@@ -54,6 +54,8 @@ def show(out: Console, found: Verified) -> None:
 
     out.print(Text(f"files: {found.files} with hashes, all as they were written; records of what was found carry none"))
     out.print(Text("model: runs, and gives what the manifest says"))
+    if found.weights_proved is not None:
+        out.print(Text(f"artifact: {found.weights_proved} weights are 2:4 and have the bytes that were proved"))
     if found.exactness is not None:
         error = units.error(found.exactness.class_a_max_rel)
         out.print(Text(f"cut: {found.exactness.groups_checked} groups, exact up to {error}"))

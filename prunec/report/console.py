@@ -93,6 +93,24 @@ def print_patterns(console: Console, verification: Document) -> None:
         )
 
 
+def print_tensorrt(console: Console, verification: Document) -> None:
+    """What a package for sparse tensor cores holds, and whether it was run. Prints nothing for other targets."""
+    record = verification.get("tensorrt")
+    if not record:
+        return
+    left, planned = len(record["left_dense"]), len(record["planned_sparse"])
+    proved = record["weights_proved"]
+    told = f"{planned} layers are planned for sparse kernels, {left} left dense; {proved} weights proved."
+    if not record["executed"]:
+        console.print(Text(f"{told} Not executed here: nothing is known about kernels or speed."))
+        return
+    kernels = record["kernels"]
+    chosen = kernels.get("chosen", len(kernels["sparse"]))
+    outcome = f"{chosen} of {kernels.get('found', planned)} eligible layers run on sparse kernels"
+    kept = "" if chosen else ": TensorRT kept dense"
+    console.print(Text(f"{told} On {kernels['gpu']} {outcome}{kept}."))
+
+
 def print_compensation(console: Console, verification: Document) -> None:
     """How each layer made up for its lost inputs. Prints nothing if there was no compensation."""
     layers = verification.get("compensation") or ()

@@ -164,6 +164,19 @@ class SmokeRecord(Record):
     errors: tuple[str, ...] = ()
 
 
+class SemiStructuredRecord(Record):
+    """Whether PyTorch's own sparse matrices can hold a planned weight, as `parameter` of the exported program.
+
+    `turned`: stored as [inputs, outputs]. `libraries` are those whose multiples of rows and columns it meets.
+    """
+
+    name: str
+    parameter: str | None = None
+    turned: bool | None = None
+    libraries: tuple[str, ...] = ()
+    why_not: str | None = None
+
+
 class KernelsRecord(Record):
     """What TensorRT did on a GPU. `found` and `chosen` as its log says; `tactics` by node, as the inspector says.
 
@@ -197,6 +210,7 @@ class TensorRTRecord(Record):
     fp32_islands: dict[str, int]
     weights_proved: int
     product_max_rel: float
+    semi_structured: tuple[SemiStructuredRecord, ...] | None = None
     smoke: SmokeRecord | None = None
     kernels: KernelsRecord | None = None
 

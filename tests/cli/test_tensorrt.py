@@ -73,8 +73,32 @@ def test_a_package_made_without_a_gpu(folder: Path) -> None:
         assert "ot executed" in (package / "tensorrt" / name).read_text(), name
     assert "tensorrt/build.sh" in document(package / "manifest.json")["files"]
     report = (package / "report.html").read_text()
-    assert "not executed here" in report and "conv7" in report
-    assert prunec("verify", "out", "--source", "model.onnx", cwd=folder).code == 0
+    assert "Not executed here" in report and "Sparse tensor cores" in report
+    verified = prunec("verify", "out", "--source", "model.onnx", "--json", cwd=folder)
+    assert verified.code == 0 and verified.json["weights_proved"] == 2
+
+
+def test_verify_sees_a_shipped_weight_that_is_not_the_proved_one(folder: Path) -> None:
+    from prunec.backends.tensorrt.proving_again import verify_folder
+    from prunec.diagnostics import GateError
+
+    assert prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", cwd=folder).code == 0
+    place = folder / "out/tensorrt"
+    assert verify_folder(place) == 2
+    proof = document(place / "sparsity.json")
+    model = ir.load(place / "model.onnx")
+    tensor = next(layer["tensor"] for layer in proof["layers"] if layer["node"] == proof["planned"][0])
+    value = model.graph.initializers[tensor]
+    assert value.const_value is not None
+    changed = value.const_value.numpy() * np.float16(2)
+    value.const_value = ir.Tensor(changed, name=tensor)
+    ir.save(model, place / "model.onnx")
+    with pytest.raises(GateError, match=r"PC525.*other bytes"):
+        verify_folder(place)
+    value.const_value = ir.Tensor(np.ones_like(changed), name=tensor)
+    ir.save(model, place / "model.onnx")
+    with pytest.raises(GateError, match=r"PC525.*0 of"):
+        verify_folder(place)
 
 
 def test_planned_weights_of_the_shipped_graph_are_sparse_where_tensorrt_looks(folder: Path) -> None:

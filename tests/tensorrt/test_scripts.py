@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunec.backends.tensorrt.package import SCRIPTS, _render, _spec, vectors
+from prunec.backends.tensorrt.package import BUILD_SH, SCRIPTS, spec_of
 from prunec.backends.tensorrt.scripts import build as scripted
 from prunec.backends.tensorrt.scripts.benchmark import load_vectors, max_relative, ratio, time_arms
 from prunec.backends.tensorrt.scripts.build import ARMS, BuildError, build, build_arms, cache_name
+from prunec.backends.tensorrt.writing import render, vectors, write_scripts
 from tests.tensorrt import fake_tensorrt
 from tests.tensorrt.test_environment import GPU
 from tests.tensorrt.test_sparse_log import NEW_NONE, OLD
@@ -77,9 +78,8 @@ def test_copies_refuse_on_their_own_where_there_is_no_gpu(script: str, tmp_path:
     if shutil.which("nvidia-smi"):
         pytest.skip("there is an NVIDIA driver here")
     for name in SCRIPTS:
-        text = (HERE / f"{name}.py").read_text().replace("prunec.backends.tensorrt.scripts.", "")
-        assert "prunec" not in text.split('"""', 2)[2], name
-        (tmp_path / f"{name}.py").write_text(text)
+        write_scripts(tmp_path, [f"tensorrt.scripts.{name}"])
+        assert "prunec" not in (tmp_path / f"{name}.py").read_text().split('"""', 2)[2], name
     (tmp_path / "sparsity.json").write_text(json.dumps({"planned": [], "tolerance": 0.03}))
     (tmp_path / "vectors.npz").write_bytes(vectors({"x": np.zeros(2)}, {"y": np.zeros(2)}))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -107,7 +107,7 @@ def test_build_sh_speaks_both_dialects(
     version: str, options: str, typed: bool, log: str, code: int, said: str, tmp_path: Path
 ) -> None:
     rows = [("x y", (1, 3), (4, 3), (8, 3))]
-    (tmp_path / "build.sh").write_text(_render("build.sh.jinja", dynamic=rows, level=4, spec=_spec(rows)))
+    (tmp_path / "build.sh").write_text(render(BUILD_SH, dynamic=rows, level=4, spec=spec_of(rows)))
     (tmp_path / "trtexec").write_text(TRTEXEC.format(version=version, options=options))
     (tmp_path / "trtexec").chmod(0o755)
     (tmp_path / "log").write_text(log)
@@ -128,7 +128,7 @@ def test_build_sh_speaks_both_dialects(
 
 
 def test_build_sh_without_trtexec(tmp_path: Path) -> None:
-    (tmp_path / "build.sh").write_text(_render("build.sh.jinja", dynamic=[], level=4, spec=_spec([])))
+    (tmp_path / "build.sh").write_text(render(BUILD_SH, dynamic=[], level=4, spec=spec_of([])))
     environment = {**os.environ, "TRTEXEC": str(tmp_path / "nothing")}
     done = subprocess.run(["bash", "build.sh"], cwd=tmp_path, capture_output=True, check=False, env=environment)
     assert done.returncode == 2 and b"trtexec is not here" in done.stderr

@@ -1,0 +1,1 @@
+"""Scripts that are copied into every Torch-TensorRT package: standard library, numpy and torch only."""

@@ -78,11 +78,14 @@ class BuildOptions:
     """What the user said about the artifact.
 
     `builds`: False makes the package without the device. `ranges`: input name → least, usual and largest shape.
+    `precision`, `products`: what the graph computes in, and which operator its matrix products are; None: the target's.
     """
 
     builds: bool = True
     ranges: Mapping[str, Range] = field(default_factory=dict)
     threads: int = 1
+    precision: str | None = None
+    products: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from prunec.backends.base import Feeds, Range, Subject, Verdict
+from prunec.backends.base import BuildOptions, Feeds, Range, Verdict
 from prunec.backends.onnx.session import make_session, run
+from prunec.backends.tensorrt.eligibility import judge
 from prunec.backends.tensorrt.half import Half, to_half
+from prunec.backends.tensorrt.products import check_products, with_products
 from prunec.backends.tensorrt.proof import WeightProof, prove
+from prunec.backends.tensorrt.quantise import activations, quantise, scales, with_half_scales
 from prunec.backends.tensorrt.ranges import float_values, largest, too_large
-from prunec.diagnostics import GateError
+from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.metrics import is_inexact, max_relative
 from prunec.verify.records import LoweringRecord
 
@@ -21,11 +24,34 @@ TOLERANCE = 3e-2
 """FP16 against FP32, of each output's largest value. One rounding is 5e-4; the worst model of the zoo has 1.9e-2."""
 
 
-def convert(subject: Subject, threads: int) -> Half:
-    """The pruned model in FP16; what comes too near FP16's largest on `subject.batches` stays FP32."""
-    typed = ShapeInferencePass()(subject.model.clone()).model
-    tops = largest(typed, subject.batches, float_values(typed), threads=threads)
-    return to_half(subject.model, too_large(typed, tops))
+def check_lowering_options(options: BuildOptions) -> None:
+    """Raise PrunecError PC445 for a precision, PC444 for a form of products that there is not."""
+    if options.precision not in (None, "fp16", "int8"):
+        message = f"there is no precision {options.precision!r}"
+        raise PrunecError("PC445", message, where="--precision", hint="fp16 or int8; sparse kernels have no other")
+    check_products(options.products)
+
+
+def prepared(model: ir.Model, planned: Sequence[str], batches: Sequence[Feeds], options: BuildOptions) -> ir.Model:
+    """`model` with its products in the form that was asked for, and for INT8 with `planned` layers quantised."""
+    formed = with_products(model, options.products)
+    if options.precision != "int8":
+        return formed
+    raised = ShapeInferencePass()(with_half_scales(formed).clone()).model
+    verdicts = judge(raised, counts=False)
+    values = activations(raised, planned, verdicts)
+    return quantise(raised, verdicts, values, scales(raised, set(values.values()), batches, threads=options.threads))
+
+
+def convert(model: ir.Model, batches: Sequence[Feeds], threads: int) -> Half:
+    """`model` in FP16; what comes too near FP16's largest on `batches` stays FP32."""
+    typed = ShapeInferencePass()(model.clone()).model
+    tops = largest(typed, batches, float_values(typed), threads=threads)
+    return to_half(model, too_large(typed, tops))
+
+
+INT8_TOLERANCE = 0.25
+"""INT8 weights and activations against FP32. It shows a wrong scale; what INT8 costs is a matter of quality."""
 
 
 def fitted(feeds: Feeds, ranges: Mapping[str, Range]) -> dict[str, np.ndarray]:
@@ -35,6 +61,9 @@ def fitted(feeds: Feeds, ranges: Mapping[str, Range]) -> dict[str, np.ndarray]:
         for axis, length in enumerate(usual):
             found[name] = np.take(found[name], np.arange(length) % max(found[name].shape[axis], 1), axis=axis)
     return found
+
+
+TOLERANCES = {"fp16": TOLERANCE, "int8": INT8_TOLERANCE}
 
 
 def compare(
@@ -55,9 +84,9 @@ def compare(
     if not worst <= tolerance:
         raise GateError(
             "PC524",
-            f"in FP16 an output differs by {worst:.1e} of its largest value, more than the {tolerance:.0e} allowed",
+            f"lowered, an output differs by {worst:.1e} of its largest value, more than the {tolerance:.0e} allowed",
             where=where,
-            hint="give data as the model sees it with --calib: values too large for FP16 then stay FP32",
+            hint="give data as the model sees it with --calib: ranges are taken from them",
         )
     return LoweringRecord(max_rel=worst, tolerance=tolerance, passed=True)
 

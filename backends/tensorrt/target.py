@@ -16,7 +16,15 @@ from prunec.backends.tensorrt.eligibility import judge
 from prunec.backends.tensorrt.executed import execute
 from prunec.backends.tensorrt.half import to_half
 from prunec.backends.tensorrt.limits import check_operators, check_ranges
-from prunec.backends.tensorrt.lower import compare, convert, fitted, prove_planned
+from prunec.backends.tensorrt.lower import (
+    TOLERANCES,
+    check_lowering_options,
+    compare,
+    convert,
+    fitted,
+    prepared,
+    prove_planned,
+)
 from prunec.backends.tensorrt.package import FOLDER, Contents, write_folder, write_words
 from prunec.backends.tensorrt.proving_again import verify_folder
 from prunec.backends.tensorrt.smoke import smoke
@@ -45,6 +53,7 @@ class TensorRT:
     patterns = ("2:4",)
 
     def check(self, options: BuildOptions) -> None:
+        check_lowering_options(options)
         if options.builds:
             environment.check()
 
@@ -59,15 +68,20 @@ class TensorRT:
         return rules_of(judge(model, counts=False))
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
-        half = convert(subject, options.threads)
+        asked = [layer.node for layer in subject.layers if layer.pattern != DENSE]
+        model, dense = (prepared(m, asked, subject.batches, options) for m in (subject.model, subject.dense))
+        half = convert(model, subject.batches, options.threads)
+        precision = options.precision or "fp16"
         verdicts = judge(half.model)
         planned, left = split(verdicts, subject, half.islands)
         proofs = prove_planned(half.model, verdicts, planned)
-        lowering = compare(subject.model, half.model, subject.batches, threads=options.threads)
+        lowering = compare(
+            subject.model, half.model, subject.batches, threads=options.threads, tolerance=TOLERANCES[precision]
+        )
         feeds = fitted(subject.batches[0], options.ranges)
         contents = Contents(
-            name=subject.name, model=half.model, dense=to_half(subject.dense, half.islands).model, verdicts=verdicts,
-            planned=planned, left_dense=left, proofs=proofs, ranges=options.ranges, precision="fp16",
+            name=subject.name, model=half.model, dense=to_half(dense, half.islands).model, verdicts=verdicts,
+            planned=planned, left_dense=left, proofs=proofs, ranges=options.ranges, precision=precision,
             max_rel=lowering.max_rel, tolerance=lowering.tolerance,
             samples=sum(len(next(iter(batch.values()))) for batch in subject.batches), inputs=feeds,
             outputs=run(make_session(subject.model, threads=options.threads), feeds),
@@ -78,7 +92,7 @@ class TensorRT:
             eligible=tuple(verdict.node for verdict in verdicts if verdict.eligible),
             left_dense=tuple(DenseLayer(name=name, reason=reason) for name, reason in left.items()),
             executed=False,
-            precision="fp16",
+            precision=precision,
             fp32_islands=dict(sorted(Counter(half.islands.values()).items())),
             weights_proved=len(proofs),
             product_max_rel=max((proof.product_max_rel for proof in proofs), default=0.0),

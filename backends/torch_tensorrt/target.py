@@ -60,6 +60,10 @@ class TorchTensorRT:
 
     def check(self, options: BuildOptions) -> None:
         require_torch("the target torch-tensorrt-2:4")
+        for name in ("precision", "products"):
+            if getattr(options, name) is not None:
+                message = f"--{name} is about an ONNX graph, and this target writes a torch program"
+                raise PrunecError("PC440", message, where=f"--{name}", hint="leave it out, or use tensorrt-2:4")
         if not options.builds:
             return
         if importlib.util.find_spec("torch_tensorrt") is None:

@@ -17,18 +17,22 @@ _KEPT_BYTES = 4096
 
 
 class RaiseOpset(ir.passes.InPlacePass):
-    """The model gets the converted graph; metadata stays."""
+    """The model gets the converted graph, in opset `target` or what it had; metadata stays."""
+
+    def __init__(self, target: int = TARGET) -> None:
+        super().__init__()
+        self.target = target
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        version = model.opset_imports.get("", TARGET)
-        if version >= TARGET:
+        version = model.opset_imports.get("", self.target)
+        if version >= self.target:
             return ir.passes.PassResult(model, modified=False)
         proto, tensors = _without_weights(model)
         try:
-            converted = ir.from_proto(onnx.version_converter.convert_version(proto, TARGET))
+            converted = ir.from_proto(onnx.version_converter.convert_version(proto, self.target))
             onnx.checker.check_model(ir.to_proto(converted))
         except Exception as error:  # noqa: BLE001  (the converter throws whatever its adapters throw)
-            _warn(model, version, error)
+            _warn(model, version, self.target, error)
             return ir.passes.PassResult(model, modified=False)
         _put_back(converted, tensors)
         model.graph = converted.graph
@@ -60,12 +64,12 @@ def _put_back(model: ir.Model, tensors: dict[str, ir.TensorProtocol]) -> None:
         model.graph.register_initializer(value)
 
 
-def _warn(model: ir.Model, version: int, error: Exception) -> None:
+def _warn(model: ir.Model, version: int, target: int, error: Exception) -> None:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     model.graph.meta.setdefault(WARNINGS, []).append(
         Diagnostic(
             "PC020",
-            f"opset {version} could not be raised to {TARGET}: {reason}",
+            f"opset {version} could not be raised to {target}: {reason}",
             hint="export with opset 13 or newer if a later step does not know an old operator",
         )
     )

@@ -9,6 +9,7 @@ what was demanded. A gate that says no raises `Refused`, which carries all that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def compile(
     input_shapes: InputShapes | None = None,
     build: bool = True,
     shape_ranges: Mapping[str, Range] | None = None,
+    precision: str | None = None,
+    products: str | None = None,
     progress: Progress = silent,
 ) -> Compiled:
     """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
@@ -104,7 +107,9 @@ def compile(
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
-    backend, own_build = _backend(target, BuildOptions(build, shape_ranges or {}, threads), dry_run=dry_run)
+    backend, own_build = _backend(
+        target, BuildOptions(build, shape_ranges or {}, threads, precision, products), dry_run=dry_run
+    )
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if plan is not None:
         options.check_replay()
@@ -142,6 +147,7 @@ def compile(
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
+                     "precision": precision, "products": products,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:
@@ -156,12 +162,14 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> tuple[Backen
         PrunecError PC440: options about an artifact for a target without one; PC43x: something is missing here.
     """
     backend = backend_for(target)
-    if backend is None and (not build.builds or build.ranges):
-        option = "--shape-range" if build.ranges else "--no-build"
+    given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
+             "--precision": build.precision is not None, "--products": build.products is not None}  # fmt: skip
+    option = next((name for name, is_given in given.items() if is_given), None)
+    if backend is None and option is not None:
         message = f"{option} is about an artifact that is built for a device, and {target} has none"
         raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
-    if backend is not None and not dry_run:
-        backend.check(build)
+    if backend is not None:
+        backend.check(replace(build, builds=False) if dry_run else build)
     return backend, build
 
 

@@ -58,6 +58,8 @@ def compile(
     ] = None,
     no_build: o.NoBuild = False,
     shape_range: o.ShapeRange = None,
+    precision: o.Precision = None,
+    products: o.Products = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -80,6 +82,7 @@ def compile(
                 allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run,
                 force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
                 build=not no_build, shape_ranges=o.shape_ranges(shape_range),
+                precision=precision, products=products,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -89,6 +89,13 @@ ShapeRange = Annotated[
         help="Least, usual and largest shape of a dynamic input, for TensorRT. May be repeated.",
     ),
 ]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="fp16 (default) or int8: of TensorRT's graph, planned layers in INT8.")
+]
+Products = Annotated[
+    str | None,
+    typer.Option("--products", help="Write matrix products as matmul or gemm for TensorRT; as they are without it."),
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]

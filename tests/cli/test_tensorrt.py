@@ -130,6 +130,19 @@ def test_a_plan_replays_and_an_edit_that_tensorrt_cannot_use_is_refused(folder: 
     refuses(prunec("compile", "model.onnx", "--plan", "p.json", "-o", "out2", cwd=folder), "PC221")
 
 
+def test_int8_with_products_as_matmul(folder: Path) -> None:
+    options = ("--precision", "int8", "--products", "matmul", "--include", "*", "--no-build")
+    done = prunec("compile", "model.onnx", *TARGET, *options, *FAST, "-o", "out", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    record = done.json["verification"]["tensorrt"]
+    assert record["precision"] == "int8" and record["weights_proved"] == 4
+    proof = document(folder / "out/tensorrt/sparsity.json")
+    assert {layer["proof"]["dtype"] for layer in proof["layers"] if "proof" in layer} == {"int8"}
+    assert "INT8" in (folder / "out/tensorrt/README.md").read_text()
+    kinds = {node.op_type for node in ir.load(folder / "out/tensorrt/model.onnx").graph}
+    assert "MatMul" in kinds and "Gemm" not in kinds and "QuantizeLinear" in kinds
+
+
 def test_include_takes_layers_that_are_not_expected_to_be_faster(folder: Path) -> None:
     done = prunec(
         "compile", "model.onnx", *TARGET, "--no-build", *FAST, "--include", "*", "-o", "out", "--json", cwd=folder
@@ -158,6 +171,10 @@ def test_where_no_layer_is_worthwhile_the_reasons_are_given(folder: Path) -> Non
         (("--pattern", "2:4", "--shape-range", "x=1x3x8x8"), "PC440"),
         ((*TARGET, "--no-build", "--shape-range", "x=1"), "PC437"),
         ((*TARGET, "--no-build", "--shape-range", "x"), "PC437"),
+        ((*TARGET, "--no-build", "--precision", "fp8"), "PC445"),
+        ((*TARGET, "--dry-run", "--products", "conv"), "PC444"),
+        (("--pattern", "2:4", "--precision", "int8"), "PC440"),
+        (("--target", "torch-tensorrt-2:4", "--no-build", "--precision", "int8"), "PC440"),
     ],
 )
 def test_options_that_do_not_go_with_the_target(folder: Path, options: tuple[str, ...], code: str) -> None:

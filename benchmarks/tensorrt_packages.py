@@ -4,7 +4,7 @@
     python -m benchmarks.tensorrt_packages --graphs FOLDER tv_resnet50 hf_bert --samples 4
     … --rtx PYTHON --polygraphy COMMAND      an interpreter with TensorRT-RTX; Polygraphy's command line
 
-Every model is compiled with `--target tensorrt-2:4 --no-build --solver fast` on few samples: quality is a first look,
+Every model is compiled with `--target tensorrt-2:4 --no-build` on few samples: quality is a first look,
 not what prunec reaches. Where no layer is expected to be faster, all that can be 2:4 are taken (`taken` says "all
 eligible"). Models of the zoo are judged by their own metric on test data; graphs have seeded weights, so nothing is
 said about theirs.
@@ -33,10 +33,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+import prunec.models as zoo
 from benchmarks.graph_files import graph_files, read_graph
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.compilation import compile as compile_model
+from prunec.api.opening import open_model
 from prunec.api.results import Compiled
 from prunec.backends.base import Range
 from prunec.backends.tensorrt.limits import parse_ranges
@@ -99,11 +101,13 @@ def ranges_of(model: ir.Model) -> dict[str, Range]:
     return found
 
 
-def build(path: Path, out: Path, ranges: dict[str, Range], samples: int, calib: str | None) -> tuple[Compiled, str]:
+def build(
+    path: Path, out: Path, ranges: dict[str, Range], arguments: argparse.Namespace, calib: str | None
+) -> tuple[Compiled, str]:
     """The package, and which layers were taken."""
     options = {
-        "target": TARGET, "build": False, "measure": False, "solver": "fast", "samples": samples, "calib": calib,
-        "shape_ranges": ranges, "output": out, "cache": False,
+        "target": TARGET, "build": False, "measure": False, "solver": arguments.solver, "samples": arguments.samples,
+        "calib": calib, "shape_ranges": ranges, "output": out, "cache": False,
     }  # fmt: skip
     try:
         return compile_model(path, **options), "worthwhile"  # type: ignore[arg-type]
@@ -175,12 +179,15 @@ def one(name: str, arguments: argparse.Namespace) -> Row:
             model = read_graph(file)
             source = Path(place, f"{name}.onnx")
             ir.save(model, source)
-            compiled, taken = build(source, out, ranges_of(model), arguments.samples, None)
+            compiled, taken = build(source, out, ranges_of(model), arguments, None)
             return row(name, compiled, taken, out, tools, time.perf_counter() - start)
-        subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
-        ranges = parse_ranges(RANGES[name]) if name in RANGES else ranges_of(subject.opened.canonical)
-        compiled, taken = build(subject.found.path, out, ranges, arguments.samples, subject.found.calib)
+        entry = zoo.get(name)
+        ranges = parse_ranges(RANGES[name]) if name in RANGES else ranges_of(open_model(entry.path).canonical)
+        compiled, taken = build(entry.path, out, ranges, arguments, entry.calib)
         found = row(name, compiled, taken, out, tools, time.perf_counter() - start)
+        if arguments.no_quality:
+            return found
+        subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
         pruned = subject.judge(ir.load(out / "model.onnx"))
         return replace(found, metric=subject.metric, dense=subject.dense, pruned=pruned)
 
@@ -191,6 +198,8 @@ def main() -> int:
     parser.add_argument("--graphs", type=Path, help="the models are files of this folder, not of the zoo")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--test-samples", type=int)
+    parser.add_argument("--solver", default="fast")
+    parser.add_argument("--no-quality", action="store_true", help="do not judge the models: a packages' table only")
     parser.add_argument("--rtx", metavar="PYTHON", help="an interpreter that has TensorRT-RTX")
     parser.add_argument("--polygraphy", metavar="COMMAND")
     parser.add_argument("--markdown", type=Path)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+from prunec.diagnostics import PrunecError
 from prunec.graph.shapes import is_constant
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -48,8 +49,18 @@ class Half:
 
 
 def to_half(model: ir.Model, keep: Mapping[str, str] | None = None) -> Half:
-    """`model` in FP16; it stays as it is. `keep`: node name → why it has to stay FP32."""
+    """`model` in FP16; it stays as it is. `keep`: node name → why it has to stay FP32.
+
+    Raises:
+        PrunecError PC446: the type of a value cannot be inferred, so nobody knows where casts have to go.
+    """
     result = ShapeInferencePass()(model.clone()).model
+    unknown = [
+        value.name or "" for node in result.graph for value in node.outputs if value.dtype is None and value.name
+    ]
+    if unknown:
+        message = f"the types of {len(unknown)} values cannot be inferred, such as {unknown[0]}"
+        raise PrunecError("PC446", message, where=unknown[0], hint="export the model with standard operators")
     islands = {**_islands(result), **(keep or {})}
     _Caster(result, islands).run()
     RemoveUnusedNodesPass()(result)

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt.half import half_array, to_half
 from prunec.backends.tensorrt.ranges import float_values, largest, too_large
+from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise import canonicalise
 from prunec.verify.metrics import worst_relative
 from tests.graph.builder import Builder
@@ -100,6 +101,14 @@ def test_constants_that_fp16_cannot_hold_keep_their_operator(constant: float) ->
     assert reason == "a constant is too large for FP16"
     assert not any(v.dtype == HALF and np.isinf(v.const_value.numpy()).any()  # type: ignore[union-attr]
                    for v in half.model.graph.initializers.values())  # fmt: skip
+
+
+def test_a_value_without_a_type_is_refused() -> None:
+    b = Builder(0)
+    x = b.input("x", [2, 8])
+    b.output(b.relu(b.contrib("Gelu", [x])))
+    with pytest.raises(PrunecError, match="PC446"):
+        to_half(b.model())
 
 
 def test_scales_of_a_resize_stay_fp32() -> None:

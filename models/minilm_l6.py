@@ -121,7 +121,8 @@ def _similarity(run: Runner, count: int) -> npt.NDArray[np.float32]:
 
 
 def _embed(run: Runner, texts: list[str]) -> npt.NDArray[np.float32]:
-    return np.concatenate([only_output(run(_batch(tokeniser().encode(text, LENGTH)))) for text in texts])
+    encoded = (tokeniser().encode(text, LENGTH) for text in texts)
+    return np.concatenate([only_output(run(_batch(one, unpadded=True))) for one in encoded])
 
 
 def _batch(text: Encoded, *, unpadded: bool = False) -> Batch:

@@ -1,6 +1,6 @@
 """Quality of real models against the sparsity pattern: magnitude, Wanda, SparseGPT, ours on the same layers and data.
 
-    python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 unstructured@0.7]
+    python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 2:4@0.3 block:4x1@0.5 unstructured@0.7]
         [--methods magnitude Wanda SparseGPT ours ours+order] [--solver balanced] [--samples N …] [--test-samples N]
         [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--layers] [--markdown F]
 
@@ -108,7 +108,7 @@ class Peer:
 def attempt(
     subject: Subject,
     pattern: Pattern,
-    level: float,
+    share: float | None,
     method: str,
     effort: Effort,
     allocation: Allocation,
@@ -116,7 +116,7 @@ def attempt(
     shows_layers: bool,
 ) -> Trial:
     start = time.process_time()
-    done = solved(subject, pattern, level, method, effort, allocation)
+    done = solved(subject, pattern, share, method, effort, allocation)
     seconds = time.process_time() - start
     if shows_layers:
         print_layers(done)
@@ -124,13 +124,14 @@ def attempt(
 
 
 def solved(
-    subject: Subject, pattern: Pattern, level: float, method: str, effort: Effort, allocation: Allocation
+    subject: Subject, pattern: Pattern, share: float | None, method: str, effort: Effort, allocation: Allocation
 ) -> Compensated:
-    """The subject with that pattern, its zeros proved."""
+    """The subject with that pattern and that share of zeros (None: what the pattern implies), its zeros proved."""
     opened = subject.opened
+    level, mean = pattern.level(share), pattern.mean_level(share)
     plans = choose_layers(opened.canonical, pattern, level)
     own = PlanOptions(seed=subject.seed, threads=subject.threads)
-    plans = allocate_levels(plans, opened.canonical, pattern, allocation, level, subject.calibration, own, silent)
+    plans = allocate_levels(plans, opened.canonical, pattern, allocation, mean, subject.calibration, own, silent)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
     solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
     dense = opened.canonical
@@ -168,11 +169,13 @@ def row(
     subjects: Sequence[Subject], case: str, method: str, effort: Effort, allocation: Allocation, *, shows_layers: bool
 ) -> Row:
     """`subjects`: one model, a seed each."""
-    text, _, share = case.partition("@")
-    pattern = parse(text)
-    level = pattern.level(float(share) if share else None)
+    text, _, asked = case.partition("@")
+    pattern, share = parse(text), float(asked) if asked else None
+    mean = pattern.mean_level(share)
+    if pattern.fixed_level is not None and mean < pattern.fixed_level and allocation in ("uniform", "erk"):
+        allocation = "loss"  # as in a compile: whole layers stay dense
     trials = [
-        attempt(subject, pattern, level, method, effort, allocation, shows_layers=shows_layers) for subject in subjects
+        attempt(subject, pattern, share, method, effort, allocation, shows_layers=shows_layers) for subject in subjects
     ]
     first = subjects[0]
     found = [trial.values[first.metric] for trial in trials]
@@ -182,7 +185,7 @@ def row(
     return Row(
         model=first.name,
         pattern=pattern.name,
-        zeros=level,
+        zeros=mean,
         samples=first.calibration.samples,
         method=method if method in PEERS else f"{method}, {effort}",
         allocation=allocation,

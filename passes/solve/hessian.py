@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack
+from scipy.linalg import eigh, lapack
 
 Double = npt.NDArray[np.float64]
 Array = npt.NDArray[np.floating]
@@ -187,7 +187,7 @@ class RowHessian:
         """Through the R×R Gram matrix: X/√R S⁻¹ = U D Vᵀ, values D², vectors V."""
         if self._known is None or not np.array_equal(self._known[0], scale):
             rows = self.rows_scaled(scale)
-            values, left = np.linalg.eigh(rows @ rows.T)
+            values, left = eigh(rows @ rows.T, driver="evd")
             used = values > 1e-10 * max(float(values[-1]), 1e-300)
             vectors = rows.T @ (left[:, used] / np.sqrt(values[used]))
             self._known = scale, Spectrum(values[used], vectors)

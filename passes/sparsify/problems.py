@@ -19,6 +19,8 @@ from prunec.statistics.moments import Moments
 
 ROWS_ELEMENTS = 1 << 26
 """Elements of the float32 rows that stand in for a larger H (256 MiB)."""
+MOST_ROWS = 4096
+"""Of those rows: the spectrum of their products with each other takes half a minute at this size."""
 ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
 """Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
 JOINED_ROWS = 1024
@@ -48,7 +50,7 @@ def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[L
     elif groups > 1:
         raise PrunecError("PC227", f"{fit.unknowns} inputs in each of {groups} groups", where=fit.layer.name)
     else:
-        most = max(ROWS_ELEMENTS // fit.unknowns, 64)
+        most = max(min(ROWS_ELEMENTS // fit.unknowns, MOST_ROWS), 64)
         sets = [[_rows(fit, runner.fit, most)], [_rows(fit, runner.held_out, max(most // 4, 16))]]
         notes = (f"{fit.unknowns} inputs an output: H from {sets[0][0].count} rows, never formed",)
     fit.rows = sets[0][0].count

@@ -3,8 +3,8 @@
 Inputs `input_ids`, `attention_mask` int64 [b, s]; output `embedding` [b, 384]. Attention is written out (MatMul,
 Softmax), Gelu through Erf, LayerNormalization as one node.
 The metric retrieves the definition of a verb from an example of its use, among all definitions of the test set.
-Calibration reads definitions of nouns and examples of their use, as long as they are: from texts of 32 tokens the
-error on the short ones that are read later was a third larger.
+Calibration reads definitions of nouns and examples of their use, as long as they are: short like what is read
+later, so that held-out errors are those of such texts.
 """
 
 from __future__ import annotations

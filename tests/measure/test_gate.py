@@ -81,3 +81,11 @@ def test_doubts_are_said() -> None:
     warnings = measurement_warnings(quiet.model_copy(update={"protocol": busy}))
     assert [warning.code for warning in warnings] == ["PC520", "PC521", "PC522"]
     assert all(warning.hint for warning in warnings)
+
+
+def test_a_package_for_tensorrt_is_compared_with_the_dense_engine() -> None:
+    result = measured(1.6, 1.51, 1.7)
+    own = {"speedup": {"vs_tensorrt_dense": result.speedup["vs_dense_onnxruntime"]}}
+    assert gate_speedup(result.model_copy(update=own), 1.5) is None
+    no = gate_speedup(result.model_copy(update=own), 1.55)
+    assert no is not None and no.diagnostic.code == "PC517"

@@ -15,8 +15,11 @@ class Logger:
 class Network:
     num_inputs = 1
 
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
     def get_input(self, index: int) -> Any:
-        return types.SimpleNamespace(name="x", shape=(-1, 3))
+        return types.SimpleNamespace(name="x", shape=self.shape)
 
 
 class Config:
@@ -38,8 +41,15 @@ class Config:
         self.cache = (cache, ignore_mismatch)
 
 
-def make(*, errors: tuple[str, ...] = (), builds: bool = True, log: str = "", strongly_typed: bool = True) -> Any:
-    """`errors`: of the parser; `strongly_typed`: whether the flag exists, as up to TensorRT 10."""
+def make(
+    *,
+    errors: tuple[str, ...] = (),
+    builds: bool = True,
+    log: str = "",
+    strongly_typed: bool = True,
+    shape: tuple[int, ...] = (-1, 3),
+) -> Any:
+    """`errors`: of the parser; `strongly_typed`: whether the flag exists, as in TensorRT 10; `shape`: of the input."""
     done = types.SimpleNamespace(configs=[], files=[], creations=[])
 
     class Builder:
@@ -48,7 +58,7 @@ def make(*, errors: tuple[str, ...] = (), builds: bool = True, log: str = "", st
 
         def create_network(self, flags: int) -> Network:
             done.creations.append(flags)
-            return Network()
+            return Network(shape)
 
         def create_builder_config(self) -> Config:
             done.configs.append(Config())

@@ -117,13 +117,25 @@ def build(
     return compile_model(path, **options, include=["*"]), "all eligible"  # type: ignore[arg-type]
 
 
+KINDS = {
+    "eligible, but": "eligible, not expected to be faster",
+    "depthwise": "depthwise",
+    "stem": "stem",
+    "head": "head",
+    "its weight is computed": "product of activations",
+    "TensorRT looks for": "operator that TensorRT does not look at",
+    "needs input channels": "channels no multiple of 4",
+    "are no multiple": "channels no multiple of 4",
+    "stays FP32": "FP32 island",
+    "embedding": "embedding",
+}
+"""Part of a reason → what it is called in the table."""
+
+
 def reasons(found: Sequence[str]) -> str:
-    """Reasons with their numbers taken out, the most frequent first."""
-    short = [
-        re.sub(r"\d+(\.\d+)?", "n", reason.split(",")[-1 if reason.startswith("eligible") else 0]) for reason in found
-    ]
-    counted = Counter(re.sub(r" (by|Mul|node)\b.*", "", text.strip()) for text in short)
-    return "; ".join(f"{count} {text}" for text, count in counted.most_common(4))
+    """How many layers for which kind of reason, the most frequent first."""
+    kinds = (next((kind for part, kind in KINDS.items() if part in reason), reason) for reason in found)
+    return "; ".join(f"{count} {kind}" for kind, count in Counter(kinds).most_common())
 
 
 def polygraphy(command: str, model: Path, planned: Sequence[str], weights: dict[str, str]) -> str:

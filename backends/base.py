@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic
 from prunec.measure.contender import Contender
+from prunec.measure.results import LayerTiming
 from prunec.plan.layers import TargetRules
 from prunec.plan.plan import LayerPlan
 from prunec.verify.records import LoweringRecord, TensorRTRecord
@@ -79,6 +80,7 @@ class BuildOptions:
 
     `builds`: False makes the package without the device. `ranges`: input name → least, usual and largest shape.
     `precision`, `products`: what the graph computes in, and which operator its matrix products are; None: the target's.
+    `measures`: whether anything will be timed.
     """
 
     builds: bool = True
@@ -86,6 +88,7 @@ class BuildOptions:
     threads: int = 1
     precision: str | None = None
     products: str | None = None
+    measures: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Artifact:
     """What was written into the package's folder, and shown about it. `usage` goes into its README.txt.
 
     `contenders` are to be measured on `feeds`; their files lie in `scratch`, which whoever measures cleans up.
+    `beside_onnxruntime`: together with the dense and the pruned model there. `layers`: what was timed already.
     """
 
     usage: str
@@ -116,6 +120,8 @@ class Artifact:
     feeds: Feeds | None = None
     warnings: tuple[Diagnostic, ...] = ()
     scratch: tempfile.TemporaryDirectory[str] | None = None
+    beside_onnxruntime: bool = False
+    layers: tuple[LayerTiming, ...] | None = None
 
 
 class Backend(Protocol):

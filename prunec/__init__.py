@@ -17,7 +17,7 @@ if not os.path.isdir(os.path.join(__path__[0], "passes")):
     __path__.append(os.path.dirname(__path__[0]))
 
 if TYPE_CHECKING:
-    from prunec.api import bench, compile, explain, inspect, plan, recipes, targets, verify, zoo
+    from prunec.api import bench, compile, explain, inspect, load, plan, recipes, targets, verify, zoo
     from prunec.diagnostics import GateError, PrunecError
     from prunec.torch import prune
 
@@ -29,6 +29,7 @@ __all__ = [
     "compile",
     "explain",
     "inspect",
+    "load",
     "plan",
     "prune",
     "recipes",
@@ -37,7 +38,7 @@ __all__ = [
     "zoo",
 ]
 
-_FUNCTIONS = frozenset({"bench", "compile", "explain", "inspect", "targets", "zoo"})
+_FUNCTIONS = frozenset({"bench", "compile", "explain", "inspect", "load", "targets", "zoo"})
 _CALLABLE_PACKAGES = frozenset({"plan", "recipes", "verify"})  # function and sub-package: docs/decisions/0002
 _ERRORS = frozenset({"GateError", "PrunecError"})
 

@@ -52,7 +52,7 @@ def host_isa(flags: frozenset[str] | None = None) -> Isa:
     """The best instruction set that this machine has.
 
     Raises:
-        PrunecError PC403: it has none of them.
+        PrunecError PC451: it has none of them.
     """
     have = cpu_flags() if flags is None else flags
     for isa in ISAS.values():
@@ -60,7 +60,7 @@ def host_isa(flags: frozenset[str] | None = None) -> Isa:
             return isa
     missing = sorted(set(AVX2.flags) - have)
     raise PrunecError(
-        "PC403",
+        "PC451",
         f"this machine has no instruction set that kernels are generated for: it lacks {', '.join(missing)}",
         where="--target cpu",
         hint=f"generated are {', '.join(ISAS)}; --target onnx runs everywhere",
@@ -68,8 +68,8 @@ def host_isa(flags: frozenset[str] | None = None) -> Isa:
 
 
 def check_isa(isa: Isa, flags: frozenset[str] | None = None) -> None:
-    """Raise PrunecError PC403 where this machine cannot run code for `isa`."""
+    """Raise PrunecError PC451 where this machine cannot run code for `isa`."""
     missing = sorted(set(isa.flags) - (cpu_flags() if flags is None else flags))
     if missing:
         hint = "run it on a machine that has them, or compile with --target cpu here"
-        raise PrunecError("PC403", f"made for {isa.name}, and this machine lacks {', '.join(missing)}", hint=hint)
+        raise PrunecError("PC451", f"made for {isa.name}, and this machine lacks {', '.join(missing)}", hint=hint)

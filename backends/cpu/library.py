@@ -1,7 +1,7 @@
 """Run a compiled model through ctypes: numpy in and out, nothing copied that need not be.
 
 Every input is checked before the library sees it: PrunecError PC614 for names, shapes and dtypes that are not the
-model's, PC616 for NaN, PC617 where the library refuses (its own message), PC403 where this machine cannot run it.
+model's, PC621 for NaN, PC622 where the library refuses (its own message), PC451 where this machine cannot run it.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ class Model:
     Calls of `run` from several threads are safe and wait for each other. A context manager; `close` frees everything.
     """
 
-    def __init__(self, library: Path, weights: Path, *, threads: int = 1) -> None:
+    def __init__(self, library: Path, weights: Path, *, threads: int = 1, takes_nan: bool = False) -> None:
+        self._takes_nan = takes_nan
         try:
             self._library = ctypes.CDLL(str(library))
         except OSError as reason:
-            raise PrunecError("PC617", f"the library cannot be loaded: {reason}", where=str(library)) from None
+            raise PrunecError("PC622", f"the library cannot be loaded: {reason}", where=str(library)) from None
         self._declare()
         self._handle = ctypes.c_void_p()
         status = self._library.prunec_model_create(str(weights).encode(), threads, ctypes.byref(self._handle))
         if status:
-            code = "PC403" if status == BAD_CPU else "PC617"
+            code = "PC451" if status == BAD_CPU else "PC622"
             raise PrunecError(code, self._message(), where=str(library), hint="compile the model again on this machine")
         self.inputs = self._tensors("input")
         self.outputs = self._tensors("output")
@@ -125,20 +126,24 @@ class Model:
         self, function: Callable[..., int], inputs: list[np.ndarray], outputs: list[np.ndarray], *rest: object
     ) -> None:
         if self._handle.value is None:
-            raise PrunecError("PC617", "the model was closed")
+            raise PrunecError("PC622", "the model was closed")
         if function(self._handle, _pointers(inputs), _pointers(outputs), *rest):
-            raise PrunecError("PC617", f"the compiled model refused: {self._message()}")
+            raise PrunecError("PC622", f"the compiled model refused: {self._message()}")
 
     def _checked(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         wanted = {info.name for info in self.inputs}
         if feeds.keys() != wanted:
             given = ", ".join(sorted(feeds)) or "none"
             raise PrunecError("PC614", f"the model takes {', '.join(sorted(wanted)) or 'no inputs'}, not {given}")
-        return [_checked(feeds[info.name], info) for info in self.inputs]
+        arrays = [_checked(feeds[info.name], info) for info in self.inputs]
+        if not self._takes_nan:
+            for info, array in zip(self.inputs, arrays, strict=True):
+                refuse_nan(info.name, array)
+        return arrays
 
 
 def _checked(array: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """The array in row-major order, with the shape and dtype of the input and without NaN."""
+    """The array in row-major order, with the shape and dtype of the input."""
     given = np.asarray(array)
     if given.dtype == np.bool_ and info.dtype == np.uint8:
         given = given.view(np.uint8)
@@ -147,11 +152,15 @@ def _checked(array: np.ndarray, info: TensorInfo) -> np.ndarray:
     if given.shape != info.shape:
         hint = "generated code has fixed shapes; compile again with --input-shape"
         raise PrunecError("PC614", f"{info.name} is {info.shape}, not {given.shape}", where=info.name, hint=hint)
-    with np.errstate(invalid="ignore"):  # a sum is cheap; infinities may make it NaN too
-        is_suspect = given.dtype.kind == "f" and np.isnan(given.sum())
-    if is_suspect and np.isnan(given).any():
-        raise PrunecError("PC616", f"{info.name} holds NaN", where=info.name, hint="clean the data")
     return np.ascontiguousarray(given)
+
+
+def refuse_nan(name: str, array: np.ndarray) -> None:
+    """Raise PrunecError PC621 if an element is NaN."""
+    with np.errstate(invalid="ignore"):  # a sum is cheap; infinities may make it NaN too
+        is_suspect = array.dtype.kind == "f" and np.isnan(array.sum())
+    if is_suspect and np.isnan(array).any():
+        raise PrunecError("PC621", f"{name} holds NaN", where=name, hint="clean the data")
 
 
 def _pointers(arrays: list[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

@@ -24,7 +24,7 @@ def c_compiler() -> list[str]:
     """The command that compiles C for x86-64 Linux: the system's own, which is ready at once, else ziglang.
 
     Raises:
-        PrunecError PC405: there is neither.
+        PrunecError PC453: there is neither.
     """
     found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if found is not None and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
@@ -32,7 +32,7 @@ def c_compiler() -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc", "-target", _TARGET]
     message = "there is no C compiler to link a package with"
-    raise PrunecError("PC405", message, where="--target", hint="pip install ziglang")
+    raise PrunecError("PC453", message, where="--target", hint="pip install ziglang")
 
 
 def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> None:
@@ -41,7 +41,7 @@ def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> No
     Names in `work` are relative, and nothing that depends on the time goes in, so the same inputs give the same bytes.
 
     Raises:
-        PrunecError PC405: the compiler fails.
+        PrunecError PC453: the compiler fails.
     """
     for name in (*_SOURCES, *HEADERS):
         shutil.copyfile(_RUNTIME / name, work / name)
@@ -56,5 +56,5 @@ def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> No
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         message = f"the C compiler failed: {last}"
-        raise PrunecError("PC405", message, where=command[0], hint="pip install ziglang, or update the C compiler")
+        raise PrunecError("PC453", message, where=command[0], hint="pip install ziglang, or update the C compiler")
     shutil.move(work / "linked.so", library)

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from prunec.api.explanation import explain
     from prunec.api.inspection import inspect
     from prunec.api.listing import recipes, zoo
+    from prunec.api.loading import load
     from prunec.api.planning import plan
     from prunec.api.target_list import targets
     from prunec.api.verification import verify
 
-__all__ = ["bench", "compile", "explain", "inspect", "plan", "recipes", "targets", "verify", "zoo"]
+__all__ = ["bench", "compile", "explain", "inspect", "load", "plan", "recipes", "targets", "verify", "zoo"]
 
 _HOMES = {
     "bench": "benchmarking",
     "compile": "compilation",
     "explain": "explanation",
     "inspect": "inspection",
+    "load": "loading",
     "plan": "planning",
     "recipes": "listing",
     "targets": "target_list",

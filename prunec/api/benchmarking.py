@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from prunec.api.opening import PathLike, one_sample
@@ -11,10 +17,12 @@ from prunec.api.progress import Progress, silent
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import open_calibration
 from prunec.frontend.onnx import load
-from prunec.measure.contender import DENSE, PRUNED, Contender
-from prunec.measure.results import Measurements
+from prunec.measure.contender import DENSE, OWN, PRUNED, Contender
+from prunec.measure.results import LayerTiming, Measurements
 from prunec.measure.run import measure
 from prunec.package.load import Package, load_package
+from prunec.package.manifest import PLAN
+from prunec.plan.plan import Plan
 
 
 def bench(
@@ -41,7 +49,42 @@ def bench(
         contenders.insert(0, Contender(DENSE, Path(source).absolute()))
     model = ir.load(opened.model_path)
     feeds = one_sample(open_calibration(None, model, samples=2, seed=seed), model)
-    return measure(contenders, feeds, threads=threads, blocks=blocks, seed=seed, progress=progress)
+    own = compiled_contenders(opened, source, feeds, threads)
+    contenders += own.contenders
+    with own.scratch or contextlib.nullcontext():
+        found = measure(contenders, feeds, threads=threads, blocks=blocks, seed=seed, progress=progress)
+    return found.with_layers(own.layers) if own.layers else found
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a package's compiled model brings to a measurement."""
+
+    contenders: tuple[Contender, ...] = ()
+    layers: tuple[LayerTiming, ...] = ()
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+
+
+def compiled_contenders(
+    package: Package, source: PathLike | None, feeds: Mapping[str, np.ndarray], threads: int
+) -> Compiled:
+    """The compiled model and, with `source` and the code generator, the dense one in the same kernels."""
+    folder = package.compiled_path
+    if folder is None:
+        return Compiled()
+    if source is None or importlib.util.find_spec("tvm") is None:
+        return Compiled((Contender(OWN, folder.absolute(), "cpu"),))
+    from prunec.backends.cpu.companion import beside
+    from prunec.backends.cpu.compiled import CompiledModel
+    from prunec.backends.cpu.isa import ISAS
+    from prunec.backends.cpu.lower.prepare import prepare
+
+    isa = ISAS[CompiledModel(folder, threads=1).isa]
+    shapes = {name: array.shape for name, array in feeds.items()}
+    dense, ready = (prepare(model, shapes) for model in (load(source).model, ir.load(package.model_path)))
+    layers = Plan.load(package.path / PLAN).layers
+    found = beside(folder.absolute(), ready, dense, layers, feeds, isa, threads)
+    return Compiled(found.contenders, found.layers, found.scratch)
 
 
 def check_source(package: Package, source: PathLike) -> None:

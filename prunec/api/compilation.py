@@ -107,9 +107,8 @@ def compile(
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
-    backend, own_build = _backend(
-        target, BuildOptions(build, shape_ranges or {}, threads, precision, products), dry_run=dry_run
-    )
+    own_build = BuildOptions(build, shape_ranges or {}, threads, precision, products, measure)
+    backend = _backend(target, own_build, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if plan is not None:
         options.check_replay()
@@ -155,7 +154,7 @@ def compile(
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
 
 
-def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> tuple[Backend | None, BuildOptions]:
+def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | None:
     """What makes the target's artifact, once it is known to be able to.
 
     Raises:
@@ -170,7 +169,7 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> tuple[Backen
         raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
     if backend is not None:
         backend.check(replace(build, builds=False) if dry_run else build)
-    return backend, build
+    return backend
 
 
 def _decide(

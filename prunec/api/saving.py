@@ -20,7 +20,7 @@ from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.onnx import Source
 from prunec.measure.contender import DENSE, PRUNED, Contender
-from prunec.measure.results import Measurements
+from prunec.measure.results import Measurements, prefers_onnxruntime
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
 from prunec.package.writer import PackageWriter, save_model
@@ -31,6 +31,11 @@ from prunec.verify.records import QualityRecord, VerificationRecord
 
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
+)
+NOT_DEFAULT = Diagnostic(
+    "PC458",
+    "the compiled model is slower here than the pruned one in ONNX Runtime, which prunec.load therefore uses",
+    hint='measurements.json has the numbers; load(..., runtime="prunec") runs the compiled one',
 )
 BATCHES = 2
 """Of held-out data, for what an artifact is checked with."""
@@ -83,6 +88,7 @@ def save(
         measurements = _measured(path, artifact, opened, calibration, job, progress) if job.measures else None
         if measurements is not None:
             writer.write_json(MEASUREMENTS, measurements.to_json())
+            found += [NOT_DEFAULT] if prefers_onnxruntime(measurements) else []
         verification = VerificationRecord(
             exactness=pruned.exactness,
             lowering=None if artifact is None else artifact.lowering,
@@ -140,10 +146,13 @@ def _measured(
 ) -> Measurements | None:
     """Dense and pruned in ONNX Runtime, or what the artifact brings; None where it brings nothing to time."""
     how = {"threads": job.threads, "seed": job.seed, "progress": progress, "budget_s": BUDGET_S}
-    if artifact is None:
+    own = () if artifact is None else artifact.contenders
+    if artifact is None or artifact.beside_onnxruntime:
+        feeds = artifact.feeds if artifact is not None else None
+        feeds = one_sample(calibration, opened.canonical) if feeds is None else feeds
         with dense_file(opened.source) as dense:
-            contenders = [Contender(DENSE, dense), Contender(PRUNED, path)]
-            return measure(contenders, one_sample(calibration, opened.canonical), **how)  # type: ignore[arg-type]
+            found = measure([Contender(DENSE, dense), Contender(PRUNED, path), *own], feeds, **how)  # type: ignore[arg-type]
+        return found if artifact is None or artifact.layers is None else found.with_layers(artifact.layers)
     if not artifact.contenders or artifact.feeds is None:
         return None
     return measure(artifact.contenders, artifact.feeds, **how)  # type: ignore[arg-type]

@@ -47,11 +47,22 @@ TARGETS: tuple[Target, ...] = (
         how="pip install 'prunec[torch]'; to build, an NVIDIA GPU and 'prunec[torch-tensorrt]'; else --no-build",
     ),
     *(
+        Target(
+            name=name,
+            summary=f"a shared library of generated block-sparse kernels for {machine}",
+            patterns=patterns,
+            status="available",
+            how="to compile: pip install 'prunec[tvm]'; to run: nothing but prunec, or a C compiler",
+        )
+        for name, machine, patterns in (
+            ("cpu", "this machine (x86-64 Linux)", ("block:16x1", "block:32x1", "block:8x1", "channel")),
+            ("x86-avx2", "x86-64 Linux with AVX2", ("block:16x1", "block:8x1", "block:32x1", "channel")),
+            ("x86-avx512", "x86-64 Linux with AVX-512", ("block:16x1", "block:32x1", "block:8x1", "channel")),
+        )
+    ),
+    *(
         Target(name=name, summary=summary, patterns=(), status="not in this version", how="use --target onnx")
         for name, summary in (
-            ("cpu", "this machine, with generated kernels"),
-            ("x86-avx2", "x86 with AVX2, with generated kernels"),
-            ("x86-avx512", "x86 with AVX-512, with generated kernels"),
             ("arm64", "64-bit ARM, with generated kernels"),
             ("wasm", "WebAssembly with SIMD, with generated kernels"),
         )

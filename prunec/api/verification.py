@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.api.benchmarking import check_source
-from prunec.api.opening import InputShapes, Opened, PathLike, open_model
+from prunec.api.opening import InputShapes, Opened, PathLike, one_sample, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record
 from prunec.api.permuting import proved
@@ -28,6 +28,7 @@ from prunec.api.stages import checked, stages_of, tidied
 from prunec.api.target_list import backend_for
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
+from prunec.frontend.calibration import open_calibration
 from prunec.package.load import Package, load_package
 from prunec.package.manifest import PLAN
 from prunec.plan.plan import Plan
@@ -139,9 +140,19 @@ def _check_runs(package: Package, seed: int, threads: int) -> None:
     got = {name: array.dtype.name for name, array in outputs.items()}
     if got != wanted:
         raise GateError("PC509", f"the model gives {got}, the manifest says {wanted}", where=str(package.model_path))
+    if package.compiled_path is not None:
+        _check_compiled(package, model, package.compiled_path, seed, threads)
     for name, array in outputs.items():
         if is_inexact(array) and np.isnan(array).all() and array.size:
             raise GateError("PC509", "the model answers nothing but NaN", where=name)
+
+
+def _check_compiled(package: Package, model: ir.Model, folder: Path, seed: int, threads: int) -> None:
+    """The compiled model equals the pruned one in ONNX Runtime, on an input of its batch. GateError PC526."""
+    from prunec.backends.cpu.checking import compare
+
+    feeds = one_sample(open_calibration(None, model, samples=2, seed=seed), model)
+    compare(package.model_path, folder, [feeds], threads)
 
 
 def _check_shapes(cut: ir.Model, model: ir.Model) -> None:

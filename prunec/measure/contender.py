@@ -17,12 +17,14 @@ from prunec.diagnostics import PrunecError
 
 DENSE = "dense_onnxruntime"
 PRUNED = "pruned_onnxruntime"
+OWN, OWN_DENSE = "prunec", "prunec_dense"
 TENSORRT = "tensorrt_dense"
 BASELINES = (DENSE, TENSORRT)
 """What a speed-up is over, the first that was measured."""
 
 RUNNERS: dict[str, str] = {
     "onnxruntime": "prunec.measure.runner_onnxruntime:OnnxRuntimeRunner",
+    "cpu": "prunec.backends.cpu.runner:CompiledRunner",
 }
 
 

@@ -88,6 +88,17 @@ class Speedup(Record):
         return "slower" if high < 1 else "no difference shown"
 
 
+def prefers_onnxruntime(found: Measurements | None) -> bool:
+    """Whether the compiled model was shown to be slower than the pruned one in ONNX Runtime."""
+    speedup = None if found is None else found.speedup.get("vs_pruned_onnxruntime")
+    return (
+        found is not None
+        and found.protocol.subject == "prunec"
+        and speedup is not None
+        and (speedup.verdict == "slower")
+    )
+
+
 class LayerTiming(Record):
     """One layer in the sparse and in the dense kernel of the same code generator."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from prunec.diagnostics import PrunecError
-from prunec.measure.contender import PRUNED, RUNNERS, Contender
+from prunec.measure.contender import OWN, PRUNED, RUNNERS, Contender
 from prunec.measure.generation import Blocks, Generation, Progress, Setting
 from prunec.measure.machine import allowed_cpus, describe_machine, load_average
 from prunec.measure.ratio import MIN_BLOCKS, RESAMPLES, ratio
@@ -132,7 +132,7 @@ def _times(generations: list[Blocks], first_run_ns: int, load_ns: int, peak: int
 def _subject(names: Sequence[str], subject: str | None) -> str:
     if subject is not None and subject not in names:
         raise PrunecError("PC510", f"no contender is called {subject!r}", hint=f"there are {', '.join(names)}")
-    return subject or next((name for name in ("prunec", PRUNED) if name in names), names[-1])
+    return subject or next((name for name in (OWN, PRUNED) if name in names), names[-1])
 
 
 def _check(

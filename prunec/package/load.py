@@ -11,18 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.measure.results import Measurements
+from prunec.measure.results import Measurements, prefers_onnxruntime
 from prunec.package.jsonfile import sha256_of
 from prunec.package.manifest import MANIFEST, MEASUREMENTS, MODEL, PLAN, SCHEMA_VERSION, VERIFICATION, Manifest
 from prunec.verify.records import VerificationRecord
 
+if TYPE_CHECKING:
+    from prunec.backends.cpu.compiled import CompiledModel
+
 _AGAIN = "compile the model again"
+COMPILED = "cpu"
+Runtime = Literal["prunec", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,30 @@ class Package:
     plan: Mapping[str, Any]
     verification: VerificationRecord | None
     measurements: Measurements | None
+    threads: int = 1
+    runtime: Runtime | None = None
 
     @property
     def model_path(self) -> Path:
         """The pruned ONNX model."""
         return self.path / MODEL
 
+    @property
+    def compiled_path(self) -> Path | None:
+        """The folder of the compiled model, where the target made one."""
+        folder = self.path / COMPILED
+        return folder if folder.is_dir() else None
+
+    @property
+    def default_runtime(self) -> Runtime:
+        """The compiled model where there is one, unless it was measured to be slower than ONNX Runtime."""
+        is_compiled = self.compiled_path is not None and not prefers_onnxruntime(self.measurements)
+        return "prunec" if is_compiled else "onnxruntime"
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name, from ONNX Runtime on one thread. PC614 if the names of the feeds are not the inputs'."""
+        """Outputs by name. PC614 if the names of the feeds are not the inputs'; what the compiled model refuses."""
+        if (self.runtime or self.default_runtime) == "prunec":
+            return self._compiled.run(feeds)
         wanted = {record.name for record in self.manifest.inputs}
         if feeds.keys() != wanted:
             raise PrunecError(
@@ -53,17 +74,26 @@ class Package:
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
     @cached_property
+    def _compiled(self) -> CompiledModel:
+        from prunec.backends.cpu.compiled import CompiledModel
+
+        if self.compiled_path is None:
+            message = f"the package holds no compiled model: its target is {self.manifest.target}"
+            raise PrunecError("PC619", message, where=str(self.path), hint="compile with --target cpu")
+        return CompiledModel(self.compiled_path, threads=self.threads)
+
+    @cached_property
     def _session(self) -> Any:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         return ort.InferenceSession(str(self.model_path), options, providers=["CPUExecutionProvider"])
 
 
-def load_package(path: Path) -> Package:
-    """Open the package at `path`; see the module for what is raised."""
+def load_package(path: Path, *, threads: int = 1, runtime: Runtime | None = None) -> Package:
+    """Open the package at `path`; see the module for what is raised. `runtime` None: `Package.default_runtime`."""
     manifest = _manifest(path)
     problems = check_files(path, manifest)
     if problems:
@@ -78,6 +108,8 @@ def load_package(path: Path) -> Package:
             plan=_json(path / PLAN),
             verification=None if verification is None else VerificationRecord.from_json(verification),
             measurements=None if measurements is None else Measurements.from_json(measurements),
+            threads=threads,
+            runtime=runtime,
         )
     except ValidationError as reason:
         raise PrunecError("PC610", f"not as prunec wrote it: {_first(reason)}", where=str(path), hint=_AGAIN) from None

@@ -51,7 +51,7 @@ def test_gates_that_cannot_be_judged(
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (PlanOptions(target="cpu"), "PC402"),
+        (PlanOptions(target="arm64"), "PC402"),
         (PlanOptions(target="toaster"), "PC401"),
         (PlanOptions(pattern="block:4"), "PC215"),
         (PlanOptions(scope="model"), "PC208"),

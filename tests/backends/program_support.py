@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.cpu.artifact import LIBRARY, WEIGHTS, write_artifact
+from prunec.backends.cpu.artifact import write_artifact
 from prunec.backends.cpu.isa import host_isa
+from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.prepare import prepare

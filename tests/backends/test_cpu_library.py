@@ -15,8 +15,9 @@ from onnx import TensorProto
 
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
-from prunec.backends.cpu.artifact import EXAMPLE, LIBRARY, WEIGHTS, write_artifact
+from prunec.backends.cpu.artifact import write_artifact
 from prunec.backends.cpu.isa import AVX2, AVX512, check_isa, host_isa
+from prunec.backends.cpu.layout import EXAMPLE, LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.link import c_compiler, link
 from prunec.diagnostics import PrunecError
@@ -81,8 +82,8 @@ def test_wrong_inputs_are_refused(model: Model) -> None:
     assert "not i, x, z" in refused("PC614", model, {"z": np.zeros(1, np.float32)})
     x = feeds()["x"]
     x[0, 2, 8, 8] = np.nan
-    assert "NaN" in refused("PC616", model, {"x": x})
-    assert "index 5 is outside a table of 5 entries" in refused("PC617", model, {"i": np.array([0, 5])})
+    assert "NaN" in refused("PC621", model, {"x": x})
+    assert "index 5 is outside a table of 5 entries" in refused("PC622", model, {"i": np.array([0, 5])})
     assert np.isfinite(next(iter(model.run(feeds()).values()))).all()  # a refusal leaves the model usable
 
 
@@ -115,16 +116,16 @@ def test_damaged_weights_are_refused(folders: list[Path], tmp_path: Path, damage
         "truncated": "cut short", "longer": "another file", "foreign": "not the weights of this model",
         "missing": "No such file", "folder": "not a regular file",
     }  # fmt: skip
-    with pytest.raises(PrunecError, match="PC617") as raised:
+    with pytest.raises(PrunecError, match="PC622") as raised:
         Model(folders[0] / LIBRARY, path)
     assert says[damage] in raised.value.diagnostic.message
 
 
 def test_wrong_libraries_and_threads_are_refused(folders: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(PrunecError, match="PC617"):
+    with pytest.raises(PrunecError, match="PC622"):
         Model(tmp_path / "nothing.so", folders[0] / WEIGHTS)
     for threads in (0, 1000):
-        with pytest.raises(PrunecError, match=r"PC617.*threads"):
+        with pytest.raises(PrunecError, match=r"PC622.*threads"):
             Model(folders[0] / LIBRARY, folders[0] / WEIGHTS, threads=threads)
 
 
@@ -132,7 +133,7 @@ def test_a_closed_model_is_refused(folders: list[Path]) -> None:
     model = Model(folders[0] / LIBRARY, folders[0] / WEIGHTS)
     model.close()
     model.close()
-    with pytest.raises(PrunecError, match=r"PC617.*closed"):
+    with pytest.raises(PrunecError, match=r"PC622.*closed"):
         model.run(feeds())
 
 
@@ -140,9 +141,9 @@ def test_machines_without_the_instructions() -> None:
     flags = frozenset(AVX2.flags)
     assert host_isa(flags) == AVX2 and host_isa(frozenset(AVX512.flags)) == AVX512
     check_isa(AVX2, flags)
-    with pytest.raises(PrunecError, match=r"PC403.*avx512f"):
+    with pytest.raises(PrunecError, match=r"PC451.*avx512f"):
         check_isa(AVX512, flags)
-    with pytest.raises(PrunecError, match=r"PC403.*avx2"):
+    with pytest.raises(PrunecError, match=r"PC451.*avx2"):
         host_isa(flags - {"avx2"})
 
 
@@ -152,7 +153,7 @@ def test_the_library_checks_the_processor(tmp_path: Path) -> None:
 
     isa = host_isa()
     write_artifact(lowered(network(1)), replace(isa, name="x86-future", flags=(*isa.flags, "avx1024")), tmp_path)
-    with pytest.raises(PrunecError, match=r"PC403.*made for x86-future, and this processor lacks avx1024"):
+    with pytest.raises(PrunecError, match=r"PC451.*made for x86-future, and this processor lacks avx1024"):
         Model(tmp_path / LIBRARY, tmp_path / WEIGHTS)
 
 
@@ -197,11 +198,11 @@ def test_compilers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if importlib.util.find_spec("ziglang") is not None:
         assert c_compiler()[1:3] == ["-m", "ziglang"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(PrunecError, match="PC405") as raised:
+    with pytest.raises(PrunecError, match="PC453") as raised:
         c_compiler()
     assert raised.value.diagnostic.hint == "pip install ziglang"
     monkeypatch.undo()
-    with pytest.raises(PrunecError, match=r"PC405.*failed"):
+    with pytest.raises(PrunecError, match=r"PC453.*failed"):
         link([], "this is no C", tmp_path / LIBRARY, tmp_path)
 
 

@@ -15,9 +15,9 @@ from onnx import TensorProto
 
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
-from prunec.backends.cpu.artifact import LIBRARY, WEIGHTS
 from prunec.backends.cpu.isa import AVX512
 from prunec.backends.cpu.kernels.row_major import RowMajor
+from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.lowering import lower
@@ -184,7 +184,7 @@ def test_unknown_lengths_are_refused() -> None:
     model = ir.from_onnx_text(
         '<ir_version: 9, opset_import: ["" : 17]> m (float[n, t, 4] x) => (float[n, t, 4] y) { y = Relu(x) }'
     )
-    with pytest.raises(PrunecError, match="PC404") as raised:
+    with pytest.raises(PrunecError, match="PC452") as raised:
         prepare(model)
     assert raised.value.diagnostic.hint == "make it static with --input-shape x=1,N,4"
     assert prepare(model, {"x": (2, 3, 4)}).graph.outputs[0].shape == ir.Shape([2, 3, 4])

@@ -17,7 +17,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) 
     """A copy with static shapes everywhere: those of `shapes` for inputs that are named there, else 1 for a batch.
 
     Raises:
-        PrunecError PC404: an input has an axis of unknown length that is not the batch.
+        PrunecError PC452: an input has an axis of unknown length that is not the batch.
     """
     copy = model.clone()
     for value in copy.graph.inputs:
@@ -46,7 +46,7 @@ def _static(value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> list[int]:
     if known is None or any(not isinstance(n, int) for n in known[1:]):
         example = f"{value.name}=1,{','.join(str(n) if isinstance(n, int) else 'N' for n in (known or ())[1:])}"
         raise PrunecError(
-            "PC404",
+            "PC452",
             f"generated code has fixed shapes, and {value.name} has an axis of unknown length",
             where=value.name,
             hint=f"make it static with --input-shape {example}",

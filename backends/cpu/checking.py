@@ -1,0 +1,62 @@
+"""The compiled model against ONNX Runtime on the pruned model, sample by sample. Needs no TVM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.cpu.compiled import CompiledModel
+from prunec.backends.onnx.session import make_session, run
+from prunec.diagnostics import GateError
+from prunec.verify.metrics import max_relative
+from prunec.verify.records import LoweringRecord
+
+TOLERANCE = 1e-5
+"""Of the range of each output."""
+SAMPLES = 4
+
+
+def one_by_one(batches: Sequence[Mapping[str, np.ndarray]], ready: ir.Model) -> list[dict[str, np.ndarray]]:
+    """The first samples of the batches, with the batch of the prepared model's inputs."""
+    sizes = {value.name or "": _batch(value) for value in ready.graph.inputs}
+    found: list[dict[str, np.ndarray]] = []
+    for feeds in batches:
+        count = min((len(a) // size for name, a in feeds.items() if (size := sizes[name]) is not None), default=1)
+        for number in range(min(count, SAMPLES)):
+            found.append({name: _cut(array, sizes[name], number) for name, array in feeds.items()})
+    return found[:SAMPLES]
+
+
+def _batch(value: ir.Value) -> int | None:
+    first = None if value.shape is None or not len(value.shape) else value.shape[0]
+    return first if isinstance(first, int) else None
+
+
+def _cut(array: np.ndarray, size: int | None, number: int) -> np.ndarray:
+    return array if size is None else np.ascontiguousarray(array[number * size : (number + 1) * size])
+
+
+def compare(
+    reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]], threads: int
+) -> LoweringRecord:
+    """Largest error of the compiled model in `folder` over all samples and outputs; integers have to be equal.
+
+    Raises:
+        GateError PC526: above the tolerance.
+    """
+    session = make_session(reference, threads=threads)
+    compiled = CompiledModel(folder, threads=threads)
+    worst, where = 0.0, ""
+    for feeds in samples:
+        wanted, found = run(session, feeds), compiled.run(feeds)
+        for name, array in wanted.items():
+            error = max_relative(array, found[name])
+            worst, where = (error, name) if error > worst else (worst, where)
+    compiled.close()
+    if not worst <= TOLERANCE:
+        message = f"an output of the compiled model differs by {worst:.1e} of its range, more than {TOLERANCE:.0e}"
+        raise GateError("PC526", message, where=where, hint="report this model; --target onnx has nothing compiled")
+    return LoweringRecord(max_rel=worst, tolerance=TOLERANCE, passed=True)

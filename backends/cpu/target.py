@@ -1,0 +1,135 @@
+"""The targets `cpu`, `x86-avx2` and `x86-avx512`: generated code, checked against ONNX Runtime, timed beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict
+from prunec.backends.cpu.checking import compare, one_by_one
+from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
+from prunec.backends.cpu.link import c_compiler
+from prunec.backends.cpu.verdicts import judge
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.plan.layers import ANY_LAYER, TargetRules
+
+if TYPE_CHECKING:
+    from prunec.backends.cpu.lower.lowering import Refusal
+
+ROWS = 16
+PATTERNS = (f"block:{ROWS}x1", "block:32x1", "block:8x1", "channel")
+NOT_RUN = Diagnostic(
+    "PC457",
+    "not run here: nothing is known about the numbers and the speed of the compiled model",
+    hint="compile without --no-build on a machine with these instructions",
+)
+_USAGE = """\
+The folder cpu/ holds the compiled model for {isa}. In Python (pip install prunec; TVM is not needed):
+
+    import prunec
+    outputs = prunec.load("this folder").run(feeds)
+
+Its shapes are fixed; where the model's batch is dynamic, it is compiled for a batch of 1.
+"""
+_IN_C = """
+In C, from that folder (prunec.h has the interface, example.c a complete program):
+
+    cc example.c ./libmodel.so -Wl,-rpath,'$ORIGIN' -o example && ./example model.weights
+"""
+_IN_PARTS = """
+Some of its operators have no generated code and run in ONNX Runtime in between (parts.json lists them, with
+reasons), so it cannot be used from C as a whole; its generated parts can.
+"""
+
+
+class Cpu:
+    """See the module. The machine's own instruction set, unless the target names one."""
+
+    name = "cpu"
+
+    def isa(self) -> Isa:
+        return host_isa()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return PATTERNS
+
+    def check(self, options: BuildOptions) -> None:
+        """PC440: options of other targets; PC451: the instruction set; PC452: ranges; PC453, PC455: nothing to build with."""
+        if importlib.util.find_spec("tvm") is None:
+            hint = "pip install 'prunec[tvm]'"
+            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
+        isa = self.isa()
+        c_compiler()
+        if options.ranges:
+            message = "generated code has fixed shapes"
+            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
+        if options.precision is not None or options.products is not None:
+            option = "--products" if options.precision is None else "--precision"
+            message = f"{self.name} computes in float32, with products of its own"
+            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+        if options.builds:
+            check_isa(isa)
+
+    def check_model(self, model: ir.Model, options: BuildOptions) -> None:
+        """PC452: shapes that are not known; PC454: nothing that code can be generated for."""
+        from prunec.backends.cpu.lower.prepare import prepare
+        from prunec.backends.cpu.parts import split_model
+
+        split_model(prepare(model), self.isa())
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        return judge(model, ROWS)
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        return ANY_LAYER
+
+    def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
+        """The folder `cpu`, checked.
+
+        Raises:
+            GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
+        """
+        from prunec.backends.cpu.building import build
+        from prunec.backends.cpu.companion import beside
+
+        isa = self.isa()
+        built = build(subject.model, isa, folder)
+        usage = _USAGE.format(isa=isa.name) + (_IN_C if built.split.is_whole else _IN_PARTS)
+        warnings = () if built.split.is_whole else (_partitioned(built.split.refusals),)
+        if not options.builds:
+            return Artifact(usage, warnings=(*warnings, NOT_RUN))
+        samples = one_by_one(subject.batches, built.ready)
+        lowering = compare(subject.model, built.folder, samples, options.threads)
+        if not options.measures:
+            return Artifact(usage, lowering, warnings=warnings)
+        companion = beside(built.folder, built.ready, subject.dense, subject.layers, samples[0], isa, options.threads)
+        return Artifact(
+            usage, lowering, contenders=companion.contenders, feeds=samples[0], warnings=warnings,
+            scratch=companion.scratch, beside_onnxruntime=True, layers=companion.layers or None,
+        )  # fmt: skip
+
+
+class Avx2(Cpu):
+    name = "x86-avx2"
+
+    def isa(self) -> Isa:
+        return AVX2
+
+
+class Avx512(Cpu):
+    name = "x86-avx512"
+
+    def isa(self) -> Isa:
+        return AVX512
+
+
+def _partitioned(refusals: Sequence[Refusal]) -> Diagnostic:
+    kinds = list(dict.fromkeys(f"{refusal.node.op_type} ({refusal.reason})" for refusal in refusals))
+    shown = "; ".join(kinds[:4]) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else "")
+    count = f"{len(refusals)} nodes" if len(refusals) > 1 else "one node"
+    return Diagnostic("PC456", f"{count} without generated code run in ONNX Runtime: {shown}")

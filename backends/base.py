@@ -145,8 +145,8 @@ class Backend(Protocol):
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """Write the artifact below `folder`, checked."""
 
-    def verify(self, package: Path) -> int:
-        """Prove the weights of a written artifact again, from its own bytes; how many there are.
+    def verify(self, package: Path) -> int | None:
+        """Prove the weights of a written artifact again, from its own bytes; how many, None where they have no proof.
 
         Raises:
             GateError PC525: a weight is not what the package says.

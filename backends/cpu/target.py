@@ -59,7 +59,7 @@ class Cpu:
         return PATTERNS
 
     def check(self, options: BuildOptions) -> None:
-        """PC440: options of other targets; PC451: the instruction set; PC452: ranges; PC453, PC455: nothing to build with."""
+        """PC440, PC452: options of other targets; PC451: instructions; PC453, PC455: nothing to build with."""
         if importlib.util.find_spec("tvm") is None:
             hint = "pip install 'prunec[tvm]'"
             raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
@@ -112,6 +112,9 @@ class Cpu:
             usage, lowering, contenders=companion.contenders, feeds=samples[0], warnings=warnings,
             scratch=companion.scratch, beside_onnxruntime=True, layers=companion.layers or None,
         )  # fmt: skip
+
+    def verify(self, package: Path) -> None:
+        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
 
 
 class Avx2(Cpu):

@@ -113,6 +113,11 @@ def spec_of(rows: Sequence[tuple[Any, ...]]) -> Any:
     """trtexec's spelling of the least (0), usual (1) or largest (2) shapes, quoted for the shell."""
 
     def spell(index: int) -> str:
-        return shlex.quote(",".join(f"{row[0]}:{'x'.join(map(str, row[1 + index]))}" for row in rows))
+        return shlex.quote(",".join(f"{_quoted(row[0])}:{'x'.join(map(str, row[1 + index]))}" for row in rows))
 
     return spell
+
+
+def _quoted(name: str) -> str:
+    """trtexec splits at colons; a name that has one stands in quotes of its own."""
+    return f"'{name}'" if ":" in name else name

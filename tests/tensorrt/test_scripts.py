@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,11 @@ def test_build_sh_speaks_both_dialects(
         assert ("--stronglyTyped" in call) == typed and "--fp16" not in call and "--verbose" in call
         assert "--minShapes=x y:1x3 --optShapes=x y:4x3 --maxShapes=x y:8x3" in call
         assert f"--timingCacheFile=timing-TensorRT{version}-" in call and "--profilingVerbosity=detailed" in call
+
+
+def test_names_with_colons_stand_in_quotes() -> None:
+    rows = [("input:0", (1, 3), (2, 3), (4, 3)), ("b", (1,), (1,), (1,))]
+    assert shlex.split(spec_of(rows)(1)) == ["'input:0':2x3,b:1"]
 
 
 def test_build_sh_without_trtexec(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ Forward passes are the calls of ONNX Runtime sessions inside this process; memor
 layer: the second moments H [n, n] of its input and the cross moments [m, n], in float64, or the rows that stand for H
 where n is above the patch limit of compensation. Samples are read from files, one each, that another process wrote:
 what the data's own code holds is not counted. Stages are those of `prunec compile`. One thread, nothing measured.
+
+For comparison: what ONNX Runtime by itself takes, in a process of its own with the same imports, to make a session of
+the model's file and to run it on one sample.
 """
 
 from __future__ import annotations
@@ -116,23 +119,42 @@ def describe(name: str, samples: int | None, folder: Path) -> int:
     return 0
 
 
+def bare(path: Path) -> int:
+    """Bytes that one session and one run of one sample take at most, over what was there before."""
+    watched = Stages()
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    shapes = {i.name: ([d if isinstance(d, int) else 1 for d in i.shape], i.type) for i in session.get_inputs()}
+    assert {kind for _, kind in shapes.values()} == {"tensor(float)"}, "a model with other inputs than numbers"
+    session.run(None, {name: np.zeros(shape, np.float32) for name, (shape, _) in shapes.items()})
+    return max(watched.peak.values())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Seconds per stage and peak memory of a compile.")
     parser.add_argument("model")
     parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--samples", type=int)
     parser.add_argument("--describe", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.describe is not None:
         return describe(arguments.model, arguments.samples, arguments.describe)
     model = zoo.get(arguments.model)
+    if arguments.bare:
+        print(bare(model.path))
+        return 0
     for name in IMPORTED_LATER:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder, "samples")
         samples.mkdir()
-        command = [sys.executable, "-m", "benchmarks.compile_cost", *sys.argv[1:], "--describe", str(samples)]
-        described = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "benchmarks.compile_cost", *sys.argv[1:]]
+        described = subprocess.run(
+            [*command, "--describe", str(samples)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        alone = subprocess.run([*command, "--bare"], check=True, stdout=subprocess.PIPE, text=True)
         stages, forward = Stages(), Forward()
         start = time.perf_counter()
         compile_model(
@@ -155,6 +177,7 @@ def main() -> int:
     print(f"peak memory over the imports     {peak / 2**20:6.0f} MiB, {peak / size:.1f} x the model")
     terms = f"3 x {size / 2**20:.0f} + {statistics / 2**20:.0f} for the largest layer's statistics"
     print(f"bound                            {bound / 2**20:6.0f} MiB = {terms}: {'pass' if peak <= bound else 'FAIL'}")
+    print(f"a session and a run by themselves {int(alone.stdout) / 2**20:5.0f} MiB")
     return 0 if peak <= bound else 1
 
 

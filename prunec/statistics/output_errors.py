@@ -48,10 +48,10 @@ def first_batches(batches: Iterable[Feeds], samples: int) -> list[Feeds]:
 
 
 class Reference:
-    """The unchanged model's outputs, batch by batch, in float64."""
+    """The unchanged model's outputs, batch by batch; sums are in float64."""
 
     def __init__(self, answers: Iterable[Answers]) -> None:
-        self._wanted = [[np.asarray(y, np.float64) for y in own] for own in answers]
+        self._wanted = [list(own) for own in answers]
         self._energy = np.sum([[_square(y) for y in own] for own in self._wanted], axis=0)
 
     def error(self, answers: Iterable[Answers]) -> float:
@@ -59,7 +59,7 @@ class Reference:
         sums = np.zeros(len(self._energy))
         for wanted, found in zip(self._wanted, answers, strict=True):
             for i, (y, other) in enumerate(zip(wanted, found, strict=True)):
-                sums[i] += _square(y - other.astype(np.float64)) if y.shape == other.shape else np.inf
+                sums[i] += _square(y - other.astype(np.float64)) if y.shape == np.shape(other) else np.inf
         errors = sums / np.where(self._energy > 0, self._energy, 1.0)
         return float(errors.mean()) if np.isfinite(errors).all() else float("inf")
 
@@ -98,4 +98,4 @@ class OutputErrors:
 
 def _square(array: np.ndarray) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.square(array).sum())
+        return float(np.square(array, dtype=np.float64).sum())

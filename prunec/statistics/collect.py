@@ -30,6 +30,8 @@ from prunec.statistics.moments import Moments
 from prunec.statistics.sweep import made_at, sweep
 from prunec.working_memory import working_bytes
 
+AVERAGED = 2048
+"""Positions whose squares are added up in the type that they have."""
 Needs = Literal["moments", "covariance", "gradients", "relevance"]
 Double = npt.NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
@@ -203,32 +205,45 @@ class _Sums:
         self.moments: Moments | None = None
         self.is_apart = False
         """Whether the moments have not seen everything."""
+        self.waiting: list[np.ndarray] = []
         self.limited: str | None = None
 
     def add(self, array: np.ndarray, batch: tuple[int, ...]) -> None:
-        rows = np.moveaxis(array, self.axis, -1)
-        rows = rows.reshape(-1, rows.shape[-1])
+        moved = np.moveaxis(array, self.axis, -1)
+        count = math.prod(moved.shape[:-1])
         if not len(self.mean):
-            self._start(rows.shape[1])
-        if not len(rows):  # an expert that no token of this batch was given to
+            self._start(moved.shape[-1])
+        if not count:  # an expert that no token of this batch was given to
             return
         wanted = self.limits.positions * (batch[0] if batch else 1)
-        if self.moments is not None and not self.is_apart and len(rows) <= wanted:
-            self.moments.add(rows[None])  # which sees everything so far: its mean and its diagonal are ours
-            self.count += len(rows)
-            self._check(self.moments.mean)
+        if self.moments is not None and not self.is_apart and count <= wanted:
+            self.count += count  # the moments see everything: their mean and their diagonal are ours
+            self._take(self.moments, moved.reshape(count, -1))
             return
         self._part()
-        mean = rows.mean(axis=0, dtype=np.float64)
+        mean, square = averages(array, self.axis)
         self._check(mean)
-        self.count += len(rows)
-        share = len(rows) / self.count
+        self.count += count
+        share = count / self.count
         self.mean += (mean - self.mean) * share
-        self.square += (np.square(rows, dtype=np.float64).mean(axis=0) - self.square) * share
-        if self.moments is not None:
-            if len(rows) > wanted:
-                rows = rows[np.sort(self.random.choice(len(rows), wanted, replace=False))]
-            self.moments.add(rows[None])
+        self.square += (square - self.square) * share
+        if self.moments is not None and count > wanted:
+            positions = np.sort(self.random.choice(count, wanted, replace=False))
+            self._take(self.moments, moved[np.unravel_index(positions, moved.shape[:-1])])
+        elif self.moments is not None:
+            self._take(self.moments, moved.reshape(count, -1))
+
+    def _take(self, moments: Moments, rows: np.ndarray) -> None:
+        """Rows wait until they are half as many as channels: every update costs a pass over a whole matrix."""
+        self.waiting.append(rows)
+        if sum(map(len, self.waiting)) * 2 >= rows.shape[1]:
+            self._flush(moments)
+
+    def _flush(self, moments: Moments) -> None:
+        if self.waiting:
+            rows, self.waiting = np.concatenate(self.waiting) if len(self.waiting) > 1 else self.waiting[0], []
+            moments.add(rows[None])
+            self._check(moments.mean)
 
     def _check(self, mean: Double) -> None:
         if not np.isfinite(mean).all():
@@ -241,6 +256,8 @@ class _Sums:
 
     def _part(self) -> None:
         """From here on `mean` and `square` go on by themselves."""
+        if self.moments is not None:
+            self._flush(self.moments)
         if self.moments is not None and not self.is_apart and self.count:
             self.mean = self.moments.mean[0].copy()
             self.square = np.diagonal(self.moments.scatter[0]) / self.count + self.mean**2
@@ -262,6 +279,25 @@ class _Sums:
         inverse = None if covariance is None else inverse_diagonal(covariance)
         covariance = None if covariance is None else in_file(covariance)
         return LayerStatistics(self.count, self.mean, self.square, covariance, inverse, self.limited)
+
+
+def averages(array: np.ndarray, axis: int) -> tuple[Double, Double]:
+    """Mean and mean square over all other axes, float64 [C], where the array lies.
+
+    Squares are added up in the array's own type (float32 at least) over blocks, and these in float64.
+    """
+    axis %= array.ndim
+    before, length, behind = math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1 :])
+    total: Double = np.zeros(length)
+    square: Double = np.zeros(length)
+    flat = array.reshape(before, length, behind)
+    for first in range(0, behind if behind > 1 else before, AVERAGED):
+        own = slice(first, first + AVERAGED)
+        block = flat[:, :, own] if behind > 1 else flat[own]
+        block = block.astype(np.result_type(block.dtype, np.float32), copy=False)
+        total += block.sum(axis=(0, 2), dtype=np.float64)
+        square += np.einsum("acb,acb->ac", block, block).sum(axis=0, dtype=np.float64)
+    return total / max(before * behind, 1), square / max(before * behind, 1)
 
 
 def inverse_diagonal(covariance: Double, damping: float = INVERSE_DAMPING) -> Double:

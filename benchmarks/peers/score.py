@@ -3,8 +3,8 @@
     output error = ‖y − y_dense‖ / ‖y_dense‖        over test inputs, which nobody calibrated on
     2:4 as read  = Σ MACs of layers that are 2:4 / Σ MACs of layers that can be
 
-2:4 counts along the input channels, one kernel position at a time, as TensorRT reads it; a layer can be 2:4 if its
-input channels come in fours and it is not grouped (which is what sparse kernels take).
+2:4 is what `prunec.backends.tensorrt` finds that TensorRT would read: along the input channels, one kernel position at
+a time, in layers whose input channels come in fours.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import onnx_ir as ir
 
 from benchmarks.subject import Subject
 from prunec.backends.onnx.session import make_session, run
+from prunec.backends.tensorrt.eligibility import judge
 from prunec.graph.cost import model_macs, node_macs, parameter_count
 from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.compensate.constants import set_constant
-from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify import views
 from prunec.passes.sparsify.embeddings import Embedding
 from prunec.patterns import parse
@@ -55,7 +55,7 @@ def score(subject: Subject, model: ir.Model) -> Score:
     canonical, dense = canonicalise(model.clone()), subject.opened.canonical
     whole = model_macs(dense)
     weights = zeros = 0
-    saved = able = proven = 0.0
+    saved = 0.0
     for layer in views.prunable_layers(canonical).values():
         if isinstance(layer, Embedding):
             continue
@@ -63,9 +63,6 @@ def score(subject: Subject, model: ir.Model) -> Score:
         size, own = sum(array.size for array in constants), sum(int((array == 0).sum()) for array in constants)
         weights, zeros = weights + size, zeros + own
         saved += macs * own / max(size, 1)
-        if _can_be_sparse(layer):
-            able += macs
-            proven += macs * all(TWO_OF_FOUR.check(matrix, own).passed for matrix, own in views.matrices(layer))
     return Score(
         values=subject.values(model),
         output_error=output_error(subject, model),
@@ -73,12 +70,15 @@ def score(subject: Subject, model: ir.Model) -> Score:
         params=parameter_count(canonical) / parameter_count(dense),
         macs=model_macs(canonical) / whole,
         macs_nonzero=(model_macs(canonical) - saved) / whole,
-        two_of_four=proven / able if able else 0.0,
+        two_of_four=two_of_four(canonical),
     )
 
 
-def _can_be_sparse(layer: views.Prunable) -> bool:
-    return isinstance(layer, Layer) and len(views.matrices(layer)) == 1 and not views.refusal(layer, TWO_OF_FOUR)
+def two_of_four(model: ir.Model) -> float:
+    """The share of the multiply-accumulates of eligible layers that are in layers which are 2:4."""
+    eligible = [(layer.macs, layer.count) for layer in judge(model) if layer.eligible and layer.count is not None]
+    sparse = sum(macs for macs, count in eligible if count.valid == count.units)
+    return sparse / max(sum(macs for macs, _ in eligible), 1)
 
 
 def output_error(subject: Subject, model: ir.Model) -> float:

@@ -58,9 +58,9 @@ def exported(subject: Subject) -> Iterator[Path]:
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         ir.save(model, folder / "model.onnx")
         batches = [*subject.calibration.fit(), *subject.calibration.held_out()]
-        samples = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        np.savez(folder / "samples.npz", **samples)
-        feeds = {name: array[:ANSWERS] for name, array in samples.items()}
+        arrays = {f"{i:06}/{name}": array for i, batch in enumerate(batches) for name, array in batch.items()}
+        np.savez(folder / "samples.npz", **arrays)
+        feeds = {name: array[:ANSWERS] for name, array in batches[0].items()}
         np.savez(folder / "answers.npz", **run(make_session(folder / "model.onnx"), feeds))
         yield folder
 

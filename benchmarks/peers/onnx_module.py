@@ -92,7 +92,8 @@ def checked_module(job: Job) -> OnnxModule:
     if unknown:
         raise ValueError(f"no torch module: {', '.join(unknown)} cannot be translated")
     module, answers = OnnxModule(model), job.answers()
-    feeds = {name: torch.from_numpy(array[: len(answers[0])]) for name, array in job.samples().items()}
+    first = job.batches(len(answers[0]))[0]
+    feeds = {name: torch.from_numpy(array) for name, array in first.items()}
     with torch.no_grad():
         found = module(**feeds)
     for wanted, got in zip(answers, found if isinstance(found, tuple) else (found,), strict=True):

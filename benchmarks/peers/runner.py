@@ -1,8 +1,8 @@
 """What every `run_*` module does in a peer's process: read the job, prune under limits, write what came of it.
 
-The job's folder holds `job.json`, `model.onnx`, `samples.npz` (inputs, samples along the first axis) and `answers.npz`
-(the dense model's outputs for the first few of them). The runner leaves `pruned.onnx` and `result.json`
-({"seconds": of processor time} or {"failed": reason}). Imports no prunec: the environment has none.
+The job's folder holds `job.json`, `model.onnx`, `samples.npz` (batches of samples of equal shape, BATCH/INPUT) and
+`answers.npz` (the dense model's outputs for the first few of the first batch). The runner leaves `pruned.onnx` and
+`result.json` ({"seconds": of processor time} or {"failed": reason}). Imports no prunec: the environment has none.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ class Job:
     def dense(self) -> onnx.ModelProto:
         return onnx.load(self.folder / "model.onnx")
 
-    def samples(self) -> Arrays:
-        with np.load(self.folder / "samples.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
-
     def batches(self, size: int) -> list[Arrays]:
-        """The samples, `size` at a time."""
-        samples = self.samples()
-        count = len(next(iter(samples.values())))
-        return [{name: array[i : i + size] for name, array in samples.items()} for i in range(0, count, size)]
+        """All samples, at most `size` at a time."""
+        stored: dict[str, Arrays] = {}
+        with np.load(self.folder / "samples.npz") as arrays:
+            for key in arrays.files:
+                number, _, name = key.partition("/")
+                stored.setdefault(number, {})[name] = arrays[key]
+        return [
+            {name: array[i : i + size] for name, array in batch.items()}
+            for batch in stored.values()
+            for i in range(0, len(next(iter(batch.values()))), size)
+        ]
 
     def answers(self) -> list[np.ndarray]:
-        """Outputs of the dense model, in order, for as many samples as their first axis has."""
+        """Outputs of the dense model, in order, for as many samples of the first batch as their first axis has."""
         with np.load(self.folder / "answers.npz") as arrays:
             return [arrays[name] for name in arrays.files]
 

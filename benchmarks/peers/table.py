@@ -102,7 +102,7 @@ def text(row: Row) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table for each model and case, with the columns that any row of it has something in."""
+    """A table for each model and case, without the columns that say nothing there."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.model, row.case), []).append(row)
@@ -116,7 +116,7 @@ def _table(rows: Sequence[Row]) -> str:
         f"**{first.model}, {first.case}**: {first.metric}, dense {first.dense:.3f}; "
         f"{first.samples} calibration samples, {seeds}"
     )
-    columns = [c for c in _columns(first.metric) if any(getattr(row, c.field) not in (None, "") for row in rows)]
+    columns = [column for column in _columns(first.metric) if _says_something(column, rows)]
     lines = [[c.title for c in columns], ["---"] * len(columns)]
     lines += [[_shown(getattr(row, c.field), c.is_share) for c in columns] for row in rows]
     return f"{heading}\n\n" + "".join(f"| {' | '.join(part.replace('|', '/') for part in line)} |\n" for line in lines)
@@ -146,6 +146,12 @@ def _columns(metric: str) -> list[_Column]:
         _Column("time", "time"),
         _Column("note", "note"),
     ]
+
+
+def _says_something(column: _Column, rows: Sequence[Row]) -> bool:
+    """Not empty, and no share that is nothing or everything in all rows."""
+    found = {getattr(row, column.field) for row in rows} - {None, ""}
+    return bool(found) and not (column.is_share and (found == {0.0} or found == {1.0}))
 
 
 def _shown(value: object, is_share: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,9 @@ def test_rows_of_failures_and_of_seeds(subject: SmallSubject) -> None:
     assert [row.time for row in with_times([theirs])] == [None]
     lines = markdown(timed).splitlines()
     assert lines[0].startswith("**small, unstructured 50%**: agreement, dense 1.000; 10 calibration samples")
-    assert len(lines) == 7 and "failed: ValueError: a / b" in lines[4] and "| 100% |" in lines[5]
+    assert len(lines) == 7 and "failed: ValueError: a / b" in lines[4] and "left untouched" in lines[5]
+    assert "parameters" not in lines[2] and "zeros" not in lines[2]
+    assert "zeros" in markdown([replace(ours, zeros=0.5), theirs]).splitlines()[2]
     assert len({line.count("|") for line in lines[2:]}) == 1
 
 

@@ -26,7 +26,7 @@ from benchmarks.peers.environments import PeerFailed, python_of
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
 from benchmarks.peers.kept import KeptRows
 from benchmarks.peers.ours import METHODS, Ours
-from benchmarks.peers.score import score, with_dense
+from benchmarks.peers.score import check_runs, score, with_dense
 from benchmarks.peers.table import OUR_LAYERS, OWN_LAYERS, Row, failure, markdown, success, text, with_times
 from benchmarks.subject import Subject
 
@@ -81,6 +81,8 @@ class Comparison:
                 ask(python, peer.runner, folder, subject, case, method, self.limits)
                 for subject, folder in zip(self.subjects, self.folders, strict=True)
             ]
+            for subject, answer in zip(self.subjects, answers, strict=True):
+                check_runs(subject, answer.model)
             yield self.judged(case, tool, method, OWN_LAYERS, answers)
         except PeerFailed as reason:
             yield failure(self.subjects, case, tool, method, str(reason))

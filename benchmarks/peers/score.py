@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from benchmarks.peers.environments import PeerFailed
 from benchmarks.subject import Subject
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt.eligibility import judge
@@ -27,7 +28,9 @@ from prunec.passes.sparsify import views
 from prunec.passes.sparsify.embeddings import Embedding
 from prunec.patterns import parse
 from prunec.plan.layers import choose_layers
+from prunec.verify.inputs import first_line
 from prunec.verify.metrics import Agreement
+from prunec.verify.ort_errors import ORT_ERRORS
 
 TEST_INPUTS = 64
 TWO_OF_FOUR = parse("2:4")
@@ -74,6 +77,25 @@ def score(subject: Subject, model: ir.Model) -> Score:
     )
 
 
+def check_runs(subject: Subject, model: ir.Model) -> None:
+    """One test input through what a peer wrote.
+
+    Raises:
+        PeerFailed: ONNX Runtime does not take it.
+    """
+    try:
+        run(make_session(model), next(iter(_test_inputs(subject))))
+    except ORT_ERRORS as error:
+        text = first_line(error)
+        raise PeerFailed(f"its model does not run: {text.partition('Status Message: ')[2] or text}") from error
+
+
+def _test_inputs(subject: Subject) -> Iterable[dict[str, np.ndarray]]:
+    found: Iterable[dict[str, np.ndarray]]
+    found = importlib.import_module(subject.found.entry.module).test_inputs(TEST_INPUTS, subject.seed)
+    return found
+
+
 def two_of_four(model: ir.Model) -> float:
     """The share of the multiply-accumulates of eligible layers that are in layers which are 2:4."""
     eligible = [(layer.macs, layer.count) for layer in judge(model) if layer.eligible and layer.count is not None]
@@ -83,9 +105,8 @@ def two_of_four(model: ir.Model) -> float:
 
 def output_error(subject: Subject, model: ir.Model) -> float:
     dense, pruned = make_session(subject.opened.source.model), make_session(model)
-    inputs = importlib.import_module(subject.found.entry.module).test_inputs(TEST_INPUTS, subject.seed)
     agreements: dict[str, Agreement] = {}
-    for feeds in inputs:
+    for feeds in _test_inputs(subject):
         wanted, found = run(dense, feeds), run(pruned, feeds)
         for name, answer in zip(wanted, found.values(), strict=True):
             agreements.setdefault(name, Agreement()).add(wanted[name], answer)

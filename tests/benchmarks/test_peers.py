@@ -21,7 +21,7 @@ from benchmarks.peers.environments import PeerFailed, environment_folder, python
 from benchmarks.peers.fit_shapes import fit_shapes
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
 from benchmarks.peers.kept import KeptRows
-from benchmarks.peers.score import restored, score
+from benchmarks.peers.score import check_runs, restored, score
 from benchmarks.peers.table import Row, failure, markdown, success, with_times
 from prunec.backends.onnx.session import make_session, run
 from tests.benchmarks.small_subject import SmallSubject, small_model
@@ -101,6 +101,12 @@ def test_a_peer_gets_the_data_and_gives_a_model(subject: SmallSubject) -> None:
 def test_failures_have_a_reason(subject: SmallSubject, method: str, reason: str) -> None:
     with pytest.raises(PeerFailed, match=reason):
         answer_of(subject, method)
+
+
+def test_a_model_that_does_not_run_is_a_failure(subject: SmallSubject) -> None:
+    with pytest.raises(PeerFailed, match=r"^its model does not run: "):
+        check_runs(subject, answer_of(subject, "break").model)
+    check_runs(subject, answer_of(subject, "zero").model)
 
 
 def test_a_limit_of_processor_time_holds(subject: SmallSubject) -> None:

@@ -64,6 +64,8 @@ def images() -> ir.Model:
         b.op("AveragePool", [silu], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
         b.op("AveragePool", [silu], kernel_shape=[2, 3], auto_pad="SAME_UPPER", strides=[2, 2]),
     ]
+    for op in ("MaxPool", "AveragePool"):
+        b.output(b.op(op, [silu], kernel_shape=[2, 3], strides=[2, 2], ceil_mode=1))
     b.output(*pools, b.op("Concat", [*pools], axis=1), b.op("GlobalMaxPool", [silu]))
     bigger = b.op(
         "Resize", [silu, "", b.const(np.array([1, 1, 2, 2], np.float32))], mode="nearest",
@@ -168,7 +170,7 @@ def test_zero_blocks_are_left_out() -> None:
     ("op", "attributes", "reason"),
     [
         ("ConvTranspose", {}, "no generated code"),
-        ("MaxPool", {"kernel_shape": [3, 3], "ceil_mode": 1, "strides": [2, 2]}, "ceil_mode"),
+        ("AveragePool", {"kernel_shape": [3, 3], "ceil_mode": 1, "count_include_pad": 1}, "ceil_mode"),
     ],
 )
 def test_refusals_have_reasons(op: str, attributes: dict[str, object], reason: str) -> None:

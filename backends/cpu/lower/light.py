@@ -89,9 +89,10 @@ def pool(state: State, node: ir.Node) -> Lowered:
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise Unsupported("the positions of maxima")
     window = window_of(node)
-    if node.attributes.get_int("ceil_mode", 0) != 0:
-        # The last window may begin beyond the input: its result then is that of no element.
-        raise Unsupported("a pool with ceil_mode")
+    counts_border = node.attributes.get_int("count_include_pad", 0) != 0
+    if node.attributes.get_int("ceil_mode", 0) != 0 and counts_border and node.op_type == "AveragePool":
+        # How much of a window beyond the padding counts is answered differently by every runtime.
+        raise Unsupported("an average that counts the border, with ceil_mode")
     x, y = state.tensor(node.inputs[0]), None
     shape = shape_of(node.outputs[0])
     if len(shape) == 3:
@@ -108,7 +109,7 @@ def pool(state: State, node: ir.Node) -> Lowered:
         grid=(image.shape[0], image.shape[2], image.shape[3]), size=(x.shape[2], x.shape[3]),
         kernel=window.kernel, strides=window.strides, pads=window.pads[:2], dilations=window.dilations,
         channels=x.shape[1], x=x.access(order), y=image.access(order),
-        counts_border=node.attributes.get_int("count_include_pad", 0) != 0,
+        counts_border=counts_border,
     )  # fmt: skip
     state.emit(kernel, [x.buffer, image.buffer], [node])
     state.define(node.outputs[0], y)

@@ -2,17 +2,18 @@
 # Needs Python 3.10 or newer and a package registry. Another interpreter: make install PYTHON=python3.12
 
 PYTHON ?= python3
-EXTRAS ?= dev,zoo,tvm
+EXTRAS ?= dev,zoo
+TEST_EXTRAS ?= torch,tvm
 # Two workers; the tests of one file stay together, so that a file's fixtures are built once.
 PYTEST ?= -n 2 --dist loadfile
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-TORCH := $(VENV)/.installed-torch
+FOR_TESTS := $(VENV)/.installed-for-tests
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install install-torch test test-all lint demo clean
+.PHONY: install install-for-tests test test-all lint demo clean
 
 install: $(STAMP)
 
@@ -23,18 +24,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $(STAMP)
 
-# The [torch] extra on top, for the tests: large, and the demo does not need it.
-install-torch: $(TORCH)
+# The [torch] and [tvm] extras on top, for the tests: large, and the demo does not need them.
+install-for-tests: $(FOR_TESTS)
 
-$(TORCH): $(STAMP)
-	$(PIP) --no-build-isolation --editable ".[$(EXTRAS),torch]"
-	@touch $(TORCH)
+$(FOR_TESTS): $(STAMP)
+	$(PIP) --no-build-isolation --editable ".[$(EXTRAS),$(TEST_EXTRAS)]"
+	@touch $(FOR_TESTS)
 
-test: install-torch
+test: install-for-tests
 	$(PY) -m pytest $(PYTEST)
 
 # Everything; what needs a device that is not here is skipped with its reason.
-test-all: install-torch
+test-all: install-for-tests
 	$(PY) -m pytest $(PYTEST) -m "slow or not slow"
 
 lint: install

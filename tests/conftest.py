@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):
-                item.add_marker(pytest.mark.skip(reason="torch is not installed: make install-torch"))
+                item.add_marker(pytest.mark.skip(reason="torch is not installed: make install-for-tests"))
 
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the processes they start.

@@ -29,7 +29,9 @@ class ZooEntry:
     data: tuple[Package, ...] = ()  # what `calibration` and `metric` fetch on top
     dense: Mapping[str, float] = field(default_factory=dict)
     needs: tuple[str, ...] = ()  # Python packages of the extra [zoo]
-    static_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of the calibration samples
+    static_inputs: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # shapes of the calibration samples; the most on free axes
     build: str = "build"
     revision: int = 1  # raise it when `build` writes other bytes
 

@@ -29,9 +29,8 @@ class ZooEntry:
     data: tuple[Package, ...] = ()  # what `calibration` and `metric` fetch on top
     dense: Mapping[str, float] = field(default_factory=dict)
     needs: tuple[str, ...] = ()  # Python packages of the extra [zoo]
-    static_inputs: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # shapes of the calibration samples; the most on free axes
+    # shapes of the calibration samples; the most on free axes
+    static_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     build: str = "build"
     revision: int = 1  # raise it when `build` writes other bytes
 

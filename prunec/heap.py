@@ -22,7 +22,10 @@ LARGEST_BYTES = 1 << 25
 
 @contextmanager
 def large_blocks_apart() -> Iterator[None]:
-    """Inside, blocks of `LARGE_BYTES` or more are never kept in the heap. Does nothing without glibc."""
+    """Inside, the heap does not grow for blocks of `LARGE_BYTES` or more. Does nothing without glibc.
+
+    Room that was free in the heap before is still used first.
+    """
     _set_mmap_threshold(LARGE_BYTES)
     try:
         yield

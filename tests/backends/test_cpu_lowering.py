@@ -224,3 +224,18 @@ def test_views_are_what_numpy_says() -> None:
     assert np.array_equal(array(sliced(x, 1, 4, 2, -3), data), full[:, 4::-3])
     row = sliced(x, 0, 1, 1)
     assert np.array_equal(array(expanded(row, (3, *shape[1:])), data), np.broadcast_to(full[1:], (3, *shape[1:])))
+
+
+def test_no_number_that_is_none_turns_into_one(tmp_path: Path) -> None:
+    """inf − inf inside a model stays NaN behind every activation, in vectors and in what is left over from them."""
+    b = Builder(0, 18)
+    y = b.op("Sub", [b.input("x", [1, 37]), b.input("z", [1, 37])])
+    b.output(y, *(b.op(op, [y]) for op in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Elu", "LeakyRelu", "HardSwish")))
+    b.output(b.op("Clip", [y, number(b, 0.0), number(b, 6.0)]), b.op("Abs", [y]))
+    b.output(b.op("Softmax", [y]), b.op("ReduceSum", [y, ints(b, 1)]))
+    model = b.model()
+    given = np.linspace(-3, 3, 37, dtype=np.float32)[None]
+    given[0, [0, 5, 36]] = np.inf, -np.inf, np.inf
+    with compiled(model, tmp_path) as package:
+        assert_equal(model, package, {"x": given, "z": given / 2})
+        assert all(np.isnan(array).any() for array in package.run({"x": given, "z": given / 2}).values())

@@ -65,6 +65,16 @@ def _as_byte(truth: Any, lanes: int) -> Any:
     return T.Cast(_typed("uint8", lanes), truth)
 
 
+def maximum(x: Any, y: Any) -> Any:
+    """Of two numbers the larger, and NaN where `x` is: `T.max` would make a 0 of the ReLU of one. One instruction."""
+    return T.Select(x < y, y, x)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """As `maximum`."""
+    return T.Select(y < x, y, x)
+
+
 def fma(x: Any, y: Any, z: Any) -> Any:
     return x * y + z
 
@@ -80,7 +90,7 @@ def polynomial(x: Any, coefficients: Sequence[float], lanes: int) -> Any:
 def exp(x: Any, lanes: int) -> Any:
     """2ⁿ · exp(r) with n = round(x / ln 2) and a polynomial for r; beyond −87.3 and 88 as there (0 and 1.7e38)."""
     low, high = splat(-87.33654, lanes), splat(88.0, lanes)
-    x = T.bind(T.min(T.max(x, low), high))
+    x = T.bind(minimum(maximum(x, low), high))
     n = T.bind(T.floor(fma(x, splat(1.44269504088896341, lanes), splat(0.5, lanes))))
     r = T.bind(x - n * splat(0.693359375, lanes) - n * splat(-2.12194440e-4, lanes))
     p = polynomial(
@@ -98,7 +108,7 @@ def sigmoid(x: Any, lanes: int) -> Any:
 
 def tanh(x: Any, lanes: int) -> Any:
     limit = splat(7.90531110763549805, lanes)
-    x = T.bind(T.min(T.max(x, splat(0.0, lanes) - limit), limit))
+    x = T.bind(minimum(maximum(x, splat(0.0, lanes) - limit), limit))
     square = T.bind(x * x)
     over = polynomial(
         square,
@@ -113,7 +123,7 @@ def tanh(x: Any, lanes: int) -> Any:
 
 
 def erf(x: Any, lanes: int) -> Any:
-    x = T.bind(T.min(T.max(x, splat(-4.0, lanes)), splat(4.0, lanes)))
+    x = T.bind(minimum(maximum(x, splat(-4.0, lanes)), splat(4.0, lanes)))
     square = T.bind(x * x)
     over = polynomial(
         square,
@@ -156,8 +166,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "mul": lambda x, y, lanes, dtype: x * y,
     "div": lambda x, y, lanes, dtype: x / y if dtype == "float32" else T.truncdiv(x, y),
     "mod": lambda x, y, lanes, dtype: T.floormod(x, y),
-    "max": lambda x, y, lanes, dtype: T.max(x, y),
-    "min": lambda x, y, lanes, dtype: T.min(x, y),
+    "max": lambda x, y, lanes, dtype: maximum(x, y),
+    "min": lambda x, y, lanes, dtype: minimum(x, y),
     "pow": lambda x, y, lanes, dtype: T.pow(x, y),
     **{name: _compared(compare) for name, compare in _COMPARISONS.items()},
     "and": _truth(lambda x, y: x & y),

@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 from tvm.tirx.script.builder import ir as T
 
-from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, pieces, span, store
+from prunec.backends.cpu.kernels.base import ceil_div, load, pieces, span, store
+from prunec.backends.cpu.kernels.block_product import BlockProduct
 
 
 @dataclass(frozen=True)
-class ChannelMajor(Kernel):
-    """`grid`: batch, height, width of the output. `x` has those strides, `y` and the operands also one for the channel.
+class ChannelMajor(BlockProduct):
+    """`x` has the strides of the grid, `y` and the operands also one for the channel.
 
     `tile`: pixels of one row that stay in registers, with `rows` sums each. Jobs are (batch, line, part of the rows of
     blocks): `groups` parts.
@@ -30,32 +30,8 @@ class ChannelMajor(Kernel):
 
     family: ClassVar[str] = "channel_major"
 
-    grid: tuple[int, int, int]
-    channels: int
-    rows: int
-    columns: int
-    x: Access
-    y: Access
-    epilogue: Expression
-    operands: tuple[Access, ...] = ()
     tile: int = 16
     groups: int = 1
-
-    @property
-    def row_blocks(self) -> int:
-        return ceil_div(self.channels, self.rows)
-
-    def arguments(self) -> tuple[Argument, ...]:
-        blocks = self.row_blocks * self.columns
-        return (
-            Argument("x", self.x.dtype, self.x.size),
-            Argument("values", self.x.dtype, blocks * self.rows),
-            Argument("index", "int32", blocks),
-            Argument("pointer", "int32", self.row_blocks + 1),
-            Argument("bias", self.x.dtype, self.row_blocks * self.rows),
-            *(Argument(f"operand{i}", a.dtype, a.size) for i, a in enumerate(self.operands)),
-            Argument("y", self.y.dtype, self.y.size),
-        )
 
     def emit(self, isa: Isa, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any) -> None:
         *operands, y = rest
@@ -97,9 +73,8 @@ class ChannelMajor(Kernel):
         operands: list[Any],
         y: Any,
     ) -> None:
-        """Epilogue and stores; the last row of blocks may have fewer channels."""
+        """Epilogue and stores."""
         n, line, px = where
-        full, rest = divmod(self.channels, self.rows)
 
         def write(count: int) -> None:
             for o in range(count):
@@ -112,11 +87,4 @@ class ChannelMajor(Kernel):
                     value = emit(self.epilogue, inputs, wide)
                     store(y, self.y.at(n, line, px + start, channel), value, wide, self.y.strides[2])
 
-        if not rest or not full:
-            write(rest or self.rows)
-            return
-        with T.If(m < full):
-            with T.Then():
-                write(self.rows)
-            with T.Else():
-                write(rest)
+        self.for_row(m, write)

@@ -17,56 +17,31 @@ from typing import Any, ClassVar
 
 from tvm.tirx.script.builder import ir as T
 
-from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, pieces, span, store
+from prunec.backends.cpu.kernels.base import ceil_div, load, pieces, span, store
+from prunec.backends.cpu.kernels.block_product import BlockProduct
 
 
 @dataclass(frozen=True)
-class RowMajor(Kernel):
-    """`grid`: batch, height, width of the output. `x` and `y` have those strides, their channels stride 1.
+class RowMajor(BlockProduct):
+    """`x` and `y` have the strides of the grid, their channels stride 1; operands have one for grid and channel.
 
-    `columns`: most blocks that one row of blocks can have. `operands` of the epilogue (its inputs 1, 2, …; input 0 is
-    the sum) have strides for grid and channel. `chunks` × `groups` jobs run in parallel: `chunks` parts of the pixel
-    tiles, `groups` parts of the rows of blocks; within a job the rows of blocks are the outer loop.
+    `chunks` × `groups` jobs run in parallel: `chunks` parts of the pixel tiles, `groups` parts of the rows of blocks;
+    within a job the rows of blocks are the outer loop.
     """
 
     family: ClassVar[str] = "row_major"
 
-    grid: tuple[int, int, int]
-    channels: int
-    rows: int
-    columns: int
-    x: Access
-    y: Access
-    epilogue: Expression
-    operands: tuple[Access, ...] = ()
     tile: tuple[int, int] = (1, 14)
     chunks: int = 1
     groups: int = 1
-
-    @property
-    def row_blocks(self) -> int:
-        return ceil_div(self.channels, self.rows)
 
     @property
     def tiles(self) -> tuple[int, int, int]:
         """Tiles along batch, height, width."""
         n, h, w = self.grid
         return n, ceil_div(h, self.tile[0]), ceil_div(w, self.tile[1])
-
-    def arguments(self) -> tuple[Argument, ...]:
-        blocks = self.row_blocks * self.columns
-        return (
-            Argument("x", self.x.dtype, self.x.size),
-            Argument("values", self.x.dtype, blocks * self.rows),
-            Argument("index", "int32", blocks),
-            Argument("pointer", "int32", self.row_blocks + 1),
-            Argument("bias", self.x.dtype, self.row_blocks * self.rows),
-            *(Argument(f"operand{i}", a.dtype, a.size) for i, a in enumerate(self.operands)),
-            Argument("y", self.y.dtype, self.y.size),
-        )
 
     def emit(self, isa: Isa, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any) -> None:
         *operands, y = rest
@@ -115,24 +90,14 @@ class RowMajor(Kernel):
         operands: list[Any],
         y: Any,
     ) -> None:
-        """Epilogue and stores; the last row of blocks may have fewer channels."""
+        """Epilogue and stores."""
         lanes = min(isa.lanes(self.x.dtype), self.rows)
-        full, rest = divmod(self.channels, self.rows)
 
         def write(count: int) -> None:
             for start, width in pieces(count, lanes):
                 self._write_piece(where, m * self.rows + start, start, width, pixels, sums, operands, y)
 
-        if not rest:
-            write(self.rows)
-        elif not full:
-            write(rest)
-        else:
-            with T.If(m < full):
-                with T.Then():
-                    write(self.rows)
-                with T.Else():
-                    write(rest)
+        self.for_row(m, write)
 
     def _write_piece(
         self,

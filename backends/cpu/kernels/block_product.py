@@ -1,0 +1,61 @@
+"""What both families of block-sparse products share: their description, their buffers and their last row of blocks.
+
+A row of blocks is `rows` output channels; `pointer` says which blocks it has, `index` where each finds its input, and
+`values` holds `rows` weights for each. The families differ in the axis that their vectors run along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from prunec.backends.cpu.expression import Expression
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div
+
+
+@dataclass(frozen=True)
+class BlockProduct(Kernel):
+    """`grid`: batch, height, width of the output. `columns`: most blocks that one row of blocks can have.
+
+    `operands` of the epilogue: its inputs 1, 2, …; input 0 is the sum.
+    """
+
+    grid: tuple[int, int, int]
+    channels: int
+    rows: int
+    columns: int
+    x: Access
+    y: Access
+    epilogue: Expression
+    operands: tuple[Access, ...] = ()
+
+    @property
+    def row_blocks(self) -> int:
+        return ceil_div(self.channels, self.rows)
+
+    def arguments(self) -> tuple[Argument, ...]:
+        blocks = self.row_blocks * self.columns
+        return (
+            Argument("x", self.x.dtype, self.x.size),
+            Argument("values", self.x.dtype, blocks * self.rows),
+            Argument("index", "int32", blocks),
+            Argument("pointer", "int32", self.row_blocks + 1),
+            Argument("bias", self.x.dtype, self.row_blocks * self.rows),
+            *(Argument(f"operand{i}", a.dtype, a.size) for i, a in enumerate(self.operands)),
+            Argument("y", self.y.dtype, self.y.size),
+        )
+
+    def for_row(self, m: Any, write: Callable[[int], None]) -> None:
+        """`write` for as many channels as row `m` of blocks has: the last one may have fewer."""
+        full, rest = divmod(self.channels, self.rows)
+        if not rest or not full:
+            write(rest or self.rows)
+            return
+        with T.If(m < full):
+            with T.Then():
+                write(self.rows)
+            with T.Else():
+                write(rest)

@@ -122,8 +122,10 @@ def compile(
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
-    progress("judging the dense model", 0, 0)
-    own = None if dry_run else judge_dense(opened, judged_by, threads)
+    own = None
+    if judged_by is not None and not dry_run:
+        progress("judging the dense model", 0, 0)
+        own = judge_dense(opened, judged_by, threads)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))

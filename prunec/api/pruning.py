@@ -105,10 +105,8 @@ class Judged:
     dense: dict[str, float]
 
 
-def judge_dense(opened: Opened, metric: Metric | None, threads: int) -> Judged | None:
+def judge_dense(opened: Opened, metric: Metric, threads: int) -> Judged:
     """The dense model's numbers. PrunecError PC351: the metric fails."""
-    if metric is None:
-        return None
     return Judged(metric, evaluate(metric, runner(opened.source.model, threads), samples=None))
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 2:4@0.3 block:4x1@0.5 unstructured@0.7]
         [--methods magnitude Wanda SparseGPT ours ours+order] [--solver balanced] [--samples N …] [--test-samples N]
-        [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--layers] [--markdown F]
+        [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--layers] [--keep F.json] [--markdown F]
 
 Every zoo model with a metric; stem, depthwise convolutions and head stay dense, as in a compile. All methods go through
 the layers in order, on the inputs that the layers before give once they are pruned. The peers are the published
@@ -23,13 +23,15 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.levels import allocate_levels
@@ -165,40 +167,59 @@ def reordered(subject: Subject, layers: dict[str, LayerPattern], whole: np.ndarr
     return permute_channels(opened.canonical, orders, source_of(found, opened.canonical, orders))
 
 
-def row(
-    subjects: Sequence[Subject], case: str, method: str, effort: Effort, allocation: Allocation, *, shows_layers: bool
-) -> Row:
-    """`subjects`: one model, a seed each."""
-    text, _, asked = case.partition("@")
-    pattern, share = parse(text), float(asked) if asked else None
-    mean = pattern.mean_level(share)
-    if pattern.fixed_level is not None and mean < pattern.fixed_level and allocation in ("uniform", "erk"):
-        allocation = "loss"  # as in a compile: whole layers stay dense
-    trials = [
-        attempt(subject, pattern, share, method, effort, allocation, shows_layers=shows_layers) for subject in subjects
-    ]
-    first = subjects[0]
-    found = [trial.values[first.metric] for trial in trials]
-    others = {
-        name: float(np.mean([t.values[name] for t in trials])) for name in trials[0].values if name != first.metric
-    }
-    return Row(
-        model=first.name,
-        pattern=pattern.name,
-        zeros=mean,
-        samples=first.calibration.samples,
-        method=method if method in PEERS else f"{method}, {effort}",
-        allocation=allocation,
-        metric=first.metric,
-        dense=first.dense,
-        value=float(np.mean(found)),
-        least=min(found),
-        most=max(found),
-        others=", ".join(f"{name} {first.dense_values[name]:.3f} → {value:.3f}" for name, value in others.items()),
-        output_error=float(np.mean([trial.output_error for trial in trials])),
-        seconds=float(np.mean([trial.seconds for trial in trials])),
-        passes=float(np.mean([trial.passes for trial in trials])),
-    )
+class Table:
+    """One model with one number of samples, a subject for every seed; nothing is loaded before a row is missing."""
+
+    def __init__(self, name: str, samples: int | None, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
+        self.name, self.samples, self.arguments, self.kept = name, samples, arguments, kept
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        a = self.arguments
+        return [
+            Subject(self.name, samples=self.samples, test_samples=a.test_samples, seed=seed, is_sparse=True)
+            for seed in a.seeds
+        ]
+
+    def rows(self) -> Iterator[Row]:
+        a = self.arguments
+        for case, method, allocation in itertools.product(a.cases, a.methods, a.allocations):
+            drawn = (a.solver if method in OURS else "", allocation, self.samples, a.test_samples, a.seeds)
+            yield from self.kept.rows((self.name, case, method, *drawn), partial(self.row, case, method, allocation))
+
+    def row(self, case: str, method: str, allocation: Allocation) -> Iterator[Row]:
+        effort: Effort = self.arguments.solver
+        text, _, asked = case.partition("@")
+        pattern, share = parse(text), float(asked) if asked else None
+        mean = pattern.mean_level(share)
+        if pattern.fixed_level is not None and mean < pattern.fixed_level and allocation in ("uniform", "erk"):
+            allocation = "loss"  # as in a compile: whole layers stay dense
+        trials = [
+            attempt(subject, pattern, share, method, effort, allocation, shows_layers=self.arguments.layers)
+            for subject in self.subjects
+        ]
+        first = self.subjects[0]
+        found = [trial.values[first.metric] for trial in trials]
+        others = {
+            name: float(np.mean([t.values[name] for t in trials])) for name in trials[0].values if name != first.metric
+        }
+        yield Row(
+            model=first.name,
+            pattern=pattern.name,
+            zeros=mean,
+            samples=first.calibration.samples,
+            method=method if method in PEERS else f"{method}, {effort}",
+            allocation=allocation,
+            metric=first.metric,
+            dense=first.dense,
+            value=float(np.mean(found)),
+            least=min(found),
+            most=max(found),
+            others=", ".join(f"{name} {first.dense_values[name]:.3f} → {value:.3f}" for name, value in others.items()),
+            output_error=float(np.mean([trial.output_error for trial in trials])),
+            seconds=float(np.mean([trial.seconds for trial in trials])),
+            passes=float(np.mean([trial.passes for trial in trials])),
+        )
 
 
 def main() -> int:
@@ -218,18 +239,15 @@ def main() -> int:
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the calibration data")
     parser.add_argument("--layers", action="store_true", help="print what every layer lost")
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []
+    kept = KeptRows(Row, arguments.keep)
     for name, samples in itertools.product(arguments.models, arguments.samples):
-        subjects = [
-            Subject(name, samples=samples, test_samples=arguments.test_samples, seed=seed, is_sparse=True)
-            for seed in arguments.seeds
-        ]
-        for case, method, allocation in itertools.product(arguments.cases, arguments.methods, arguments.allocations):
-            found = row(subjects, case, method, arguments.solver, allocation, shows_layers=arguments.layers)
-            table.append(found)
-            print(line(table[-1]), flush=True)
+        for row in Table(name, samples, arguments, kept).rows():
+            table.append(row)
+            print(line(row), flush=True)
             if arguments.markdown:
                 arguments.markdown.write_text(markdown(table), encoding="utf-8")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.kept import KeptRows
 from benchmarks.peers.catalogue import CHANNELS, OURS, PEERS, Case, Peer, parse_case
 from benchmarks.peers.environments import PeerFailed, python_of
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
-from benchmarks.peers.kept import KeptRows
 from benchmarks.peers.ours import METHODS, Ours
 from benchmarks.peers.score import check_runs, score, with_dense
 from benchmarks.peers.table import OUR_LAYERS, OWN_LAYERS, Row, failure, markdown, success, text, with_times
@@ -38,7 +38,7 @@ def say(line: str) -> None:
 class Comparison:
     """One model under several seeds of the calibration data; nothing is loaded before a row is missing."""
 
-    def __init__(self, name: str, arguments: argparse.Namespace, kept: KeptRows, stack: ExitStack) -> None:
+    def __init__(self, name: str, arguments: argparse.Namespace, kept: KeptRows[Row], stack: ExitStack) -> None:
         self.name, self.arguments, self.kept, self.stack = name, arguments, kept, stack
         self.limits = Limits(seconds=arguments.limit)
 
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     table: list[Row] = []
-    kept = KeptRows(arguments.keep)
+    kept = KeptRows(Row, arguments.keep)
     for name in arguments.models:
         with ExitStack() as stack:
             comparison = Comparison(name, arguments, kept, stack)

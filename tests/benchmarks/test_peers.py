@@ -14,13 +14,13 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from benchmarks.kept import KeptRows
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import environments
 from benchmarks.peers.catalogue import NM, PEERS, Case, Peer, parse_case
 from benchmarks.peers.environments import PeerFailed, environment_folder, python_of
 from benchmarks.peers.fit_shapes import fit_shapes
 from benchmarks.peers.jobs import Answer, Limits, ask, exported
-from benchmarks.peers.kept import KeptRows
 from benchmarks.peers.score import check_runs, restored, score
 from benchmarks.peers.table import Row, failure, markdown, success, with_times
 from prunec.backends.onnx.session import make_session, run
@@ -202,7 +202,7 @@ def test_the_command_shows_success_and_failure_side_by_side_and_keeps_both(
     def rows(**changed: object) -> list[Row]:
         arguments = {"samples": 10, "test_samples": None, "seeds": [0], "limit": 60} | changed
         with ExitStack() as stack:
-            kept = KeptRows(tmp_path / "rows.json")
+            kept = KeptRows(Row, tmp_path / "rows.json")
             comparison = command.Comparison("small", argparse.Namespace(**arguments), kept, stack)
             cases = (HALF, Case(NM, 0.5))
             return [row for case in cases for row in comparison.rows(case, ["prunec", "fake"], [])]

@@ -10,20 +10,24 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from benchmarks.peers.table import Row
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
-class KeptRows:
-    """`path` None keeps nothing."""
+class KeptRows(Generic[R]):
+    """Rows of one kind, `row`. `path` None keeps nothing."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, row: type[R], path: Path | None) -> None:
+        self.row, self.path = row, path
         self._rows: dict[str, list[dict[str, object]]] = {}
         if path is not None and path.is_file():
             self._rows = json.loads(path.read_text(encoding="utf-8"))
 
-    def rows(self, key: Iterable[object], compute: Callable[[], Iterable[Row]]) -> list[Row]:
+    def rows(self, key: Iterable[object], compute: Callable[[], Iterable[R]]) -> list[R]:
         """The rows kept under `key`, else what `compute` gives, written down at once."""
         name = " | ".join(map(str, key))
         if name not in self._rows:
@@ -32,4 +36,4 @@ class KeptRows:
                 partial = self.path.with_name(f".{self.path.name}")
                 partial.write_text(json.dumps(self._rows, indent=1), encoding="utf-8")
                 partial.replace(self.path)
-        return [Row(**fields) for fields in self._rows[name]]  # type: ignore[arg-type]
+        return [self.row(**fields) for fields in self._rows[name]]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.environments import NoEnvironment, python_of
 from benchmarks.kept import KeptRows
 from benchmarks.peers.catalogue import CHANNELS, OURS, PEERS, Case, Peer, parse_case
-from benchmarks.peers.environments import PeerFailed, python_of
-from benchmarks.peers.jobs import Answer, Limits, ask, exported
+from benchmarks.peers.jobs import Answer, Limits, PeerFailed, ask, exported
 from benchmarks.peers.ours import METHODS, Ours
 from benchmarks.peers.score import check_runs, score, with_dense
 from benchmarks.peers.table import OUR_LAYERS, OWN_LAYERS, Row, failure, markdown, success, text, with_times
@@ -76,7 +76,7 @@ class Comparison:
     def peer(self, case: Case, peer: Peer, method: str) -> Iterator[Row]:
         tool = f"{peer.name} {peer.version}"
         try:
-            python = python_of(peer, say)
+            python = python_of(peer.name, peer.requirements, say)
             answers = [
                 ask(python, peer.runner, folder, subject, case, method, self.limits)
                 for subject, folder in zip(self.subjects, self.folders, strict=True)
@@ -84,7 +84,7 @@ class Comparison:
             for subject, answer in zip(self.subjects, answers, strict=True):
                 check_runs(subject, answer.model)
             yield self.judged(case, tool, method, OWN_LAYERS, answers)
-        except PeerFailed as reason:
+        except (NoEnvironment, PeerFailed) as reason:
             yield failure(self.subjects, case, tool, method, str(reason))
             return
         if case.kind == CHANNELS:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.peers.environments import PeerFailed
+from benchmarks.peers.jobs import PeerFailed
 from benchmarks.subject import Subject
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt.eligibility import judge

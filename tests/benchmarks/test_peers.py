@@ -16,11 +16,9 @@ from onnx import numpy_helper
 
 from benchmarks.kept import KeptRows
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import environments
 from benchmarks.peers.catalogue import NM, PEERS, Case, Peer, parse_case
-from benchmarks.peers.environments import PeerFailed, environment_folder, python_of
 from benchmarks.peers.fit_shapes import fit_shapes
-from benchmarks.peers.jobs import Answer, Limits, ask, exported
+from benchmarks.peers.jobs import Answer, Limits, PeerFailed, ask, exported
 from benchmarks.peers.score import check_runs, restored, score
 from benchmarks.peers.table import Row, failure, markdown, success, with_times
 from prunec.backends.onnx.session import make_session, run
@@ -57,32 +55,6 @@ def test_every_peer_pins_what_it_installs() -> None:
         assert all("==" in requirement for requirement in peer.requirements)
         assert any(requirement.endswith(f"=={peer.version}") for requirement in peer.requirements)
         assert (Path(command.__file__).parent / f"{peer.runner.rpartition('.')[2]}.py").is_file()
-
-
-def test_an_environment_is_made_once_and_again_after_an_interruption(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PRUNEC_CACHE", str(tmp_path))
-    commands: list[list[str]] = []
-    peer = Peer("fake", "1.0", "", ("fake==1.0",), {})
-    monkeypatch.setattr(environments, "_checked", commands.append)
-    with pytest.raises(FileNotFoundError):  # nothing made the folder that the mark goes to: an interruption
-        python_of(peer, lambda _: None)
-    monkeypatch.setattr(environments, "_checked", lambda c: (commands.append(c), _made(peer)))
-    python = python_of(peer, lambda _: None)
-    assert python == python_of(peer, lambda _: None) == environment_folder(peer) / "bin" / "python"
-    assert [c[2] for c in commands] == ["venv", "pip", "venv", "pip"]
-    newer = Peer("fake", "1.1", "", ("fake==1.1",), {})
-    assert environment_folder(newer) != environment_folder(peer)
-
-
-def _made(peer: Peer) -> None:
-    environment_folder(peer).mkdir(parents=True, exist_ok=True)
-
-
-def test_an_environment_that_cannot_be_made_says_why() -> None:
-    with pytest.raises(PeerFailed, match=r"cannot be made: ERROR"):
-        environments._checked([sys.executable, "-c", "import sys; sys.exit('ERROR: no such package')"])
 
 
 def test_a_peer_gets_the_data_and_gives_a_model(subject: SmallSubject) -> None:

@@ -12,12 +12,18 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import prunec
 from prunec.diagnostics import GateError
 
 _COMMAND = (sys.executable, "-m", "prunec.measure.worker")
+_ROOT = str(Path(prunec.__file__).parents[1])
+_ELSEWHERE = (
+    "import runpy, sys; sys.path.append({root!r}); runpy.run_module('prunec.measure.worker', run_name='__main__')"
+)
 _LONGEST_LINE = 64 * 2**20
 _NOTHING = "nothing was measured"
 _ANSWERS = {  # what an answer to each request holds
@@ -35,15 +41,17 @@ class WorkerProcess:
     died, PC514 it did not answer in time, PC515 its answer is garbage.
     """
 
-    def __init__(self, name: str, *, threads: int, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(
+        self, name: str, *, threads: int, python: Path | None = None, command: Sequence[str] = _COMMAND
+    ) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._process = subprocess.Popen(
-            command,
+            command if python is None else (python, "-c", _ELSEWHERE.format(root=_ROOT)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=_environment(threads),
+            env=_environment(threads, is_own=python is None),
             start_new_session=True,  # the terminal's Ctrl-C goes to the parent, which kills the workers
         )
         self._lines: queue.Queue[bytes] = queue.Queue()
@@ -145,8 +153,11 @@ class WorkerProcess:
         return GateError(code, f"{_NOTHING}: the contender {message}", where=self.name, hint=hint)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """The parent's environment and module path, without the current directory, and with its thread count."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in dict.fromkeys(sys.path))
+def _environment(threads: int, *, is_own: bool) -> dict[str, str]:
+    """The parent's environment and module path, without the current directory, and with its thread count.
+
+    Another interpreter has a module path of its own.
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in dict.fromkeys(sys.path)) if is_own else ""
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     return {**os.environ, **limits, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -43,11 +43,16 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Contender:
-    """`name` is the key in measurements.json; `kind` a row of `RUNNERS` or `package.module:Class`."""
+    """`name` is the key in measurements.json; `kind` a row of `RUNNERS` or `package.module:Class`.
+
+    `python`: the interpreter of another environment (Python 3.10 or newer with numpy), for what cannot be installed
+    beside prunec. It imports what that environment holds, and only then what lies beside prunec's own folder.
+    """
 
     name: str
     model: Path
     kind: str = "onnxruntime"
+    python: Path | None = None
 
 
 def make_runner(kind: str) -> Runner:

@@ -72,7 +72,8 @@ class Generation:
 
     def _start(self, contender: Contender, stack: ExitStack) -> None:
         setting, name = self._setting, contender.name
-        worker = self._workers[name] = stack.enter_context(WorkerProcess(name, threads=setting.threads))
+        process = WorkerProcess(name, threads=setting.threads, python=contender.python)
+        worker = self._workers[name] = stack.enter_context(process)
         request = {
             "op": "load",
             "kind": contender.kind,

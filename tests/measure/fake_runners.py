@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
@@ -38,6 +39,13 @@ class Echo(Sleeper):
 
     def versions(self) -> dict[str, str]:
         return self.seen
+
+
+class Elsewhere(Sleeper):
+    """Reports the interpreter, and whether it sees the packages beside prunec."""
+
+    def versions(self) -> dict[str, str]:
+        return {"prefix": sys.prefix, "numpy": np.__file__, "pydantic": str(importlib.util.find_spec("pydantic"))}
 
 
 class Loud(Sleeper):

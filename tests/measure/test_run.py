@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,22 @@ def alive(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_a_contender_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    """It sees what that environment holds (here numpy alone) and prunec, not prunec's packages."""
+    venv.create(tmp_path / "own", with_pip=False, symlinks=True)
+    (packages,) = (tmp_path / "own" / "lib").glob("python*/site-packages")
+    folder = Path(np.__file__).parent
+    for name in ("numpy", "numpy.libs"):
+        if (folder.parent / name).is_dir():
+            (packages / name).symlink_to(folder.parent / name)
+    other = fake(tmp_path, "elsewhere", "Elsewhere")
+    other = replace(other, python=tmp_path / "own" / "bin" / "python")
+    found = measure([fake(tmp_path, DENSE), other], FEEDS, **QUICK)  # type: ignore[arg-type]
+    versions = found.machine.versions
+    assert versions["prefix"] == str(tmp_path / "own") and versions["numpy"].startswith(str(packages))
+    assert versions["pydantic"] == "None"
 
 
 def test_planted_ratio_is_recovered(tmp_path: Path) -> None:

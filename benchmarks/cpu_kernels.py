@@ -39,7 +39,7 @@ from prunec.backends.cpu.kernels.row_major import RowMajor
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
-from prunec.backends.cpu.timing import peak_gflops
+from prunec.backends.cpu.peak import peak_gflops
 
 # name: input channels, output channels, kernel, size of the image (or rows of a product, with kernel 0), stride
 LAYERS: dict[str, tuple[int, int, int, int, int]] = {
@@ -96,7 +96,7 @@ def measured(name: str, densities: list[float], runs: int, isa: Isa) -> list[Row
     for number in range(runs):
         other = min(other, seconds(reference))
         best = [min(old, seconds(run)) for old, (*_, run) in zip(best, cases, strict=True)]
-        peak = max(peak, peak_gflops(isa)) if number == 0 else peak
+        peak = max(peak, peak_gflops(isa, 1)) if number == 0 else peak
     rows = []
     for (pattern, density, flops, _), taken in zip(cases, best, strict=True):
         rate = flops / taken / 1e9

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from prunec.backends.cpu.building import build
 from prunec.backends.cpu.compiled import CompiledModel
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.peak import peak_gflops
 from prunec.backends.cpu.timing import time_layers
 from prunec.measure.contender import OWN, OWN_DENSE, Contender
 from prunec.measure.results import LayerTiming
@@ -41,7 +42,7 @@ def beside(
     scratch = tempfile.TemporaryDirectory(prefix="prunec-dense-")
     other = build(dense, isa, Path(scratch.name)).folder
     ours, theirs = CompiledModel(folder, threads=threads), CompiledModel(other, threads=threads)
-    timed = time_layers(ours, theirs, ready, layers, feeds, isa) if layers else ()
+    timed = time_layers(ours, theirs, ready, layers, feeds, peak_gflops(isa, threads)) if layers else ()
     ours.close()
     theirs.close()
     contenders = (Contender(OWN, folder, "cpu"), Contender(OWN_DENSE, other, "cpu"))

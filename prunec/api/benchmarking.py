@@ -36,7 +36,8 @@ def bench(
 ) -> Measurements:
     """Time the package's model on a synthetic input, against the dense `source` where that is given.
 
-    Without `source` there is a latency and no speed-up. The package is not changed.
+    Without `source` there is a latency, and a compiled model beside the pruned one in ONNX Runtime, but no speed-up
+    over the dense one. The package is not changed.
 
     Raises:
         PrunecError PC61x: the package; PC615: `source` is not what it was made from; PC510: threads or blocks.
@@ -68,22 +69,35 @@ class Compiled:
 def compiled_contenders(
     package: Package, source: PathLike | None, feeds: Mapping[str, np.ndarray], threads: int
 ) -> Compiled:
-    """The compiled model and, with `source` and the code generator, the dense one in the same kernels."""
+    """The compiled model and, with `source` and the code generator, the dense one in the same kernels.
+
+    Without the generator layers have no share of the peak, without one of the two nothing dense beside them.
+    """
     folder = package.compiled_path
     if folder is None:
         return Compiled()
-    if source is None or importlib.util.find_spec("tvm") is None:
-        return Compiled((Contender(OWN, folder.absolute(), "cpu"),))
-    from prunec.backends.cpu.companion import beside
     from prunec.backends.cpu.compiled import CompiledModel
     from prunec.backends.cpu.isa import ISAS
     from prunec.backends.cpu.lower.prepare import prepare
+    from prunec.backends.cpu.timing import time_layers
 
-    isa = ISAS[CompiledModel(folder, threads=1).isa]
     shapes = {name: array.shape for name, array in feeds.items()}
-    dense, ready = (prepare(model, shapes) for model in (load(source).model, ir.load(package.model_path)))
+    ready = prepare(ir.load(package.model_path), shapes)
     layers = Plan.load(package.path / PLAN).layers
-    found = beside(folder.absolute(), ready, dense, layers, feeds, isa, threads)
+    folder = folder.absolute()
+    ours = CompiledModel(folder, threads=threads)
+    isa = ISAS[ours.isa]
+    if importlib.util.find_spec("tvm") is None:
+        return Compiled((Contender(OWN, folder, "cpu"),), time_layers(ours, None, ready, layers, feeds, None))
+    if source is None:
+        from prunec.backends.cpu.peak import peak_gflops
+
+        timed = time_layers(ours, None, ready, layers, feeds, peak_gflops(isa, threads))
+        return Compiled((Contender(OWN, folder, "cpu"),), timed)
+    from prunec.backends.cpu.companion import beside
+
+    dense = prepare(load(source).model, shapes)
+    found = beside(folder, ready, dense, layers, feeds, isa, threads)
     return Compiled(found.contenders, found.layers, found.scratch)
 
 

@@ -41,11 +41,13 @@ def bench(
 
 
 def show(out: Console, found: Measurements) -> None:
-    """Latencies and speed-ups, with the machine and the protocol in one line each."""
+    """Latencies and speed-ups, the layers of a compiled model, and the machine and the protocol in a line."""
     from rich.table import Table
     from rich.text import Text
 
+    from prunec.measure.contender import DENSE
     from prunec.report import units
+    from prunec.report.console import print_layer_times
 
     table = Table("contender")
     for heading in ("median", "90 %", "peak memory"):
@@ -56,7 +58,9 @@ def show(out: Console, found: Measurements) -> None:
     out.print(table)
     for name, speedup in found.speedup.items():
         out.print(Text(f"{found.protocol.subject} {name.replace('_', ' ', 1)}: {units.interval(speedup)}"))
-    if not found.speedup:
-        out.print(Text("No speed-up: give the dense model with --source."))
+    if f"vs_{DENSE}" not in found.speedup:
+        out.print(Text("No speed-up over the dense model: give it with --source."))
+    if found.layers:
+        print_layer_times(out, found.layers)
     protocol = f"{found.protocol.threads} threads, {found.protocol.blocks} blocks, {found.protocol.order}"
     out.print(Text(f"{found.machine.cpu}; {protocol}"))

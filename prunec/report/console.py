@@ -5,10 +5,13 @@ Names from the model are `Text`, so that brackets in them are never taken for ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunec.measure.results import LayerTiming
 from prunec.report import units
 from prunec.report.data import Document, ReportData, before_after, planned_groups
 
@@ -63,6 +66,19 @@ def print_layers(console: Console, plan: Document) -> None:
     for layer in layers:
         zeros = units.share(layer["level"]) if layer["level"] else "–"
         table.add_row(Text(layer["node"]), Text(layer["pattern"]), zeros, Text(layer["why"]))
+    console.print(table)
+
+
+def print_layer_times(console: Console, layers: Sequence[LayerTiming]) -> None:
+    """Every layer of a compiled model: time, rate on the non-zeros and its share of what the processor can do."""
+    table = Table("layer", "pattern", title="layers", title_justify="left")
+    for heading in ("density", "dense", "as it is", "GFLOP/s on non-zeros", "of peak"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        times = ("–" if us is None else units.ms(us / 1e3) for us in (layer.dense_us, layer.sparse_us))
+        rate = "–" if layer.gflops_nonzero is None else f"{layer.gflops_nonzero:.1f}"
+        peak = "–" if layer.peak_share is None else units.share(layer.peak_share)
+        table.add_row(Text(layer.name), layer.pattern, units.share(layer.density), *times, rate, peak)
     console.print(table)
 
 

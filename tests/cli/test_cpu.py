@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,36 @@ def test_verify_and_bench_look_at_the_compiled_model(folder: Path, tmp_path: Pat
     assert len(done.json["layers"]) == len(document(folder / "out" / "measurements.json")["layers"])
     alone = prunec("bench", "out", "--blocks", "6", "--json", cwd=folder)
     assert set(alone.json["contenders"]) == {"pruned_onnxruntime", "prunec"}
+    assert set(alone.json["speedup"]) == {"vs_pruned_onnxruntime"}
+    for layer in alone.json["layers"]:
+        assert "dense_us" not in layer and 0 < layer["peak_share"] < 1
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+def test_bench_shows_layers_on_two_threads(folder: Path) -> None:
+    """The share of the peak is that of both threads, in the table as in the document."""
+    done = prunec("bench", "out", "--source", "model.onnx", "--blocks", "6", "--threads", "2", cwd=folder)
+    assert done.code == 0, done.err
+    assert "2 threads" in done.out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.out.splitlines() if "block:16x1" in line]
+    assert len(rows) == 2
+    for _, _, density, dense, own, rate, share in rows:
+        assert density == "25.0 %" and dense.endswith("µs") and own.endswith("µs")
+        assert float(rate) > 0 and 0 < float(share.removesuffix(" %")) < 100
+
+
+def test_bench_without_the_generator(folder: Path) -> None:
+    """No dense twin and no peak, and nothing that claims to be one."""
+    script = (
+        "import importlib.util as u, sys; sys.modules['tvm'] = None; found = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'tvm' else found(name, *rest)\n"
+        "import prunec; measured = prunec.bench('out', source='model.onnx', blocks=6)\n"
+        "layers = measured.layers\n"
+        "print(sorted(measured.contenders), {l.peak_share for l in layers}, {l.dense_us for l in layers})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['dense_onnxruntime', 'prunec', 'pruned_onnxruntime'] {None} {None}"
 
 
 def test_the_same_compile_gives_the_same_bytes(folder: Path) -> None:

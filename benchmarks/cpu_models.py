@@ -1,13 +1,19 @@
-"""Whole models compiled for this CPU: size, speed against four contenders, and what a compile takes.
+"""Whole models compiled for this CPU beside other runtimes in one interleaved run, and what a package costs.
 
-    python -m benchmarks.cpu_models fashion-net crepe-full ../shared/graphs/tv_resnet18.onnx.gz [--sparsity .5 .75]
+    python -m benchmarks.cpu_models fashion-net crepe-full ../shared/graphs/tv_resnet18.onnx.gz
+        [--densities 1 .5 .25] [--threads 1 2] [--input-shape input_ids=1,64 …] [--beside openvino deepsparse]
+        [--blocks 30] [--keep rows.json] [--markdown table.md]
     python -m benchmarks.cpu_models --coverage ../shared/graphs
 
 Models of the zoo by name, or graphs as files (missing weights are filled, see `graph_files`). Zeros are blocks of 16×1
-by magnitude, without refitting: speed is that of any such zeros, quality is not the point here. Every row is a compile
-with its own measurement (`prunec.measure`: processes of their own, interleaved, 95 % intervals). `dense`: the dense
-model in generated code over ONNX Runtime's; `sparse`: the sparse one over the same; `twin`: over the dense one in
-generated code. `error` is against ONNX Runtime on the pruned model; memory is that of the two processes. `--coverage`
+by magnitude, without refitting: speed is that of any such zeros, quality is not the point here. Each row is one run of
+`prunec.measure` (processes of their own, pinned, interleaved, 95 % intervals) of ONNX Runtime on the dense and on the
+sparse model, of generated code for both, and of every runtime in `--beside` on the model as the row has it, all with
+the same static shapes: a batch of 1, other free axes by `--input-shape` (for the models that have such an input).
+`over X` is X's time over that of generated code. At density 1 nothing is pruned. Each other runtime gets an environment
+of its own in prunec's cache (pip, pinned versions, made once); what cannot be installed or cannot run a model is said
+in the row. The second table has what a package costs: seconds of a compile without measuring, megabytes beside the
+ONNX file, and load, first run and peak memory of the process beside ONNX Runtime's on the same model. `--coverage`
 generates nothing and says of every graph in a folder whether all of it has code, and what is missing.
 """
 
@@ -16,124 +22,73 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import onnx_ir as ir
-
-import prunec
-import prunec.models as zoo
-from benchmarks.graph_files import graph_files, read_graph
+from benchmarks.cpu_coverage import Coverage, covered
+from benchmarks.cpu_packages import Row, Subject, measured
+from benchmarks.graph_files import graph_files
+from benchmarks.kept import KeptRows
+from benchmarks.runtimes import RUNTIMES
 from benchmarks.tables import line, markdown
-from prunec.backends.cpu.isa import host_isa
-from prunec.backends.cpu.lower.prepare import prepare
-from prunec.backends.cpu.parts import split_model
-from prunec.diagnostics import PrunecError
 from prunec.frontend.input_shapes import parse_input_shapes
-from prunec.measure.ratio import ratio
-from prunec.measure.results import Measurements, Speedup
+
+KEY = ("model", "density", "threads")
+SPEED = ("ms", "over_onnxruntime_dense", "over_onnxruntime", "over_own_dense", "over_openvino", "over_deepsparse",
+         "own_dense_over_onnxruntime", "note")  # fmt: skip
+COST = ("compile_s", "profile", "error", "size_mib", "load_ms", "first_run_ms", "memory_mib")
 
 
-@dataclass
-class Row:
-    model: str
-    zeros: float
-    threads: int
-    dense: str
-    sparse: str
-    twin: str
-    error: str
-    compile_s: float
-    package_mib: float
-    load_ms: float
-    memory_mib: str
-
-
-@dataclass
-class Coverage:
-    graph: str
-    nodes: int
-    verdict: str
-    parts: int
-    missing: str
+def say(text: str) -> None:
+    print(f"# {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Whole models in generated code.")
+    parser = argparse.ArgumentParser(description="Whole models in generated code, beside other runtimes.")
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.75])
+    parser.add_argument("--densities", type=float, nargs="+", default=[1.0, 0.5, 0.25])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,64")
+    parser.add_argument("--beside", nargs="*", default=list(RUNTIMES), choices=list(RUNTIMES))
+    parser.add_argument("--blocks", type=int, default=30, help="of runs, per contender")
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--coverage", type=Path, metavar="FOLDER")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    rows: list[Row | Coverage] = []
-    todo = ((m, s, t) for m in arguments.models for s in arguments.sparsity for t in arguments.threads)
-    for model, sparsity, threads in todo:
-        rows.append(compiled(model, sparsity, threads, arguments.input_shape))
-        print(line(rows[-1]), flush=True)
+    rows: list[Row] = []
+    for row in all_rows(arguments):
+        rows.append(row)
+        print(line(row), flush=True)
+        if arguments.markdown:
+            arguments.markdown.write_text(tables(rows), encoding="utf-8")
+    coverage: list[Coverage] = []
     for path in graph_files(arguments.coverage) if arguments.coverage else ():
-        rows.append(covered(path))
-        print(line(rows[-1]), flush=True)
-    if arguments.markdown and rows:
-        arguments.markdown.write_text(markdown(rows), encoding="utf-8")
+        coverage.append(covered(path))
+        print(line(coverage[-1]), flush=True)
+    if arguments.markdown and coverage:
+        arguments.markdown.write_text(markdown(coverage), encoding="utf-8")
     return 0
 
 
-def compiled(model: str, sparsity: float, threads: int, shapes: list[str]) -> Row:
-    """One compile, measured."""
-    with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as name:
-        folder = Path(name)
-        if Path(model).exists():
-            source = folder / "model.onnx"
-            ir.save(read_graph(Path(model)), source)
-        else:
-            source = zoo.get(model).path
-        start = time.perf_counter()
-        found = prunec.compile(
-            source, target="cpu", pattern="block:16x1", sparsity=sparsity, solver="magnitude", compensate=False,
-            samples=8, threads=threads, output=folder / "out", cache=False,
-            input_shapes=parse_input_shapes(shapes) if shapes else None,
-        )  # fmt: skip
-        taken = time.perf_counter() - start
-        size = sum(path.stat().st_size for path in (folder / "out" / "cpu").rglob("*") if path.is_file())
-    measured, verification = found.measurements, found.verification
-    assert measured is not None and verification is not None and verification.lowering is not None
-    own, ort = measured.contenders["prunec"], measured.contenders["pruned_onnxruntime"]
-    return Row(
-        model=Path(model).name, zeros=sparsity, threads=threads, dense=spelled(dense_ratio(measured)),
-        sparse=spelled(measured.speedup["vs_dense_onnxruntime"]), twin=spelled(measured.speedup["vs_prunec_dense"]),
-        error=f"{verification.lowering.max_rel:.1e}", compile_s=taken, package_mib=size / 2**20,
-        load_ms=(own.load_ms or 0.0) + (own.first_run_ms or 0.0),
-        memory_mib=f"{own.peak_rss_mib} / {ort.peak_rss_mib}",
-    )  # fmt: skip
+def all_rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    shapes = parse_input_shapes(arguments.input_shape)
+    beside = [f"{name} {RUNTIMES[name].version}" for name in arguments.beside]
+    kept = KeptRows(Row, arguments.keep)
+    for model in arguments.models:
+        with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
+            subject = Subject(model, shapes, Path(folder))
+            for density in arguments.densities:
+                for threads in arguments.threads:
+                    key = (subject.name, density, threads, arguments.blocks, *arguments.input_shape, *beside)
+                    yield from kept.rows(
+                        key, partial(measured, subject, density, threads, arguments.beside, arguments.blocks, say)
+                    )
 
 
-def dense_ratio(measured: Measurements) -> Speedup:
-    """The dense model: ONNX Runtime's time over that of generated code."""
-    blocks = measured.distributions
-    return ratio([list(blocks["dense_onnxruntime"])], [list(blocks["prunec_dense"])], seed=0)
-
-
-def spelled(speedup: Speedup) -> str:
-    low, high = speedup.ci95
-    return f"{speedup.median:.2f} ({low:.2f}–{high:.2f})"
-
-
-def covered(path: Path) -> Coverage:
-    """Whether a graph is generated whole, in parts, or refused, and why."""
-    name = path.name.removesuffix(".gz").removesuffix(".onnx")
-    try:
-        ready = prepare(read_graph(path))
-        split = split_model(ready, host_isa())
-    except PrunecError as refusal:
-        return Coverage(name, 0, "refused", 0, str(refusal.diagnostic))
-    reasons = Counter(f"{refusal.node.op_type}: {refusal.reason}" for refusal in split.refusals)
-    missing = "; ".join(f"{count}× {reason}" for reason, count in reasons.most_common(4))
-    verdict = "generated" if split.is_whole else "in parts"
-    return Coverage(name, len(ready.graph), verdict, len(split.parts), missing)
+def tables(rows: list[Row]) -> str:
+    """Speed, then cost."""
+    return "\n".join(markdown(rows, columns=[*KEY, *columns]) for columns in (SPEED, COST))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def line(row: DataclassInstance, show: Cell = cell) -> str:
     return "  ".join(f"{field.name}={show(getattr(row, field.name))}" for field in fields(row))
 
 
-def markdown(rows: Sequence[DataclassInstance], show: Cell = cell) -> str:
-    """One column per field. `rows` is not empty."""
-    names = [field.name for field in fields(rows[0])]
+def markdown(rows: Sequence[DataclassInstance], show: Cell = cell, columns: Sequence[str] = ()) -> str:
+    """One column per field, or those of `columns`. `rows` is not empty."""
+    names = list(columns) or [field.name for field in fields(rows[0])]
     lines = [names, ["---"] * len(names), *([show(getattr(row, name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(parts)} |\n" for parts in lines)

@@ -29,7 +29,10 @@ RUNNERS: dict[str, str] = {
 
 
 class Runner(Protocol):
-    """What a worker needs from a way to run models. It lives and dies in the worker process."""
+    """What a worker needs from a way to run models. It lives and dies in the worker process.
+
+    Libraries are imported with the module, or in `__init__`: `load` is timed.
+    """
 
     def load(self, model: Path, feeds: Mapping[str, np.ndarray], *, threads: int) -> None:
         """Make `model` ready to run on `feeds` with `threads` threads; any exception ends the contender."""

@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU as its users run it: all graph optimisations, sequential, `threads` intra-op threads."""
+"""ONNX Runtime on the CPU as its users run it: all graph optimisations, sequential, `threads` intra-op threads.
+
+Imported when a worker makes its runner, so that loading a model is timed without loading the library.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 
 class OnnxRuntimeRunner:
     """A `Runner` for .onnx files, external data included."""
 
     def load(self, model: Path, feeds: Mapping[str, np.ndarray], *, threads: int) -> None:
-        import onnxruntime as ort
-
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -28,6 +30,4 @@ class OnnxRuntimeRunner:
         return self._session.run(None, self._feeds)
 
     def versions(self) -> dict[str, str]:
-        import onnxruntime as ort
-
         return {"onnxruntime": ort.__version__}

@@ -8,7 +8,7 @@ A target of `api/target_list.py` without a row in `prunec.catalog.BACKENDS` is s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -95,7 +95,7 @@ class BuildOptions:
 class Subject:
     """What an artifact is made from: the pruned model, the dense one, and what the plan says of each layer.
 
-    `batches`: held-out calibration data, at least one batch.
+    `batches`: held-out calibration data, at least one batch. `fit`: the data to calibrate with, as often as asked.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Subject:
     dense: ir.Model
     layers: tuple[LayerPlan, ...]
     batches: tuple[Feeds, ...]
+    fit: Callable[[], Iterable[Feeds]]
 
 
 @dataclass(frozen=True)

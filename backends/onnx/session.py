@@ -18,13 +18,22 @@ _QUIET = 3  # errors only
 
 
 def make_session(
-    model: ir.Model | Path, *, threads: int = 1, outputs: Sequence[str] | None = None, optimise: bool = True
+    model: ir.Model | Path,
+    *,
+    threads: int = 1,
+    outputs: Sequence[str] | None = None,
+    optimise: bool = True,
+    quantisers_as_written: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A CPU session. `outputs`: names of values to return instead of the graph's outputs, intermediate ones too.
 
-    `optimise=False` switches every graph optimisation off. Raises KeyError for an unknown name in `outputs`.
+    `optimise=False` switches every graph optimisation off, `quantisers_as_written` those of QuantizeLinear and
+    DequantizeLinear: one of them quantises a bias by the product of two scales, which underflows where they are FP16.
+    Raises KeyError for an unknown name in `outputs`.
     """
     options = _options(threads, optimise)
+    if quantisers_as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if isinstance(model, Path):
         if outputs is None:
             return _session(str(model), options)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from prunec.backends.base import Feeds
 from prunec.backends.tensorrt.package import FOLDER, VECTORS
-from prunec.backends.tensorrt.scripts.benchmark import load_vectors, max_relative
+from prunec.backends.tensorrt.scripts.benchmark import ERRORS, load_vectors
 from prunec.backends.tensorrt.scripts.build import ARMS, BuildError, Built, NoTensorRT, build_arms, load_tensorrt
 from prunec.backends.tensorrt.scripts.device import NoDevice, find_gpu
 from prunec.backends.tensorrt.scripts.engine import Engine
 from prunec.backends.tensorrt.scripts.sparse_log import outcome, read_layers, read_log
 from prunec.diagnostics import GateError, PrunecError
 from prunec.measure.contender import TENSORRT, Contender
-from prunec.verify.records import KernelsRecord
+from prunec.verify.records import KernelsRecord, LoweringRecord
 
 CONTENDERS = {"dense": TENSORRT, "unflagged": "tensorrt_zeros", "sparse": "prunec"}
 """Arm → its name in measurements.json."""
@@ -35,8 +35,10 @@ class Executed:
     scratch: tempfile.TemporaryDirectory[str]
 
 
-def execute(folder: Path, planned: list[str], tolerance: float) -> Executed:
+def execute(folder: Path, planned: list[str], lowering: LoweringRecord) -> Executed:
     """Build and run the package's `folder`, in a copy: engines are for this machine and stay out of the package.
+
+    What `lowering` bounds of the graph is bounded of the engine too.
 
     Raises:
         PrunecError PC431, PC430: no GPU or TensorRT after all; PC439: TensorRT does not take the graph.
@@ -48,16 +50,20 @@ def execute(folder: Path, planned: list[str], tolerance: float) -> Executed:
         shutil.copytree(folder, place)
         built = _build(place)
         feeds, expected = load_vectors(place / VECTORS)
-        error = _error(built["sparse"], feeds, expected)
-        if not error <= tolerance:
-            message = f"the engine's outputs differ by {error:.1e} from ONNX Runtime's, more than {tolerance:.0e}"
+        answers = _answers(built["sparse"], feeds)
+        errors = {name: measure(expected, answers) for name, measure in ERRORS.items()}
+        error = errors[lowering.bounds]
+        if not error <= lowering.tolerance:
+            message = (
+                f"the engine's outputs differ by {error:.1e} from ONNX Runtime's, more than {lowering.tolerance:.0e}"
+            )
             raise GateError("PC526", message, hint="report this model; model.onnx of the package is not affected")
         gpu = find_gpu()
         said = outcome(planned, *read_log(built["sparse"].log), read_layers(built["sparse"].layers))
         kernels = KernelsRecord(
             gpu=gpu.name, compute_capability=".".join(map(str, gpu.capability)),
             tensorrt=str(load_tensorrt().__version__), found=said.eligible, chosen=said.chosen, sparse=said.sparse,
-            kept_dense=said.kept_dense, unknown=said.unknown, tactics=said.tactics, max_rel=error,
+            kept_dense=said.kept_dense, unknown=said.unknown, tactics=said.tactics, max_rel=errors["max_rel"],
         )  # fmt: skip
         contenders = tuple(Contender(name, place / f"{arm}.engine", RUNNER) for arm, name in CONTENDERS.items())
     except BaseException:
@@ -80,7 +86,7 @@ def _build(place: Path) -> dict[str, Built]:
         raise PrunecError("PC439", message, where="--target", hint=hint) from None
 
 
-def _error(built: Built, feeds: Feeds, expected: Feeds) -> float:
+def _answers(built: Built, feeds: Feeds) -> Feeds:
     engine = Engine(built.plan, feeds)
     engine.run()
-    return max_relative(expected, engine.download())
+    return engine.download()

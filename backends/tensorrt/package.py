@@ -16,6 +16,7 @@ from prunec.backends.tensorrt.proof import WeightProof
 from prunec.backends.tensorrt.scripts.build import OPTIMISATION_LEVEL
 from prunec.backends.tensorrt.writing import rows_of, vectors, write_json, write_scripts, write_template
 from prunec.package.writer import save_model
+from prunec.verify.records import LoweringRecord
 
 FOLDER = "tensorrt"
 MODEL, DENSE, PROOF, SHAPES, VECTORS = "model.onnx", "dense.onnx", "sparsity.json", "shapes.json", "vectors.npz"
@@ -36,8 +37,7 @@ class Contents:
     proofs: Sequence[WeightProof]
     ranges: Mapping[str, Range]
     precision: str
-    max_rel: float
-    tolerance: float
+    lowering: LoweringRecord
     samples: int
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
@@ -69,7 +69,7 @@ def write_words(folder: Path, contents: Contents) -> None:
         name=contents.name, precision=contents.precision, planned=contents.planned, dynamic=rows, ranges=rows,
         units=sum(proof.units for proof in contents.proofs),
         product_error=max((proof.product_max_rel for proof in contents.proofs), default=0.0),
-        max_rel=contents.max_rel, tolerance=contents.tolerance, samples=contents.samples, executed=contents.executed,
+        lowering=contents.lowering, samples=contents.samples, executed=contents.executed,
     )  # fmt: skip
 
 
@@ -86,7 +86,8 @@ def proof_document(contents: Contents) -> dict[str, Any]:
         "model": MODEL,
         "precision": contents.precision,
         "pattern": "2:4",
-        "tolerance": contents.tolerance,
+        "tolerance": contents.lowering.tolerance,
+        "bounds": contents.lowering.bounds,
         "planned": list(contents.planned),
         "left_dense": [{"name": name, "reason": reason} for name, reason in contents.left_dense.items()],
         "layers": [layer_document(verdict, proofs.get(verdict.node)) for verdict in contents.verdicts],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict, first_batches
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.eligibility import judge
@@ -17,7 +17,7 @@ from prunec.backends.tensorrt.executed import execute
 from prunec.backends.tensorrt.half import to_half
 from prunec.backends.tensorrt.limits import check_operators, check_ranges
 from prunec.backends.tensorrt.lower import (
-    TOLERANCES,
+    CALIBRATE,
     check_lowering_options,
     compare,
     convert,
@@ -69,20 +69,19 @@ class TensorRT:
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         asked = [layer.node for layer in subject.layers if layer.pattern != DENSE]
-        model, dense = (prepared(m, asked, subject.batches, options) for m in (subject.model, subject.dense))
-        half = convert(model, subject.batches, options.threads)
+        fit = first_batches(subject.fit(), CALIBRATE)
+        model, dense = (prepared(m, asked, fit, options) for m in (subject.model, subject.dense))
+        half = convert(model, fit, options.threads)
         precision = options.precision or "fp16"
         verdicts = judge(half.model)
         planned, left = split(verdicts, subject, half.islands)
         proofs = prove_planned(half.model, verdicts, planned)
-        lowering = compare(
-            subject.model, half.model, subject.batches, threads=options.threads, tolerance=TOLERANCES[precision]
-        )
+        lowering = compare(subject.model, half.model, subject.batches, threads=options.threads, precision=precision)
         feeds = fitted(subject.batches[0], options.ranges)
         contents = Contents(
             name=subject.name, model=half.model, dense=to_half(dense, half.islands).model, verdicts=verdicts,
             planned=planned, left_dense=left, proofs=proofs, ranges=options.ranges, precision=precision,
-            max_rel=lowering.max_rel, tolerance=lowering.tolerance,
+            lowering=lowering,
             samples=sum(len(next(iter(batch.values()))) for batch in subject.batches), inputs=feeds,
             outputs=run(make_session(subject.model, threads=options.threads), feeds),
         )  # fmt: skip
@@ -101,7 +100,7 @@ class TensorRT:
         artifact = Artifact(USAGE, lowering, record, warnings=(NOT_EXECUTED,))
         if not options.builds:
             return artifact
-        done = execute(written, planned, lowering.tolerance)
+        done = execute(written, planned, lowering)
         write_words(written, replace(contents, executed=True))
         told = record.model_copy(update={"executed": True, "kernels": done.kernels})
         return replace(

@@ -132,7 +132,7 @@ def _artifact(
         return None
     progress("writing the artifact", 0, 0)
     batches = first_batches(calibration.held_out(), BATCHES)
-    subject = Subject(opened.source.path.name, pruned.model, opened.canonical, plan.layers, batches)
+    subject = Subject(opened.source.path.name, pruned.model, opened.canonical, plan.layers, batches, calibration.fit)
     return job.backend.write(folder, subject, job.build)
 
 

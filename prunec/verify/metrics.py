@@ -129,6 +129,11 @@ class Agreement:
         """
         return self.positions > 0 and len(self.classes) > 1
 
+    @property
+    def relative_error(self) -> float:
+        """Of floating-point outputs, over all batches so far."""
+        return float(np.sqrt(self.difference / self.energy) if self.energy > 0 else self.difference > 0)
+
     def numbers(self) -> dict[str, float]:
         """Everything there is to say, the primary one first; higher is better except for `relative_error`."""
         if not self.inexact:
@@ -136,7 +141,7 @@ class Agreement:
         found: dict[str, float] = {}
         if self.is_classification:
             found["top1_agreement"] = self.same_top1 / self.positions
-        error = float(np.sqrt(self.difference / self.energy) if self.energy > 0 else self.difference > 0)
+        error = self.relative_error
         if self.elements > self.samples:
             found["cosine"] = self.cosines / max(self.samples, 1)
         else:

@@ -56,11 +56,25 @@ class ExactnessRecord(Record):
 
 
 class LoweringRecord(Record):
-    """The target's artifact against the pruned ONNX model in ONNX Runtime."""
+    """The target's artifact against the pruned ONNX model in ONNX Runtime.
+
+    `l2_rel`: ‖y − y'‖/‖y‖ of the worst output, there where it is what `tolerance` bounds; else that is `max_rel`.
+    """
 
     max_rel: float
+    l2_rel: float | None = None
     tolerance: float
     passed: bool
+
+    @property
+    def bounds(self) -> Literal["max_rel", "l2_rel"]:
+        """Which error `tolerance` is about."""
+        return "max_rel" if self.l2_rel is None else "l2_rel"
+
+    @property
+    def error(self) -> float:
+        """That error."""
+        return self.max_rel if self.l2_rel is None else self.l2_rel
 
 
 class QualityRecord(Record):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from prunec.backends.base import BuildOptions, Subject
@@ -42,7 +44,7 @@ def subject() -> Subject:
     name = next(node.name or "" for node in model.graph if node.op_type == "Gemm")
     plan = LayerPlan(node=name, tensor="w", pattern="2:4", level=0.5, why="--include")
     batch = {"x": np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)}
-    return Subject("net.onnx", model, model, (plan,), (batch,))
+    return Subject("net.onnx", model, model, (plan,), (batch,), lambda: [batch])
 
 
 class Engine:
@@ -108,6 +110,33 @@ def test_what_tensorrt_chose_is_recorded_and_engines_are_handed_to_timing(tmp_pa
     assert found.scratch is not None
     found.scratch.cleanup()
     assert not found.contenders[0].model.exists()
+
+
+@pytest.mark.parametrize(("factor", "is_right"), [(1.2, True), (1.3, False)])
+def test_engines_in_int8_are_held_to_the_norm_of_their_outputs(
+    tmp_path: Path, machine: Any, factor: float, is_right: bool
+) -> None:
+    machine(factor=factor)
+    options = BuildOptions(builds=True, precision="int8")
+    if is_right:
+        record = TensorRT().write(tmp_path, subject(), options).tensorrt
+        assert record is not None and record.kernels is not None and record.kernels.max_rel == pytest.approx(0.2)
+    else:
+        with pytest.raises(GateError, match="PC526"):
+            TensorRT().write(tmp_path, subject(), options)
+
+
+def test_scales_are_of_calibration_data_and_errors_of_held_out_data(tmp_path: Path) -> None:
+    found = subject()
+    (held_out,) = found.batches
+    fit = {"x": held_out["x"] / np.abs(held_out["x"]).max() * 127}
+    options = BuildOptions(builds=False, precision="int8")
+    lowering = TensorRT().write(tmp_path, replace(found, fit=lambda: [fit]), options).lowering
+    assert lowering is not None and lowering.l2_rel is not None
+    initializers = ir.load(tmp_path / "tensorrt/model.onnx").graph.initializers
+    scale = next(value.const_value for name, value in initializers.items() if name.startswith("x.scale"))
+    assert scale is not None and scale.numpy() == 1
+    assert json.loads((tmp_path / "tensorrt/sparsity.json").read_text())["bounds"] == "l2_rel"
 
 
 def test_that_tensorrt_kept_dense_is_a_result(tmp_path: Path, machine: Any) -> None:

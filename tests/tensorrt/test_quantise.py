@@ -13,10 +13,10 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt.checker import count
 from prunec.backends.tensorrt.eligibility import judge
 from prunec.backends.tensorrt.half import to_half
-from prunec.backends.tensorrt.lower import check_lowering_options, prepared
+from prunec.backends.tensorrt.lower import BOUNDS, check_lowering_options, compare, prepared
 from prunec.backends.tensorrt.products import with_products
 from prunec.backends.tensorrt.quantise import LEVELS, quantised_weight, with_half_scales
-from prunec.diagnostics import PrunecError
+from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.metrics import worst_relative
 from tests.graph.builder import Builder
 from tests.tensorrt.test_checker import sparse
@@ -98,6 +98,32 @@ def test_numbers_stay_close_in_fp16_too() -> None:
         expected = run(dense, feeds)
         assert 0 < worst_relative(expected, run(first, feeds)) < 0.05
         assert worst_relative(expected, run(second, feeds)) < 0.06
+
+
+def test_small_scales_with_a_bias_are_judged_as_they_are_written() -> None:
+    """ONNX Runtime would quantise the bias by the product of the two FP16 scales, which is 0 in FP16."""
+    b = Builder(0)
+    x = b.input("x", [2, 8, 6, 6])
+    weight = b.const(sparse((16, 8, 3, 3), 1) / 500, "conv.w")
+    y = b.relu(b.op("Conv", [x, weight, b.const(np.full(16, 1e-2, np.float32))], pads=[1] * 4))
+    b.output(b.op("Conv", [y, b.const(sparse((8, 16, 1, 1), 1), "next.w")]))
+    model = ShapeInferencePass()(b.model()).model
+    small = [{"x": feeds["x"] / 100} for feeds in data()]
+    half = to_half(prepared(model, planned(model), small, INT8)).model
+    found = compare(model, half, small, threads=1, precision="int8")
+    assert found.passed and found.l2_rel is not None and 0 < found.l2_rel < 0.02
+    assert found.bounds == "l2_rel" and found.tolerance == BOUNDS["int8"].tolerance
+
+
+@pytest.mark.parametrize("wrong", [2.0, np.nan])
+def test_a_wrong_scale_is_seen(wrong: float) -> None:
+    model = network()
+    made = prepared(model, planned(model), data(), INT8)
+    scale = next(value for value in made.graph.initializers.values() if value.name == "gemm.w.scale")
+    assert scale.const_value is not None
+    scale.const_value = ir.Tensor(scale.const_value.numpy() * np.float32(wrong), name="gemm.w.scale")
+    with pytest.raises(GateError, match=r"PC524.*of its norm"):
+        compare(model, made, data(), threads=1, precision="int8")
 
 
 def test_an_opset_that_cannot_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from prunec.backends.tensorrt.package import BUILD_SH, SCRIPTS, spec_of
 from prunec.backends.tensorrt.scripts import build as scripted
-from prunec.backends.tensorrt.scripts.benchmark import load_vectors, max_relative, ratio, time_arms
+from prunec.backends.tensorrt.scripts.benchmark import l2_relative, load_vectors, max_relative, ratio, time_arms
 from prunec.backends.tensorrt.scripts.build import ARMS, BuildError, build, build_arms, cache_name
 from prunec.backends.tensorrt.writing import render, vectors, write_scripts
 from tests.tensorrt import fake_tensorrt
@@ -152,6 +152,9 @@ def test_test_vectors_read_back_and_have_no_times(tmp_path: Path) -> None:
 def test_errors_against_the_vectors() -> None:
     expected = {"y": np.float32([1, -4])}
     assert max_relative(expected, {"y": np.float16([1, -3])}) == pytest.approx(0.25)
+    assert l2_relative({"y": np.float32([3, -4])}, {"y": np.float16([3, -3])}) == pytest.approx(0.2)
+    for wrong in ([1], [1, np.nan]):
+        assert l2_relative(expected, {"y": np.float16(wrong)}) == float("inf")
     assert max_relative(expected, {"y": np.float16([1])}) == float("inf")
 
 

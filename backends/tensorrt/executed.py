@@ -55,7 +55,7 @@ def execute(folder: Path, planned: list[str], lowering: LoweringRecord) -> Execu
         error = errors[lowering.bounds]
         if not error <= lowering.tolerance:
             message = (
-                f"the engine's outputs differ by {error:.1e} from ONNX Runtime's, more than {lowering.tolerance:.0e}"
+                f"the engine's outputs differ by {error:.1e} from ONNX Runtime's, more than {lowering.tolerance:g}"
             )
             raise GateError("PC526", message, hint="report this model; model.onnx of the package is not affected")
         gpu = find_gpu()

@@ -107,7 +107,7 @@ def compare(
         what = f"of its {'largest value' if bound.of == 'max_rel' else 'norm'}"
         raise GateError(
             "PC524",
-            f"lowered, an output differs by {errors[worst]:.1e} {what}, more than the {bound.tolerance:.0e} allowed",
+            f"lowered, an output differs by {errors[worst]:.1e} {what}, more than the {bound.tolerance:g} allowed",
             where=worst,
             hint="give data as the model sees it with --calib: ranges are taken from them",
         )

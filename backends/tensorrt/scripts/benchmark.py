@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{name}: {found['median']:.2f} (95 % interval {low:.2f} to {high:.2f})\n")
     sys.stdout.write(
         f"{sentence(said)}\nerror against the test vectors ({manifest['bounds']}) {errors[manifest['bounds']]:.1e}, "
-        f"allowed {manifest['tolerance']:.0e}\n"
+        f"allowed {manifest['tolerance']:g}\n"
     )
     is_faster = said.has_sparse_kernels and speedup["sparse_vs_dense"]["ci95"][0] > 1
     return 0 if is_faster and errors[manifest["bounds"]] <= manifest["tolerance"] else 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prunec.api.dump import Dump
-from prunec.api.gates import check_gate_options, refusals
+from prunec.api.gates import check_gate_options, check_time_budget, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
@@ -50,6 +50,8 @@ def compile(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
+    speedup: float | None = None,
+    latency_ms: float | None = None,
     calib: Samples = None,
     metric: str | None = None,
     samples: int | None = None,
@@ -99,7 +101,8 @@ def compile(
     """
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
+        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+        calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
         compensation=None if compensate else "none", input_shapes=input_shapes,
@@ -110,6 +113,8 @@ def compile(
     own_build = BuildOptions(build, shape_ranges or {}, threads, precision, products, measure)
     backend = _backend(target, own_build, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
+    if budget is not None:
+        check_time_budget(budget, measures=measure)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
@@ -133,7 +138,7 @@ def compile(
     def gate(compiled: Compiled) -> None:
         assert compiled.verification is not None
         found = compiled.verification.quality
-        said_no = refusals(found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop)
+        said_no = refusals(found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop, budget=budget)
         if said_no:
             raise Refused(said_no, compiled)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from prunec.diagnostics import GateError, PrunecError
+from prunec.measure.contender import DENSE
 from prunec.measure.gate import gate_speedup
 from prunec.measure.results import Measurements
+from prunec.plan.budget import Budget
 from prunec.verify.records import QualityRecord
 
 
@@ -33,20 +35,51 @@ def check_gate_options(
         )
 
 
+def check_time_budget(budget: Budget, *, measures: bool) -> None:
+    """Refuse a budget of time that nobody may measure. PrunecError PC222."""
+    if budget.is_time and not measures:
+        message = f"--{budget.kind} is met by measuring and --no-measure forbids it"
+        raise PrunecError("PC222", message, hint="leave one of the two out")
+
+
 def refusals(
     quality: QualityRecord | None,
     measurements: Measurements | None,
     *,
     min_speedup: float | None,
     max_drop: float | None,
+    budget: Budget | None = None,
 ) -> list[GateError]:
-    """Every gate that says no."""
+    """Every gate that says no, a `budget` of time among them."""
     found: list[GateError] = []
     if max_drop is not None and (refusal := gate_drop(quality, max_drop)) is not None:
         found.append(refusal)
     if min_speedup is not None and (slow := gate_speedup(measurements, min_speedup)) is not None:
         found.append(slow)
+    if budget is not None and budget.is_time and (missed := gate_time(measurements, budget)) is not None:
+        found.append(missed)
     return found
+
+
+def gate_time(result: Measurements | None, budget: Budget) -> GateError | None:
+    """None unless the finished model is shown to miss a budget of time (PC529): its whole interval does.
+
+    The planner measured the same widths before: a median that lands just beside the budget this time is no news.
+    """
+    speedup = None if result is None else result.speedup.get(f"vs_{DENSE}")
+    if result is None or speedup is None:
+        return GateError("PC529", "nothing was measured, so nothing shows that it is met", where=f"--{budget.kind}")
+    dense_ms = result.contenders[DENSE].p50_ms
+    if speedup.ci95[1] >= 1 / budget.time_limit(dense_ms):
+        return None
+    low, high = speedup.ci95
+    return GateError(
+        "PC529",
+        f"the finished model is {speedup.median:.3g} times as fast (95 % interval {low:.3g} to {high:.3g}), "
+        f"{dense_ms / speedup.median:.3g} ms for one run",
+        where=f"--{budget.kind} {budget.value:g}",
+        hint="plan again (--no-cache times everything anew), or ask for a little less",
+    )
 
 
 def gate_drop(quality: QualityRecord | None, maximum: float) -> GateError | None:

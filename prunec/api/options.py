@@ -18,14 +18,14 @@ from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.levels import ALLOCATIONS
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
-from prunec.plan.structures import parse_structures
+from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
 CHANNELS = ("auto", "channel")
 """Patterns that remove whole channels."""
 _BUDGET_HINT = (
     "say how much with one of --sparsity 0.5 (half of the prunable weights go), "
-    "--flops 0.5 or --params 0.5 (at most half remain)"
+    "--flops 0.5 or --params 0.5 (at most half remain), --speedup 2 or --latency-ms 5 (measured here)"
 )
 
 
@@ -41,6 +41,8 @@ class PlanOptions:
     sparsity: float | None = None
     flops: float | None = None
     params: float | None = None
+    speedup: float | None = None
+    latency_ms: float | None = None
     calib: Samples = None
     samples: int | None = None
     seed: int = 0
@@ -128,13 +130,16 @@ class PlanOptions:
         """The budget, checked, or None. Beside a pattern of zeros, --sparsity is the pattern's level.
 
         Raises:
-            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range; PC224: no level for the pattern.
+            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range; PC224: no level for the pattern;
+            PC230: a time for what is not timed.
         """
+        self._check_time()
         pattern = self.sparse_pattern()
         level = None if pattern is None else pattern.mean_level(self.sparsity)
         goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
-            ("sparsity", goes), ("flops", self.flops), ("params", self.params),
+            ("sparsity", goes), ("flops", self.flops), ("params", self.params), ("speedup", self.speedup),
+            ("latency-ms", self.latency_ms),
         )  # fmt: skip
         given = [(kind, value) for kind, value in budgets if value is not None]
         if len(given) > 1:
@@ -149,6 +154,23 @@ class PlanOptions:
             self._check_cuts_nothing()
         return None if level is None else Budget.of("sparsity", level)
 
+    def _check_time(self) -> None:
+        """Refuse a budget of time where nothing is timed yet. PrunecError PC230."""
+        if self.speedup is None and self.latency_ms is None:
+            return
+        kind = "latency-ms" if self.speedup is None else "speedup"
+        structures = self.chosen_recipe().structures
+        found = None
+        if self.target != "onnx":
+            found = f"for target {self.target} times are not known before the artifact is built"
+        elif self.sparse_pattern() is not None:
+            found = f"zeros ({self.pattern}) save no time in ONNX Runtime"
+        elif structures != DEFAULT_STRUCTURES:
+            found = f"of {', '.join(structures)} only channels are timed"
+        if found is not None:
+            hint = "give --flops or --params, or use --target onnx with --pattern channel"
+            raise PrunecError("PC230", f"--{kind} is for channels and target onnx: {found}", hint=hint)
+
     def _check_cuts_nothing(self) -> None:
         """Refuse options about a cut where only zeros are asked for. PrunecError PC220."""
         about = {"structures": self.structures, "criterion": self.criterion, "scope": self.scope,
@@ -161,7 +183,8 @@ class PlanOptions:
     def check_replay(self) -> None:
         """Refuse options that a plan file has decided already. PrunecError PC221."""
         decided = {
-            "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "criterion": self.criterion,
+            "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "speedup": self.speedup,
+            "latency-ms": self.latency_ms, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
             "allocation": self.allocation,

@@ -16,13 +16,14 @@ from prunec.api.sample_count import default_samples
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.statistics import cut_errors, score_context
+from prunec.api.timing import TimedPlanner
 from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from prunec.plan.structures import DEFAULT_STRUCTURES
 
 
@@ -52,6 +53,8 @@ def plan(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
+    speedup: float | None = None,
+    latency_ms: float | None = None,
     calib: Samples = None,
     samples: int | None = None,
     seed: int = 0,
@@ -77,7 +80,8 @@ def plan(
     """
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads, include=include,
+        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+        calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
         input_shapes=input_shapes, cache=default_cache() if cache else None,
@@ -165,12 +169,11 @@ def make_channels(
     context = score_context(opened.canonical, opened.analysis, calibration, criterion, options, progress)
     measured = cut_errors(opened.canonical, opened.analysis, calibration, options, progress)
     progress("planning", 0, 0)
-    made = make_plan(
+    planner = Planner(
         opened.canonical,
         opened.analysis,
         criterion,
         context,
-        budget,
         target=options.target,
         scope=recipe.scope,
         round_to=options.round_to,
@@ -182,6 +185,10 @@ def make_channels(
         source_sha256=opened.source.sha256,
         measured=measured,
     )
+    if not budget.is_time:
+        return planner.least_cut(budget), tuple(context.notes)
+    with TimedPlanner(opened, planner, calibration, options, progress) as timed:
+        made, _ = timed.meet(budget)
     return made, tuple(context.notes)
 
 

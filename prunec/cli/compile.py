@@ -28,6 +28,8 @@ def compile(
     sparsity: o.Sparsity = None,
     flops: o.Flops = None,
     params: o.Params = None,
+    speedup: o.Speedup = None,
+    latency_ms: o.LatencyMs = None,
     calib: o.Calib = None,
     metric: o.Metric = None,
     samples: o.Samples = None,
@@ -76,7 +78,8 @@ def compile(
         with shown() as progress:
             found = compilation.compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
-                sparsity=sparsity, flops=flops, params=params, calib=calib, metric=metric, samples=samples,
+                sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+                calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
                 allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run,

@@ -53,6 +53,12 @@ Sparsity = Annotated[
 ]
 Flops = Annotated[float | None, typer.Option("--flops", help="Share of the multiply-accumulates that may remain.")]
 Params = Annotated[float | None, typer.Option("--params", help="Share of the parameters that may remain.")]
+Speedup = Annotated[
+    float | None, typer.Option("--speedup", help="Measured on this machine: so many times as fast as the dense model.")
+]
+LatencyMs = Annotated[
+    float | None, typer.Option("--latency-ms", help="Measured on this machine: so many milliseconds for one run.")
+]
 Calib = Annotated[
     str | None,
     typer.Option("--calib", metavar="FILE.npz|DIR|module:function", help="Real inputs; synthetic ones without it."),

@@ -28,6 +28,8 @@ def plan(
     sparsity: o.Sparsity = None,
     flops: o.Flops = None,
     params: o.Params = None,
+    speedup: o.Speedup = None,
+    latency_ms: o.LatencyMs = None,
     calib: o.Calib = None,
     samples: o.Samples = None,
     seed: o.Seed = 0,
@@ -54,7 +56,8 @@ def plan(
     with shown() as progress:
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
-            sparsity=sparsity, flops=flops, params=params, calib=calib, samples=samples, seed=seed, threads=threads,
+            sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+            calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
             allocation=allocation, permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape),
             progress=progress,
@@ -76,5 +79,10 @@ def show_plan(out: Console, plan: Plan) -> None:
     print_layers(out, document)
     remains = f"{units.share(plan.realised.params)} of the parameters, {units.share(plan.realised.flops)} of the MACs"
     out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
+    if plan.time is not None:
+        low, high = plan.time.ci95
+        time = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "
+        time += f"{units.share(high)}), {plan.time.share * plan.time.dense_ms:.3g} ms; predicted were "
+        out.print(Text(f"Measured: {time}{units.share(plan.time.predicted)}, from {plan.time.models} models."))
     for note in plan.notes:
         out.print(Text(f"note: {note}"))

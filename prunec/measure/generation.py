@@ -16,6 +16,7 @@ from typing import Any
 from prunec.measure.client import WorkerProcess
 from prunec.measure.contender import Contender
 from prunec.measure.schedule import Schedule
+from prunec.measure.worker import Clock
 
 Progress = Callable[[str, int, int], None]  # stage, done, of
 Blocks = list[list[int]]  # nanoseconds per block and run
@@ -31,6 +32,7 @@ class Setting:
     cpus: tuple[int, ...]
     warmup_s: float
     timeout_s: float
+    clock: Clock = "wall"
 
 
 class Generation:
@@ -83,6 +85,7 @@ class Generation:
             "threads": setting.threads,
             "cpus": setting.cpus,
             "parent": os.getpid(),
+            "clock": setting.clock,
         }
         self.loaded[name] = worker.ask(request, timeout_s=setting.timeout_s)
         warmup = {"op": "warm", "seconds": setting.warmup_s}

@@ -57,6 +57,7 @@ class MeasurementProtocol(Record):
     blocks_requested: int | None = None
     runs_per_block: dict[str, int]
     untimed_runs_per_block: dict[str, int]
+    clock: str | None = None
     statistic: str
     interval: str
     seed: int

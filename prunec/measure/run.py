@@ -24,6 +24,7 @@ from prunec.measure.machine import allowed_cpus, describe_machine, load_average
 from prunec.measure.ratio import MIN_BLOCKS, RESAMPLES, ratio
 from prunec.measure.results import Input, MeasurementProtocol, Measurements, Times
 from prunec.measure.schedule import Schedule, plan_blocks
+from prunec.measure.worker import Clock
 
 
 def measure(
@@ -40,13 +41,15 @@ def measure(
     block_ms: float = 10.0,
     budget_s: float | None = None,
     timeout_s: float = 300.0,
+    clock: Clock = "wall",
 ) -> Measurements:
     """Time every contender on the one batch in `feeds` and compare `subject` with each other one.
 
     `subject` is by default `prunec` if that runs, else `pruned_onnxruntime`, else the last contender. The `blocks` are
     divided among `processes` generations (and rounded up); there are fewer only if `budget_s` (seconds for all blocks
     together) is given and does not hold them, and the protocol says so. `timeout_s` bounds a load, a warm-up beyond
-    `warmup_s`, and a block beyond its expected length.
+    `warmup_s`, and a block beyond its expected length. `clock` "cpu" compares processor time, which other processes
+    disturb less: the time that one thread takes, and of several threads not what a user waits for.
 
     Raises PrunecError PC510 or PC511 for arguments that cannot be measured; GateError PC512 to PC515 if a contender
     fails, dies, hangs or babbles, and PC519 if `budget_s` is too short for any interval.
@@ -63,7 +66,7 @@ def measure(
         feeds_file = Path(folder) / "feeds.npz"
         np.savez(feeds_file, *feeds.values())
         cpus = tuple(allowed_cpus()[:threads])
-        setting = Setting(feeds_file, tuple(feeds), threads, cpus, warmup_s, timeout_s)
+        setting = Setting(feeds_file, tuple(feeds), threads, cpus, warmup_s, timeout_s, clock)
         for index in range(processes):
             report("warming up", index, processes)
             in_turn = contenders if index % 2 == 0 else contenders[::-1]  # nobody is always the first
@@ -97,6 +100,7 @@ def measure(
             blocks_requested=blocks if measured_blocks < blocks else None,
             runs_per_block=schedule.runs,
             untimed_runs_per_block=schedule.untimed,
+            clock=None if clock == "wall" else "processor time",
             statistic="median over the paired ratios of block medians",
             interval=f"95 % percentile bootstrap over processes and over pairs within them, {RESAMPLES} resamples",
             seed=seed,

@@ -1,9 +1,14 @@
-"""How much is to go, in the four ways a user can say it.
+"""How much is to go, in the ways a user can say it.
 
-sparsity  at least this share of the weights of the prunable layers is gone
-params    at most this share of the dense model's parameters remains
-flops     at most this share of the dense model's multiply-accumulates remains
-channels  this share of every group's channels is gone (rounded to what the target likes)
+counted on the model:
+sparsity    at least this share of the weights of the prunable layers is gone
+params      at most this share of the dense model's parameters remains
+flops       at most this share of the dense model's multiply-accumulates remains
+channels    this share of every group's channels is gone (rounded to what the target likes)
+
+measured on the target:
+speedup     at least this many times as fast as the dense model
+latency-ms  one run takes at most this many milliseconds
 """
 
 from __future__ import annotations
@@ -17,17 +22,20 @@ from prunec.diagnostics import PrunecError
 if TYPE_CHECKING:
     from prunec.plan.cost_model import Cost
 
-BudgetKind = Literal["sparsity", "params", "flops", "channels"]
+BudgetKind = Literal["sparsity", "params", "flops", "channels", "speedup", "latency-ms"]
 WORDS: dict[BudgetKind, str] = {
     "sparsity": "weights of the prunable layers",
     "params": "parameters",
     "flops": "FLOPs",
     "channels": "channels",
+    "speedup": "time",
+    "latency-ms": "time",
 }
+TIMES: tuple[BudgetKind, ...] = ("speedup", "latency-ms")
 
 
 class Budget(BaseModel):
-    """A kind and a share: sparsity and channels in [0, 1), params and flops in (0, 1]."""
+    """A kind and its value: sparsity and channels in [0, 1), params and flops in (0, 1], a speed-up above 1, ms > 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,8 +47,11 @@ class Budget(BaseModel):
         """A checked budget.
 
         Raises:
-            PrunecError PC208: the share is out of range.
+            PrunecError PC208: the value is out of range.
         """
+        if kind in TIMES:
+            cls._check_time(kind, value)
+            return cls(kind=kind, value=float(value))
         goes = kind in ("sparsity", "channels")
         if not (0 <= value < 1 if goes else 0 < value <= 1):
             meaning = f"the share of the {WORDS[kind]} that {'goes' if goes else 'remains'}"
@@ -49,8 +60,23 @@ class Budget(BaseModel):
             raise PrunecError("PC208", f"{kind} {value:g}: {meaning} lies {span}", where=f"--{kind}", hint=hint)
         return cls(kind=kind, value=float(value))
 
+    @staticmethod
+    def _check_time(kind: BudgetKind, value: float) -> None:
+        if kind == "speedup" and not 1 < value < float("inf"):
+            message, hint = "a speed-up lies above 1", "--speedup 2 halves the time of one run"
+        elif kind == "latency-ms" and not 0 < value < float("inf"):
+            message, hint = "a latency lies above 0", "--latency-ms 5 allows 5 ms for one run"
+        else:
+            return
+        raise PrunecError("PC208", f"{kind} {value:g}: {message}", where=f"--{kind}", hint=hint)
+
+    @property
+    def is_time(self) -> bool:
+        """Whether it is met by measuring, not by counting."""
+        return self.kind in TIMES
+
     def remaining(self, cost: Cost, dense: Cost) -> float:
-        """Share that remains of what this budget counts (not for "channels")."""
+        """Share that remains of what this budget counts (for none of "channels" and the measured ones)."""
         pair = {
             "sparsity": (cost.weights, dense.weights),
             "params": (cost.params, dense.params),
@@ -59,8 +85,12 @@ class Budget(BaseModel):
         return pair[0] / pair[1] if pair[1] else 1.0
 
     def limit(self) -> float:
-        """Largest share that may remain."""
+        """Largest share that may remain, of what is counted."""
         return 1 - self.value if self.kind in ("sparsity", "channels") else self.value
+
+    def time_limit(self, dense_ms: float) -> float:
+        """Largest share of the dense model's time, for a measured budget."""
+        return 1 / self.value if self.kind == "speedup" else self.value / dense_ms
 
     def is_met(self, cost: Cost, dense: Cost) -> bool:
         """Exact up to the rounding of the share itself (1e-12)."""

@@ -41,7 +41,10 @@ class CostModel:
     def __init__(self, model: ir.Model, analysis: Analysis, prunable: Collection[str] = ()) -> None:
         self._analysis = analysis
         self._axes = _Axes()
-        self._macs = self._table([term for node in model.graph for term in self._node_terms(node)])
+        per_node = [list(self._node_terms(node)) for node in model.graph]
+        self._macs = self._table([term for terms in per_node for term in terms])
+        self._owner = np.repeat(np.arange(len(per_node)), [len(terms) for terms in per_node])
+        self._elements = self._table([self._output_term(node) for node in model.graph])
         single: dict[bool, list[Term]] = {False: [], True: []}
         self._fixed = {False: 0, True: 0}
         self._shared: list[tuple[bool, bool, int, list[Reader]]] = []
@@ -58,6 +61,16 @@ class CostModel:
         for prunable, untouched, size, readers in self._shared:
             left[prunable] += _shared_size(untouched, size, readers, alive)
         return Cost(left[False] + left[True], _total(self._macs, counts), left[True])
+
+    def layer_macs(self, alive: np.ndarray, multiple: int = 1) -> np.ndarray:
+        """MACs of each node, float64 [nodes], as if every axis that may be cut were padded to a multiple."""
+        counts = self._axes.counts(alive)
+        counts[1:] = -(-counts[1:] // multiple) * multiple
+        return np.bincount(self._owner, _products(self._macs, counts), len(self._elements[0])).astype(np.float64)
+
+    def layer_elements(self, alive: np.ndarray) -> np.ndarray:
+        """Values in the first output of each node, float64 [nodes]."""
+        return _products(self._elements, self._axes.counts(alive)).astype(np.float64)
 
     # -- terms --------------------------------------------------------------------------------------------------
     def _initializer(self, value: ir.Value, prunable: bool, single: dict[bool, list[Term]]) -> None:
@@ -83,6 +96,11 @@ class CostModel:
         for product in mac_products(node):
             axes = [self._of(node, index)[axis] for index, axis in product]
             yield self._term([length for length, _ in axes], [ids for _, ids in axes], owner)
+
+    def _output_term(self, node: ir.Node) -> Term:
+        owner = self._analysis.owners.get(node.name or "", _NOBODY)
+        axes = self._of(node, OUTPUT)
+        return self._term([length for length, _ in axes], [ids for _, ids in axes], owner)
 
     def _of(self, node: ir.Node, index: int) -> list[tuple[int, Ids]]:
         """(length, ids) per axis of an operand; a length that is not static counts as 1."""
@@ -134,8 +152,12 @@ class _Axes:
 
 
 def _total(table: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> int:
+    return int(_products(table, counts).sum())
+
+
+def _products(table: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> np.ndarray:
     constants, numbers = table
-    return int((constants * counts[numbers].prod(axis=1)).sum()) if len(constants) else 0
+    return np.asarray(constants * counts[numbers].prod(axis=1))
 
 
 def _same(a: Reader, b: Reader) -> bool:

@@ -124,6 +124,24 @@ class Realised(_Strict):
     sparsity: Share
 
 
+class TimePlan(_Strict):
+    """What was measured for a budget of time: the cut model's time as a share of the dense one's.
+
+    `share`: median of paired ratios, with its 95 % interval; `predicted` before it was measured. `models` were timed to
+    predict it; `error` and `rank_correlation` are those of predictions for models left out (median relative, Spearman).
+    """
+
+    share: float
+    ci95: tuple[float, float]
+    predicted: float
+    dense_ms: float
+    threads: int
+    machine: str
+    models: int
+    error: float
+    rank_correlation: float
+
+
 class Plan(_Strict):
     """See the module. `rounding` is the channel step, `floor` the least share of a group that stays.
 
@@ -131,6 +149,7 @@ class Plan(_Strict):
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
     do not all get the same, `allocation` says by what and `level` what the mean is.
+    `time` is there where the budget is one of time.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's.
@@ -162,6 +181,7 @@ class Plan(_Strict):
     permutation: PermutationPlan | None = None
     layers: tuple[LayerPlan, ...] = ()
     realised: Realised
+    time: TimePlan | None = None
     notes: tuple[str, ...]
 
     @field_validator("groups")
@@ -200,6 +220,7 @@ class Plan(_Strict):
             "layers",
             "compensation",
             "samples",
+            "time",
         )
         unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from prunec.criteria.base import Criterion, ScoreContext, score_groups
 from prunec.diagnostics import PrunecError
 from prunec.graph import Analysis, Group
-from prunec.plan.allocate import Ladder, Path, Planned, by_key
+from prunec.plan.allocate import Arrange, Ladder, Path, Planned, by_key
 from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
 from prunec.plan.cost_model import Cost, CostModel
@@ -65,46 +66,89 @@ def make_plan(
         PrunecError PC206: a pattern names nothing; PC207: the budget cannot be met; PC208: a value is out of range;
         PC209 to PC211: the criterion cannot score a group.
     """
-    step = step_for(target, round_to)
-    least = FLOORS[scope] if floor is None else _check_floor(floor)
-    selection = select_groups(model, analysis, include, exclude)
-    scores = score_groups(criterion, selection.groups, context)
-    common = {group: normalised(values, normalise) for group, values in scores.items()}
-    prunable = prunable_weights(model, selection.groups)
-    costs = CostModel(model, analysis, prunable if baseline is None else own_weights(prunable, baseline))
-    whole = costs.evaluate(np.ones(analysis.channel_count, bool))
-    dense = whole if baseline is None else baseline_cost(baseline, prunable)
+    planner = Planner(
+        model, analysis, criterion, context, target=target, scope=scope, round_to=round_to, include=include,
+        exclude=exclude, floor=floor, normalise=normalise, seed=seed, source_sha256=source_sha256, baseline=baseline,
+        measured=measured,
+    )  # fmt: skip
+    return planner.least_cut(budget, is_last=is_last)
 
-    def remaining(alive: np.ndarray) -> float:
-        return float(alive.mean()) if budget.kind == "channels" else budget.remaining(costs.evaluate(alive), dense)
 
-    path = _planned(model, analysis, selection, common, step, least, scope, criterion, context, measured).path(
-        least_loss(remaining) if scope == "loss" else by_key(share_keys if scope == "layer" else score_keys)
-    )
-    length = _length(path, budget, costs, scope, dense)
-    if length is None and is_last:
-        raise impossible(budget, path, selection, costs, dense, floor=least, step=step)
-    length = len(path) if length is None else length
-    if scope == "loss" and budget.kind != "channels":
-        path = give_back(path, length, remaining, budget.limit())
-        length = len(path)
-    return Plan(
-        source_sha256=source_sha256,
-        fingerprint=fingerprint(model, analysis),
-        target=target,
-        criterion=criterion.name,
-        normalise=normalise,
-        scope=scope,
-        seed=seed,
-        budget=budget,
-        rounding=step,
-        floor=least,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        groups=tuple(_describe(path, length, budget, scope, selection)),
-        realised=shares(costs.evaluate(path.alive(length)), dense),
-        notes=tuple(str(note) for note in context.notes),
-    )
+class Planner:
+    """What can be cut, scored once, for as many budgets as are asked about; see `make_plan` for the arguments."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        analysis: Analysis,
+        criterion: Criterion,
+        context: ScoreContext,
+        *,
+        target: str = "onnx",
+        scope: Scope = "layer",
+        round_to: int | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        floor: float | None = None,
+        normalise: Normalise = "mean",
+        seed: int = 0,
+        source_sha256: str = "",
+        baseline: ir.Model | None = None,
+        measured: CutErrors | None = None,
+    ) -> None:
+        self.step = step_for(target, round_to)
+        self.floor = FLOORS[scope] if floor is None else _check_floor(floor)
+        self.scope, self.analysis = scope, analysis
+        self.selection = select_groups(model, analysis, include, exclude)
+        scores = score_groups(criterion, self.selection.groups, context)
+        common = {group: normalised(values, normalise) for group, values in scores.items()}
+        prunable = prunable_weights(model, self.selection.groups)
+        self.costs = CostModel(model, analysis, prunable if baseline is None else own_weights(prunable, baseline))
+        whole = self.costs.evaluate(np.ones(analysis.channel_count, bool))
+        self.dense = whole if baseline is None else baseline_cost(baseline, prunable)
+        self._planned = _planned(
+            model, analysis, self.selection, common, self.step, self.floor, scope, criterion, context, measured
+        )
+        self._context = context
+        self._about: dict[str, Any] = {
+            "source_sha256": source_sha256, "fingerprint": fingerprint(model, analysis), "target": target,
+            "criterion": criterion.name, "normalise": normalise, "scope": scope, "seed": seed, "rounding": self.step,
+            "floor": self.floor, "include": tuple(include), "exclude": tuple(exclude),
+        }  # fmt: skip
+
+    def least_cut(self, budget: Budget, *, is_last: bool = True) -> Plan:
+        """As `make_plan`, for a budget that is counted."""
+
+        def remaining(alive: np.ndarray) -> float:
+            if budget.kind == "channels":
+                return float(alive.mean())
+            return budget.remaining(self.costs.evaluate(alive), self.dense)
+
+        scope = self.scope
+        path = self.path(least_loss(remaining) if scope == "loss" else None)
+        length = _length(path, budget, self.costs, scope, self.dense)
+        if length is None and is_last:
+            raise impossible(budget, path, self.selection, self.costs, self.dense, floor=self.floor, step=self.step)
+        length = len(path) if length is None else length
+        if scope == "loss" and budget.kind != "channels":
+            path = give_back(path, length, remaining, budget.limit())
+            length = len(path)
+        return self.describe(path, length, budget)
+
+    def path(self, arrange: Arrange | None = None) -> Path:
+        """The scope's path, or the steps in the order of `arrange`."""
+        keys = share_keys if self.scope == "layer" else score_keys
+        return self._planned.path(by_key(keys) if arrange is None else arrange)
+
+    def describe(self, path: Path, length: int, budget: Budget) -> Plan:
+        """The plan that takes the first `length` steps of `path`."""
+        return Plan(
+            budget=budget,
+            groups=tuple(_describe(path, length, budget, self.scope, self.selection)),
+            realised=shares(self.costs.evaluate(path.alive(length)), self.dense),
+            notes=tuple(str(note) for note in self._context.notes),
+            **self._about,
+        )
 
 
 def _planned(

@@ -19,13 +19,14 @@ import onnx_ir as ir
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
 from prunec.graph import Analysis
+from prunec.passes.compensate.channel_map import has_channel_map
 from prunec.passes.compensate.find import Residual, Skipped, find_layers, find_residual
 from prunec.passes.compensate.fit import Fit, not_finite
 from prunec.passes.compensate.judge import Judge
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.ledger import LOG, Ledger, first_link
 from prunec.passes.compensate.options import Compensated, CompensationRecord, LayerSolver, Options, Progress
-from prunec.passes.compensate.pairs import Kept, Pairs
+from prunec.passes.compensate.pairs import Kept, Pairs, has_known_shape
 from prunec.passes.compensate.recurrent import recurrent_stop, refit_recurrent
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.compensate.recurrent_sides import Sides
@@ -103,7 +104,10 @@ def _refit_all(
     sources = {node.name or "": node for node in dense.graph}
     order = {node.name or "": i for i, node in enumerate(model.graph)}
     residuals = [find_residual(layer, order) if options.residual else None for layer in layers]
-    stops = [_stop(layer, residual, sources[layer.name]) for layer, residual in zip(layers, residuals, strict=True)]
+    stops = [
+        _stop(layer, residual, sources[layer.name], maps=layer.name not in taken)
+        for layer, residual in zip(layers, residuals, strict=True)
+    ]
     records = [_skipped(skip) for skip in skipped]
     known = list(_known(layers, ledger))
     records += known
@@ -158,13 +162,16 @@ def _known(layers: Sequence[Layer | RecurrentLayer], ledger: Ledger) -> Iterator
         LOG.info("all %d layers were solved before", len(layers))
 
 
-def _stop(layer: Layer | RecurrentLayer, residual: Residual | None, dense: ir.Node) -> Stop:
+def _stop(layer: Layer | RecurrentLayer, residual: Residual | None, dense: ir.Node, *, maps: bool) -> Stop:
+    """`maps`: channel maps compete, which read the dense input."""
     if isinstance(layer, RecurrentLayer):
         return recurrent_stop(layer, dense)
     operand = frozenset() if residual is None else frozenset({residual.operand})
     data = dense.inputs[layer.data_index]
     assert data is not None
-    read = {data.name or "", dense.outputs[0].name or ""}
+    read = {dense.outputs[0].name or ""}
+    if not has_known_shape(dense, layer.data_index) or (maps and has_channel_map(layer)):
+        read.add(data.name or "")
     return Stop(layer.name, dense=operand | read, pruned=operand | {layer.data.name or ""})
 
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from prunec.passes.compensate.layers import Double, Layer, Matrix, NormLayer
 from prunec.passes.compensate.options import Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_layer import RecurrentLayer
-from prunec.passes.compensate.rows import Patches, sample
+from prunec.passes.compensate.rows import Index, Patches, sample
 from prunec.passes.compensate.solve import RowSystem, solve
 from prunec.statistics.moments import BLOCK_ROWS, Moments
 
@@ -31,6 +31,8 @@ BLOCK_ELEMENTS = 1 << 21
 GROUPED_ELEMENTS = 1 << 20
 """The same for layers with groups, whose matrices are small: another block costs nothing."""
 MAX_ROWS_SOLVED = 2048
+ROWS_PER_BATCH, FEWEST_BATCHES = 32, 64
+"""Of large activations few rows are wanted: then some batches give them all, the others are not read."""
 Rows = npt.NDArray[np.floating]
 
 
@@ -113,7 +115,7 @@ class Fit:
             self._known = moments
         return self._known
 
-    def gathered(self, wanted: int, batches: range | None = None) -> tuple[Rows, Double]:
+    def gathered(self, wanted: int, batches: Sequence[int] | None = None) -> tuple[Rows, Double]:
         """z [R, n] and t [R, m] in two arrays that are filled, not joined."""
         z: Rows = np.empty((0, 0))
         t: Double = np.empty((0, 0))
@@ -138,11 +140,13 @@ class Fit:
             return max(4 * options.rows_per_unknown * self.unknowns, options.min_rows // 4)
         return int(np.clip(options.rows_per_unknown * self.unknowns, options.min_rows, options.max_rows))
 
-    def sampled(self, wanted: int, batches: range | None = None) -> Iterator[tuple[Rows, Rows]]:
-        """Blocks of z [g, R, n] and t [g, R, m] from all batches (to fit), about `wanted` positions in all."""
+    def sampled(self, wanted: int, batches: Sequence[int] | None = None) -> Iterator[tuple[Rows, Rows]]:
+        """Blocks of z [g, R, n] and t [g, R, m], about `wanted` positions in all, from all batches (to fit) or some."""
         runner, layer = self.pairs.runner, self.layer
         batches = runner.fit if batches is None else batches
         sizes = [layer.position_count(runner.shape("dense", self.pairs.output, b)) for b in batches]
+        used = spread(np.random.default_rng(self.seed), sizes, wanted)
+        batches, sizes = [batches[i] for i in used], [sizes[i] for i in used]
         share = wanted / max(sum(sizes), 1)
         block_rows = max(1, min(BLOCK_ROWS, self._block_rows()))
         for batch in batches:
@@ -156,7 +160,7 @@ class Fit:
                 targets = layer.target_rows_at(pair.target, block)
                 yield patches.take(block), targets.reshape(len(block), self.groups, -1).transpose(1, 0, 2)
 
-    def joined(self, wanted: int, batches: range | None = None, rows: int = 0) -> Iterator[tuple[Rows, Rows]]:
+    def joined(self, wanted: int, batches: Sequence[int] | None = None, rows: int = 0) -> Iterator[tuple[Rows, Rows]]:
         """The rows of `sampled`, about `rows` at a time or as many as memory allows: a block costs a pass over n×n."""
         return _joined(self.sampled(wanted, batches), rows or self._block_rows())
 
@@ -183,6 +187,14 @@ def _joined(blocks: Iterable[tuple[Rows, Rows]], rows: int) -> Iterator[tuple[Ro
             del whole
     if waiting:
         yield _one(waiting)
+
+
+def spread(random: np.random.Generator, sizes: Sequence[int], wanted: int) -> Index:
+    """Some of the batches, in order, that have so many rows together with at most `ROWS_PER_BATCH` of each."""
+    order = random.permutation(len(sizes))
+    enough = int(np.searchsorted(np.cumsum(np.minimum(np.asarray(sizes)[order], ROWS_PER_BATCH)), wanted)) + 1
+    found: Index = np.sort(order[: max(enough, FEWEST_BATCHES)])
+    return found
 
 
 def _one(blocks: list[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:

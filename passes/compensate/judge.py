@@ -17,10 +17,15 @@ from prunec.backends.onnx.segment import Segment, proto_of
 from prunec.graph.reads import reads
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.pairs import Pairs, widened
+from prunec.passes.compensate.rows import sample
 from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
 CANDIDATE_BYTES = 4 * 1024**2
+FEWEST_BATCHES, ENOUGH_VALUES = 64, 1 << 25
+"""Held-out batches that decide: all, or as many as show that many of the layer's outputs."""
+SCREENED = 4
+"""Every so many of those batches a candidate meets first, and the others only if it is the best of all there."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,41 @@ class Judge:
 
     def errors(self, candidates: Sequence[Candidate]) -> list[float]:
         """In the candidates' order; inf where an output or a weight is not finite."""
+        return self._errors(candidates, self.batches())
+
+    def best(self, standing: tuple[Candidate, float], others: Iterable[Candidate]) -> tuple[Candidate, float]:
+        """The candidate with the lowest error and that error; the standing one unless another is lower.
+
+        As many candidates as fit into `CANDIDATE_BYTES` are judged in one pass over the data, on some of the batches
+        first: what is worse there than another is not looked at any further.
+        """
+        found, batches = standing, self.batches()
+        first = batches[::SCREENED] if len(batches) >= 2 * SCREENED else []
+        before = self._errors([standing[0]], first) if first else []
+        for together in _by_size(others):
+            if first:
+                seen = [*before, *self._errors(together, first)]
+                place = int(np.argmin(seen))
+                together = together[place - 1 : place] if place else []
+            for candidate, error in zip(together, self.errors(together), strict=True):
+                if error < found[1]:
+                    found = candidate, error
+                    before = [seen[place]] if first else []
+        return found
+
+    def batches(self) -> list[int]:
+        """The held-out batches that decide."""
+        held_out = self.pairs.runner.held_out
+        values = math.prod(self.pairs.runner.shape("dense", self.pairs.output, held_out[0]))
+        count = min(len(held_out), max(FEWEST_BATCHES, ENOUGH_VALUES // max(values, 1)))
+        return [held_out[i] for i in sample(np.random.default_rng(0), len(held_out), count)]
+
+    def _errors(self, candidates: Sequence[Candidate], batches: Sequence[int]) -> list[float]:
         constants = [_constants(self.layer, candidate) for candidate in candidates]
         sums = np.zeros(len(candidates))
         total = 0.0
-        for pair in self.pairs.held_out():
+        for batch in batches if candidates else ():
+            pair = self.pairs.pair(batch)
             wanted = self.behind(pair.reference)
             total += _square(wanted)
             for i, candidate in enumerate(candidates):
@@ -64,18 +100,6 @@ class Judge:
                 sums[i] += _square(_difference(wanted, self.behind(y)))
         found = sums / (total or 1.0)
         return [float(error) if math.isfinite(error) else math.inf for error in found]
-
-    def best(self, standing: tuple[Candidate, float], others: Iterable[Candidate]) -> tuple[Candidate, float]:
-        """The candidate with the lowest error and that error; the standing one unless another is lower.
-
-        As many candidates as fit into `CANDIDATE_BYTES` are judged in one pass over the data.
-        """
-        found = standing
-        for together in _by_size(others):
-            for candidate, error in zip(together, self.errors(together), strict=True):
-                if error < found[1]:
-                    found = candidate, error
-        return found
 
     def outputs(self, x: np.ndarray, constants: dict[str, np.ndarray], bias: Double) -> np.ndarray:
         feeds = {self.layer.data.name or "": x, **constants}

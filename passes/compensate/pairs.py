@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph import Analysis
+from prunec.graph.shapes import dims
 from prunec.passes.compensate.find import Residual
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.runner import SequentialRunner
@@ -79,14 +80,16 @@ class Pairs:
 
     def refusal(self) -> str | None:
         """Why the two models cannot be compared here: shapes that depend on the data came out differently."""
-        rows = 0
+        rows, is_known = 0, has_known_shape(self.dense_node, self.layer.data_index)
         for batch in (*self.runner.fit, *self.runner.held_out):
             shape = self.runner.shape("pruned", self.layer.data.name or "", batch)
+            rows += math.prod(shape) if batch in self.runner.fit else 0
+            if is_known:
+                continue
             dense = self.runner.shape("dense", self.dense_input, batch)
             masks = self.kept.masks(self.dense_input, len(dense))
             if shape != tuple(d if mask is None else int(mask.sum()) for d, mask in zip(dense, masks, strict=True)):
                 return "the shape of its input depends on the data and differs between the models"
-            rows += math.prod(shape) if batch in self.runner.fit else 0
         return None if rows else "no calibration sample reaches it"
 
     def dense_data(self, batch: int) -> np.ndarray:
@@ -102,6 +105,15 @@ class Pairs:
 
     def held_out(self) -> Iterator[Pair]:
         return (self.pair(batch) for batch in self.runner.held_out)
+
+
+def has_known_shape(node: ir.Node, index: int) -> bool:
+    """Whether the lengths of the graph's inputs decide an operand's: then both models have the same there."""
+    shape, graph = dims(node.inputs[index]), node.graph
+    if shape is None or not isinstance(graph, ir.Graph):
+        return False
+    given = {d for value in graph.inputs for d in dims(value) or () if isinstance(d, str)}
+    return all(isinstance(d, int) or d in given for d in shape)
 
 
 def widened(array: np.ndarray) -> np.ndarray:

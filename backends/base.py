@@ -80,7 +80,7 @@ class BuildOptions:
 
     `builds`: False makes the package without the device. `ranges`: input name → least, usual and largest shape.
     `precision`, `products`: what the graph computes in, and which operator its matrix products are; None: the target's.
-    `measures`: whether anything will be timed.
+    `measures`: whether anything will be timed. `shapes`: of the inputs by name, a program for each; empty: the model's.
     """
 
     builds: bool = True
@@ -89,6 +89,7 @@ class BuildOptions:
     precision: str | None = None
     products: str | None = None
     measures: bool = True
+    shapes: tuple[Mapping[str, Sequence[int]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Artifact:
 
     `contenders` are to be measured on `feeds`; their files lie in `scratch`, which whoever measures cleans up.
     `beside_onnxruntime`: together with the dense and the pruned model there. `layers`: what was timed already.
+    `other_feeds`: one for every further shape of the inputs that the artifact is made for.
     """
 
     usage: str
@@ -123,12 +125,17 @@ class Artifact:
     scratch: tempfile.TemporaryDirectory[str] | None = None
     beside_onnxruntime: bool = False
     layers: tuple[LayerTiming, ...] | None = None
+    other_feeds: tuple[Feeds, ...] = ()
 
 
 class Backend(Protocol):
-    """One target. `patterns`: what --pattern may be; the first is what `auto` means."""
+    """One target. `patterns`: what --pattern may be; the first is what `auto` means.
+
+    `specialises`: one artifact can be made for several shapes of the inputs.
+    """
 
     name: str
+    specialises: bool
     patterns: tuple[str, ...]
 
     def check(self, options: BuildOptions) -> None:

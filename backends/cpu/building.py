@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +12,41 @@ from prunec.backends.cpu.artifact import write_folder
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.parts import Split, split_model
+from prunec.diagnostics import PrunecError
+from prunec.frontend.input_shapes import complete_shapes
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Built:
-    """`ready` is the model as it was lowered: static shapes, in the form that the rules want."""
+    """`ready` is the model as it was lowered, once for every shape: static, in the form that the rules want."""
 
     folder: Path
-    ready: ir.Model
+    ready: tuple[ir.Model, ...]
     split: Split
 
 
-def build(model: ir.Model, isa: Isa, package: Path) -> Built:
-    """Write `package`/cpu.
+def build(model: ir.Model, isa: Isa, package: Path, shapes: Sequence[Shapes] = ()) -> Built:
+    """Write `package`/cpu. `shapes`: of the inputs, one program for each; empty: as they are, dynamic batches as 1.
 
     Raises:
-        PrunecError PC452: shapes that are not known; PC453: no C compiler; PC454: nothing to generate code for.
+        PrunecError PC452: shapes that are not known; PC453: no C compiler; PC454: nothing to generate code for; PC459:
+        several shapes of a model that is not generated whole.
     """
-    ready = prepare(model)
-    split = split_model(ready, isa)
-    return Built(write_folder(split, ready, isa, package), ready, split)
+    ready, splits = split_for(model, isa, shapes)
+    return Built(write_folder(splits, ready, isa, package), ready, splits[0])
+
+
+def split_for(
+    model: ir.Model, isa: Isa, shapes: Sequence[Shapes] = ()
+) -> tuple[tuple[ir.Model, ...], tuple[Split, ...]]:
+    """The model with each of the shapes, and its parts. Raises PC452, PC454 and PC459 as `build`."""
+    ready = tuple(prepare(model, complete_shapes(model, each)) for each in shapes or ({},))
+    splits = tuple(split_model(each, isa) for each in ready)
+    foreign = next((split.refusals[0] for split in splits if not split.is_whole), None)
+    if len(splits) > 1 and foreign is not None:
+        message = f"several shapes need generated code for the whole model: {foreign.reason}"
+        hint = "compile a package for each shape"
+        raise PrunecError("PC459", message, where=foreign.node.name or foreign.node.op_type, hint=hint)
+    return ready, splits

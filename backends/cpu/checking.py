@@ -11,12 +11,30 @@ import onnx_ir as ir
 from prunec.backends.cpu.compiled import CompiledModel
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError
+from prunec.frontend.calibration import open_calibration
+from prunec.frontend.input_shapes import real_inputs
+from prunec.graph.shapes import dims
 from prunec.verify.metrics import max_relative
 from prunec.verify.records import LoweringRecord
 
 TOLERANCE = 1e-5
 """Of the range of each output."""
 SAMPLES = 4
+
+
+def samples_for(
+    batches: Sequence[Mapping[str, np.ndarray]], ready: Sequence[ir.Model], seed: int = 0
+) -> list[list[dict[str, np.ndarray]]]:
+    """For every shape the first samples of the batches, where they have that shape, else one that is made up."""
+    return [
+        [feeds for feeds in one_by_one(batches, each) if _fits(feeds, each)]
+        or [next(iter(open_calibration(None, each, samples=2, seed=seed).held_out()))]
+        for each in ready
+    ]
+
+
+def _fits(feeds: Mapping[str, np.ndarray], ready: ir.Model) -> bool:
+    return all(feeds[value.name or ""].shape == dims(value) for value in real_inputs(ready))
 
 
 def one_by_one(batches: Sequence[Mapping[str, np.ndarray]], ready: ir.Model) -> list[dict[str, np.ndarray]]:

@@ -40,7 +40,8 @@ def beside(
 ) -> Companion:
     """Compile `dense` beside the compiled model in `folder`, and time the layers of both."""
     scratch = tempfile.TemporaryDirectory(prefix="prunec-dense-")
-    other = build(dense, isa, Path(scratch.name)).folder
+    shapes = {name: array.shape for name, array in feeds.items()}
+    other = build(dense, isa, Path(scratch.name), [shapes]).folder
     ours, theirs = CompiledModel(folder, threads=threads), CompiledModel(other, threads=threads)
     timed = time_layers(ours, theirs, ready, layers, feeds, peak_gflops(isa, threads)) if layers else ()
     ours.close()

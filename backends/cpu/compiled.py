@@ -90,6 +90,12 @@ class CompiledModel:
             runner.close()
 
 
+def compiled_shapes(folder: Path) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of the inputs that the model in `folder` was compiled for, by name. PC610 as for `CompiledModel`."""
+    found = _read(folder / PARTS)["shapes"]
+    return [{name: tuple(shape) for name, shape in each.items()} for each in found]
+
+
 class _OnnxPart:
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime

@@ -56,29 +56,40 @@ class Model:
         if status:
             code = "PC451" if status == BAD_CPU else "PC622"
             raise PrunecError(code, self._message(), where=str(library), hint="compile the model again on this machine")
-        self.inputs = self._tensors("input")
-        self.outputs = self._tensors("output")
+        self.shapes = tuple(
+            (self._tensors("input", number), self._tensors("output", number))
+            for number in range(self._library.prunec_shape_count())
+        )
         self.isa = self._library.prunec_isa().decode()
 
     def _declare(self) -> None:
         pointers = ctypes.POINTER(ctypes.c_void_p)
         for name in ("input", "output"):
-            getattr(self._library, f"prunec_{name}").restype = ctypes.POINTER(_CTensor)
+            getattr(self._library, f"prunec_{name}_of").restype = ctypes.POINTER(_CTensor)
         for name in ("prunec_last_error", "prunec_isa", "prunec_step_name"):
             getattr(self._library, name).restype = ctypes.c_char_p
         self._library.prunec_arena_bytes.restype = ctypes.c_size_t
         self._library.prunec_model_create.argtypes = [ctypes.c_char_p, ctypes.c_int, pointers]
-        self._library.prunec_model_run.argtypes = [ctypes.c_void_p, pointers, pointers]
-        self._library.prunec_model_profile.argtypes = [
-            ctypes.c_void_p, pointers, pointers, ctypes.POINTER(ctypes.c_int64)
-        ]  # fmt: skip
+        run, times = (ctypes.c_void_p, ctypes.c_int, pointers, pointers), ctypes.POINTER(ctypes.c_int64)
+        self._library.prunec_model_run_shape.argtypes = run
+        self._library.prunec_model_profile.argtypes = (*run, times)
         self._library.prunec_model_destroy.argtypes = [ctypes.c_void_p]
         self._library.prunec_model_destroy.restype = None
 
-    def _tensors(self, kind: str) -> tuple[TensorInfo, ...]:
+    def _tensors(self, kind: str, shape: int) -> tuple[TensorInfo, ...]:
         count = getattr(self._library, f"prunec_{kind}_count")()
-        found = (getattr(self._library, f"prunec_{kind}")(number).contents for number in range(count))
+        found = (getattr(self._library, f"prunec_{kind}_of")(shape, number).contents for number in range(count))
         return tuple(TensorInfo(t.name.decode(), np.dtype(t.dtype.decode()), tuple(t.shape[: t.rank])) for t in found)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Of the first shape."""
+        return self.shapes[0][0]
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Of the first shape."""
+        return self.shapes[0][1]
 
     def _message(self) -> str:
         return str(self._library.prunec_last_error().decode(errors="replace"))
@@ -107,52 +118,66 @@ class Model:
             self._library.prunec_model_destroy(handle)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        arrays = self._checked(feeds)
-        results = {info.name: np.empty(info.shape, info.dtype) for info in self.outputs}
-        self._call(self._library.prunec_model_run, arrays, list(results.values()))
+        """Outputs by name, from the program for the shapes of the inputs."""
+        shape, arrays = self._checked(feeds)
+        results = {info.name: np.empty(info.shape, info.dtype) for info in self.shapes[shape][1]}
+        self._call(self._library.prunec_model_run_shape, shape, arrays, list(results.values()))
         return results
 
     def profile(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
         """One run: the nodes of every step, and the nanoseconds that it took."""
-        arrays = self._checked(feeds)
-        results = [np.empty(info.shape, info.dtype) for info in self.outputs]
-        count = self._library.prunec_step_count()
+        shape, arrays = self._checked(feeds)
+        results = [np.empty(info.shape, info.dtype) for info in self.shapes[shape][1]]
+        count = self._library.prunec_step_count(shape)
         times = (ctypes.c_int64 * max(count, 1))()
-        self._call(self._library.prunec_model_profile, arrays, results, times)
-        return [(self._library.prunec_step_name(i).decode(), int(times[i])) for i in range(count)]
+        self._call(self._library.prunec_model_profile, shape, arrays, results, times)
+        return [(self._library.prunec_step_name(shape, i).decode(), int(times[i])) for i in range(count)]
 
     def _call(
-        self, function: Callable[..., int], inputs: list[np.ndarray], outputs: list[np.ndarray], *rest: object
+        self,
+        function: Callable[..., int],
+        shape: int,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+        *rest: object,
     ) -> None:
         if self._handle.value is None:
             raise PrunecError("PC622", "the model was closed")
-        if function(self._handle, _pointers(inputs), _pointers(outputs), *rest):
+        if function(self._handle, shape, _pointers(inputs), _pointers(outputs), *rest):
             raise PrunecError("PC622", f"the compiled model refused: {self._message()}")
 
-    def _checked(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _checked(self, feeds: Mapping[str, np.ndarray]) -> tuple[int, list[np.ndarray]]:
+        """Which shape it is, and the arrays in the order of the inputs."""
         wanted = {info.name for info in self.inputs}
         if feeds.keys() != wanted:
             given = ", ".join(sorted(feeds)) or "none"
             raise PrunecError("PC614", f"the model takes {', '.join(sorted(wanted)) or 'no inputs'}, not {given}")
         arrays = [_checked(feeds[info.name], info) for info in self.inputs]
+        shape = self._find_shape([array.shape for array in arrays])
         if not self._takes_nan:
             for info, array in zip(self.inputs, arrays, strict=True):
                 refuse_nan(info.name, array)
-        return arrays
+        return shape, arrays
+
+    def _find_shape(self, given: list[tuple[int, ...]]) -> int:
+        """The number of the program for these shapes of the inputs; PC614 where there is none."""
+        known = [[info.shape for info in inputs] for inputs, _ in self.shapes]
+        if given in known:
+            return known.index(given)
+        number = next((i for i in range(len(given)) if all(given[i] != shapes[i] for shapes in known)), 0)
+        name, wanted = self.inputs[number].name, " or ".join(dict.fromkeys(str(shapes[number]) for shapes in known))
+        hint = "generated code has fixed shapes; compile again with --input-shape"
+        raise PrunecError("PC614", f"{name} is {wanted}, not {given[number]}", where=name, hint=hint)
 
 
 def _checked(array: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """The array in row-major order, with the shape and dtype of the input."""
+    """The array in row-major order, with the dtype of the input."""
     given = np.asarray(array)
     if given.dtype == np.bool_ and info.dtype == np.uint8:
         given = given.view(np.uint8)
     if given.dtype != info.dtype:
         raise PrunecError("PC614", f"{info.name} is {info.dtype}, not {given.dtype}", where=info.name)
-    if given.shape != info.shape:
-        hint = "generated code has fixed shapes; compile again with --input-shape"
-        raise PrunecError("PC614", f"{info.name} is {info.shape}, not {given.shape}", where=info.name, hint=hint)
-    return np.ascontiguousarray(given)
+    return np.ascontiguousarray(given) if given.ndim else given
 
 
 def refuse_nan(name: str, array: np.ndarray) -> None:

@@ -46,35 +46,65 @@ class Weights:
             file.writelines(self._chunks)
 
 
-def weights_of(program: Program) -> Weights:
-    """Weights in the order in which the steps read them."""
-    return Weights(dict.fromkeys(b for step in program.steps for b in step.buffers if b.place == "weights"))
+def weights_of(programs: Sequence[Program]) -> Weights:
+    """Weights of all programs in the order in which the steps read them; what they have in common is there once."""
+    steps = (step for program in programs for step in program.steps)
+    return Weights(dict.fromkeys(b for step in steps for b in step.buffers if b.place == "weights"))
 
 
-def program_source(program: Program, weights: Weights, isa: Isa) -> str:
-    """The C file."""
-    offsets, arena_bytes = plan_arena(program.steps)
+def kernels_of(programs: Sequence[Program]) -> list[Kernel]:
+    """The different kernels of all programs, in order of first use."""
+    return list({kernel.symbol(): kernel for program in programs for kernel in program.kernels()}.values())
+
+
+def program_source(programs: Sequence[Program], weights: Weights, isa: Isa) -> str:
+    """The C file: one program per shape of the inputs, over one arena and one file of weights."""
     lines = ['#include "program.h"', ""]
-    lines += [f"extern int __tvm_ffi_{k.symbol()}(void *, ffi_any *, int32_t, ffi_any *);" for k in program.kernels()]
-    lines += ["", *_tensors("inputs", program.inputs), *_tensors("outputs", program.outputs)]
-    arguments, steps, count = [], [], 0
-    for step in program.steps:
-        for buffer, elements in zip(step.buffers, _elements(step), strict=True):
-            arguments.append(_argument(buffer, elements, offsets, weights))
-        steps.append(_step(step, count))
-        count += len(step.buffers)
+    lines += [
+        f"extern int __tvm_ffi_{k.symbol()}(void *, ffi_any *, int32_t, ffi_any *);" for k in kernels_of(programs)
+    ]
+    arguments, steps, shapes, count, arena_bytes = list[str](), list[str](), list[str](), 0, 0
+    for number, program in enumerate(programs):
+        offsets, own_bytes = plan_arena(program.steps)
+        arena_bytes = max(arena_bytes, own_bytes)
+        lines += ["", *_tensors(f"inputs{number}", program.inputs), *_tensors(f"outputs{number}", program.outputs)]
+        shapes.append(f"    {{inputs{number}, outputs{number}, {len(steps)}, {len(program.steps)}}},")
+        for step in program.steps:
+            for buffer, elements in zip(step.buffers, _elements(step), strict=True):
+                arguments.append(_argument(buffer, elements, offsets, weights))
+            steps.append(_step(step, count))
+            count += len(step.buffers)
+    lines += ["static const program_shape shapes[] = {", *shapes, "    {0}};", ""]
     lines += ["static const program_argument arguments[] = {", *arguments, "    {0}};", ""]
     lines += ["static const program_step steps[] = {", *steps, "    {0}};", ""]
     flags = ", ".join(json.dumps(flag) for flag in isa.flags)
     lines += [f"static const char *const flags[] = {{{flags}, NULL}};", ""]
     identity = ", ".join(map(str, weights.identity))
+    first = programs[0]
     lines += [
         "const prunec_program prunec_the_program = {",
-        f"    inputs, outputs, {len(program.inputs)}, {len(program.outputs)}, arguments, {count}, steps,",
-        f"    {len(program.steps)}, {arena_bytes}u, {weights.bytes}u, {{{identity}}}, {json.dumps(isa.name)}, flags}};",
+        f"    shapes, {len(shapes)}, {len(first.inputs)}, {len(first.outputs)}, arguments, {count}, steps,",
+        f"    {arena_bytes}u, {weights.bytes}u, {{{identity}}}, {json.dumps(isa.name)}, flags}};",
         "",
     ]
     return "\n".join(lines)
+
+
+def header_source(header: str, programs: Sequence[Program]) -> str:
+    """`prunec.h` with a description of this model at its end."""
+    lines = ["/* This model, in the order of the arrays:", " *"]
+    for number, program in enumerate(programs):
+        lines += [f" * shape {number}"] if len(programs) > 1 else []
+        for kind, tensors in (("input", program.inputs), ("output", program.outputs)):
+            for place, (name, tensor) in enumerate(tensors.items()):
+                shape = "".join(f"[{n}]" for n in tensor.shape)
+                lines.append(f" *   {kind} {place}: {tensor.dtype} {_words(name)}{shape}")
+    return "\n".join([header, *lines, " */", ""])
+
+
+def _words(name: str) -> str:
+    """A name that cannot end the comment."""
+    return json.dumps(name).strip('"').replace("*/", "* /")
 
 
 def _tensors(name: str, tensors: dict[str, Tensor]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict
-from prunec.backends.cpu.checking import compare, one_by_one
+from prunec.backends.cpu.checking import compare, samples_for
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
 from prunec.backends.cpu.verdicts import judge
@@ -33,7 +34,8 @@ The folder cpu/ holds the compiled model for {isa}. In Python (pip install prune
     import prunec
     outputs = prunec.load("this folder").run(feeds)
 
-Its shapes are fixed; where the model's batch is dynamic, it is compiled for a batch of 1.
+Its shapes are fixed (parts.json has them); where the model's batch is dynamic, it is compiled for a batch of 1,
+unless --input-shape said otherwise.
 """
 _IN_C = """
 In C, from that folder (prunec.h has the interface, example.c a complete program):
@@ -50,6 +52,7 @@ class Cpu:
     """See the module. The machine's own instruction set, unless the target names one."""
 
     name = "cpu"
+    specialises = True
 
     def isa(self) -> Isa:
         return host_isa()
@@ -76,11 +79,10 @@ class Cpu:
             check_isa(isa)
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
-        """PC452: shapes that are not known; PC454: nothing that code can be generated for."""
-        from prunec.backends.cpu.lower.prepare import prepare
-        from prunec.backends.cpu.parts import split_model
+        """PC452: shapes that are not known; PC454: nothing that code can be generated for; PC459: several shapes."""
+        from prunec.backends.cpu.building import split_for
 
-        split_model(prepare(model), self.isa())
+        split_for(model, self.isa(), options.shapes)
 
     def judge(self, model: ir.Model) -> Sequence[Verdict]:
         return judge(model, ROWS)
@@ -98,19 +100,21 @@ class Cpu:
         from prunec.backends.cpu.companion import beside
 
         isa = self.isa()
-        built = build(subject.model, isa, folder)
+        built = build(subject.model, isa, folder, options.shapes)
         usage = _USAGE.format(isa=isa.name) + (_IN_C if built.split.is_whole else _IN_PARTS)
         warnings = () if built.split.is_whole else (_partitioned(built.split.refusals),)
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
-        samples = one_by_one(subject.batches, built.ready)
-        lowering = compare(subject.model, built.folder, samples, options.threads)
+        samples = samples_for(subject.batches, built.ready)
+        lowering = compare(subject.model, built.folder, list(chain.from_iterable(samples)), options.threads)
         if not options.measures:
             return Artifact(usage, lowering, warnings=warnings)
-        companion = beside(built.folder, built.ready, subject.dense, subject.layers, samples[0], isa, options.threads)
+        (feeds, *_), *others = samples
+        companion = beside(built.folder, built.ready[0], subject.dense, subject.layers, feeds, isa, options.threads)
         return Artifact(
-            usage, lowering, contenders=companion.contenders, feeds=samples[0], warnings=warnings,
+            usage, lowering, contenders=companion.contenders, feeds=feeds, warnings=warnings,
             scratch=companion.scratch, beside_onnxruntime=True, layers=companion.layers or None,
+            other_feeds=tuple(own[0] for own in others),
         )  # fmt: skip
 
     def verify(self, package: Path) -> None:

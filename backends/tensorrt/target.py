@@ -50,6 +50,7 @@ class TensorRT:
     """See the module."""
 
     name = "tensorrt-2:4"
+    specialises = False
     patterns = ("2:4",)
 
     def check(self, options: BuildOptions) -> None:

@@ -56,6 +56,7 @@ class TorchTensorRT:
     """See the module."""
 
     name = "torch-tensorrt-2:4"
+    specialises = False
     patterns = ("2:4",)
 
     def check(self, options: BuildOptions) -> None:

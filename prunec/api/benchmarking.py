@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.api.opening import PathLike, one_sample
+from prunec.api.opening import PathLike, sample_of
 from prunec.api.progress import Progress, silent
 from prunec.diagnostics import PrunecError
-from prunec.frontend.calibration import open_calibration
 from prunec.frontend.onnx import load
 from prunec.measure.contender import DENSE, OWN, PRUNED, Contender
 from prunec.measure.results import LayerTiming, Measurements
@@ -32,15 +31,18 @@ def bench(
     threads: int = 1,
     blocks: int = 30,
     seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress = silent,
 ) -> Measurements:
     """Time the package's model on a synthetic input, against the dense `source` where that is given.
 
     Without `source` there is a latency, and a compiled model beside the pruned one in ONNX Runtime, but no speed-up
-    over the dense one. The package is not changed.
+    over the dense one. `input_shapes` are those of the input; without them a compiled model's first. The package is not
+    changed.
 
     Raises:
-        PrunecError PC61x: the package; PC615: `source` is not what it was made from; PC510: threads or blocks.
+        PrunecError PC61x: the package; PC017: a shape that it does not take; PC615: `source` is not
+        what it was made from; PC510: threads or blocks.
         GateError PC512 to PC519: it could not be measured.
     """
     opened = load_package(Path(package))
@@ -49,12 +51,20 @@ def bench(
         check_source(opened, source)
         contenders.insert(0, Contender(DENSE, Path(source).absolute()))
     model = ir.load(opened.model_path)
-    feeds = one_sample(open_calibration(None, model, samples=2, seed=seed), model)
+    feeds = sample_of(model, _shapes(opened, input_shapes), seed)
     own = compiled_contenders(opened, source, feeds, threads)
     contenders += own.contenders
     with own.scratch or contextlib.nullcontext():
         found = measure(contenders, feeds, threads=threads, blocks=blocks, seed=seed, progress=progress)
     return found.with_layers(own.layers) if own.layers else found
+
+
+def _shapes(package: Package, given: Mapping[str, Sequence[int]] | None) -> Mapping[str, Sequence[int]]:
+    if given is not None or package.compiled_path is None:
+        return given or {}
+    from prunec.backends.cpu.compiled import compiled_shapes
+
+    return compiled_shapes(package.compiled_path)[0]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from prunec.backends.base import Backend, BuildOptions, Range, spell_range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples
+from prunec.frontend.input_shapes import common_shapes
 from prunec.heap import large_blocks_apart
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
@@ -73,7 +74,7 @@ def compile(
     force: bool = False,
     dump: PathLike | None = None,
     cache: bool = True,
-    input_shapes: InputShapes | None = None,
+    input_shapes: InputShapes | Sequence[Mapping[str, Sequence[int]]] | None = None,
     build: bool = True,
     shape_ranges: Mapping[str, Range] | None = None,
     precision: str | None = None,
@@ -84,7 +85,8 @@ def compile(
 
     `model`: an ONNX file, or a torch module with `example_inputs`: a tensor, a tuple of positional arguments or a dict
     of keyword arguments. `dynamic_shapes` is handed to `torch.export.export`; without it every shape is that of the
-    examples.
+    examples. `input_shapes` makes dynamic axes static; a list of them makes a program for each (`target="cpu"`), and
+    only what all agree on becomes static in the pruned model.
 
     `plan` replays a plan file instead of a budget: with the same data it gives the same bytes. Seed, number of
     samples and compensation are the plan's own unless `seed`, `samples`, `recipe` or `compensate` say otherwise.
@@ -99,6 +101,9 @@ def compile(
         PrunecError PC0xx to PC4xx, PC6xx: the model, the options, the data, the target, the place to write to.
         GateError PC5xx: a proof, a check or a measurement failed; `Refused`: a gate said no. Nothing is written.
     """
+    shape_sets = () if input_shapes is None or isinstance(input_shapes, Mapping) else tuple(input_shapes)
+    if not isinstance(input_shapes, Mapping):
+        input_shapes = common_shapes(shape_sets) if shape_sets else None
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
@@ -106,11 +111,12 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
         compensation=None if compensate else "none", input_shapes=input_shapes,
+        made_up_shapes=shape_sets[0] if shape_sets else None,
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
-    own_build = BuildOptions(build, shape_ranges or {}, threads, precision, products, measure)
+    own_build = BuildOptions(build, shape_ranges or {}, threads, precision, products, measure, shape_sets)
     backend = _backend(target, own_build, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if budget is not None:
@@ -165,7 +171,8 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     """What makes the target's artifact, once it is known to be able to.
 
     Raises:
-        PrunecError PC440: options about an artifact for a target without one; PC43x: something is missing here.
+        PrunecError PC440: options about an artifact for a target without one; PC016: several shapes for one that
+        takes one; PC43x: something is missing here.
     """
     backend = backend_for(target)
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
@@ -174,6 +181,9 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     if backend is None and option is not None:
         message = f"{option} is about an artifact that is built for a device, and {target} has none"
         raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+    if len(build.shapes) > 1 and (backend is None or not backend.specialises):
+        hint = "one shape, or --target cpu, which makes a program for each"
+        raise PrunecError("PC016", f"{target} has no use for several shapes", where="--input-shape", hint=hint)
     if backend is not None:
         backend.check(replace(build, builds=False) if dry_run else build)
     return backend

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.frontend.calibration import Calibration
+from prunec.frontend.calibration import Calibration, open_calibration
+from prunec.frontend.input_shapes import apply_input_shapes
 from prunec.frontend.onnx import Source, load
 from prunec.frontend.torch_extra import is_module
 from prunec.graph import Analysis, analyse
@@ -23,7 +24,8 @@ from prunec.passes.canonicalise import canonicalise
 if TYPE_CHECKING:
     import torch
 
-InputShapes = Mapping[str, Sequence[int]]
+InputShapes = Mapping[str, Sequence[int | None]]
+"""By input; None is an axis that stays as it is."""
 PathLike = str | os.PathLike[str]
 Model: TypeAlias = "str | os.PathLike[str] | torch.nn.Module"
 """An ONNX file, or a torch module that comes with example inputs."""
@@ -82,6 +84,13 @@ def read_source(
 def stem(model: Model) -> str:
     """What to name things after: the file without its suffix, or the module's class."""
     return Path(model).stem if isinstance(model, str | os.PathLike) else type(model).__name__
+
+
+def sample_of(model: ir.Model, shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, np.ndarray]:
+    """One made-up input with these shapes, where they are given."""
+    static = model.clone()
+    apply_input_shapes(static, shapes)
+    return one_sample(open_calibration(None, static, samples=2, seed=seed), static)
 
 
 def one_sample(calibration: Calibration, model: ir.Model) -> dict[str, np.ndarray]:

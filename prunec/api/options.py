@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -56,6 +56,7 @@ class PlanOptions:
     permute: bool | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
+    made_up_shapes: Mapping[str, Sequence[int]] | None = None
     cache: Cache | None = None
 
     def check(self) -> None:

@@ -21,6 +21,7 @@ from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
+from prunec.frontend.input_shapes import complete_shapes
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import Planner
@@ -106,7 +107,10 @@ def open_data(opened: Opened, options: PlanOptions) -> Calibration:
     demanded = options.samples is not None
     is_sparse = options.sparse_pattern() is not None
     samples = options.samples or default_samples(opened.canonical, options.calib, is_sparse=is_sparse)
-    return open_calibration(options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded)
+    return open_calibration(
+        options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded,
+        shapes=complete_shapes(opened.canonical, options.made_up_shapes or {}),
+    )  # fmt: skip
 
 
 MADE_UP = Diagnostic(

@@ -19,8 +19,8 @@ from prunec.backends.base import Artifact, Backend, BuildOptions, Subject, first
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.onnx import Source
-from prunec.measure.contender import DENSE, PRUNED, Contender
-from prunec.measure.results import Measurements, prefers_onnxruntime
+from prunec.measure.contender import DENSE, OWN, PRUNED, Contender
+from prunec.measure.results import Measurements, slow_shapes
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
 from prunec.package.writer import PackageWriter, save_model
@@ -31,11 +31,6 @@ from prunec.verify.records import QualityRecord, VerificationRecord
 
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
-)
-NOT_DEFAULT = Diagnostic(
-    "PC458",
-    "the compiled model is slower here than the pruned one in ONNX Runtime, which prunec.load therefore uses",
-    hint='measurements.json has the numbers; load(..., runtime="prunec") runs the compiled one',
 )
 BATCHES = 2
 """Of held-out data, for what an artifact is checked with."""
@@ -88,7 +83,7 @@ def save(
         measurements = _measured(path, artifact, opened, calibration, job, progress) if job.measures else None
         if measurements is not None:
             writer.write_json(MEASUREMENTS, measurements.to_json())
-            found += [NOT_DEFAULT] if prefers_onnxruntime(measurements) else []
+            found += not_default(measurements)
         verification = VerificationRecord(
             exactness=pruned.exactness,
             lowering=None if artifact is None else artifact.lowering,
@@ -152,10 +147,30 @@ def _measured(
         feeds = one_sample(calibration, opened.canonical) if feeds is None else feeds
         with dense_file(opened.source) as dense:
             found = measure([Contender(DENSE, dense), Contender(PRUNED, path), *own], feeds, **how)  # type: ignore[arg-type]
-        return found if artifact is None or artifact.layers is None else found.with_layers(artifact.layers)
+        if artifact is None:
+            return found
+        found = found if artifact.layers is None else found.with_layers(artifact.layers)
+        ours = [one for one in own if one.name == OWN]
+        others = [measure([Contender(PRUNED, path), *ours], each, **how) for each in artifact.other_feeds]  # type: ignore[arg-type]
+        return found.with_shapes(others) if others else found
     if not artifact.contenders or artifact.feeds is None:
         return None
     return measure(artifact.contenders, artifact.feeds, **how)  # type: ignore[arg-type]
+
+
+def not_default(measured: Measurements) -> list[Diagnostic]:
+    """PC458 where ONNX Runtime was shown to be faster, and so is what `prunec.load` runs."""
+    slow = slow_shapes(measured)
+    if not slow:
+        return []
+    where = f" with {'; '.join(slow)}" if measured.shapes else ""
+    threads = f"{measured.protocol.threads} thread{'s' * (measured.protocol.threads > 1)}"
+    message = (
+        f"the compiled model is slower here than the pruned one in ONNX Runtime{where} on {threads}, which prunec.load "
+        "therefore uses"
+    )
+    hint = 'measurements.json has the numbers; load(..., runtime="prunec") runs the compiled one'
+    return [Diagnostic("PC458", message, hint=hint)]
 
 
 def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportData:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.api.benchmarking import check_source
-from prunec.api.opening import InputShapes, Opened, PathLike, one_sample, open_model
+from prunec.api.opening import InputShapes, Opened, PathLike, open_model, sample_of
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record
 from prunec.api.permuting import proved
@@ -28,7 +28,6 @@ from prunec.api.stages import checked, stages_of, tidied
 from prunec.api.target_list import backend_for
 from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import GateError, PrunecError
-from prunec.frontend.calibration import open_calibration
 from prunec.package.load import Package, load_package
 from prunec.package.manifest import PLAN
 from prunec.plan.plan import Plan
@@ -148,11 +147,11 @@ def _check_runs(package: Package, seed: int, threads: int) -> None:
 
 
 def _check_compiled(package: Package, model: ir.Model, folder: Path, seed: int, threads: int) -> None:
-    """The compiled model equals the pruned one in ONNX Runtime, on an input of its batch. GateError PC526."""
+    """The compiled model equals the pruned one in ONNX Runtime, on inputs of all its shapes. GateError PC526."""
     from prunec.backends.cpu.checking import compare
+    from prunec.backends.cpu.compiled import compiled_shapes
 
-    feeds = one_sample(open_calibration(None, model, samples=2, seed=seed), model)
-    compare(package.model_path, folder, [feeds], threads)
+    compare(package.model_path, folder, [sample_of(model, shapes, seed) for shapes in compiled_shapes(folder)], threads)
 
 
 def _check_shapes(cut: ir.Model, model: ir.Model) -> None:

@@ -24,6 +24,7 @@ def bench(
         int, typer.Option("--blocks", min=6, help="Timed blocks per contender, rounded up to fill five processes.")
     ] = 30,
     seed: o.Seed = 0,
+    input_shape: o.InputShape = None,
     json: o.Json = False,
 ) -> Answer:
     """Time the model in OUT on this machine; with --source, against the dense model.
@@ -35,7 +36,8 @@ def bench(
 
     with shown() as progress:
         found = benchmarking.bench(
-            package, source=source, threads=threads, blocks=blocks, seed=seed, progress=progress
+            package, source=source, threads=threads, blocks=blocks, seed=seed, input_shapes=o.input_shapes(input_shape),
+            progress=progress,
         )  # fmt: skip
     return Answer(found.to_json(), lambda out: show(out, found))
 

@@ -83,8 +83,9 @@ def compile(
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
                 allocation=allocation, plan=plan, compensate=not no_compensate, measure=not no_measure, dry_run=dry_run,
-                force=force, dump=dump, cache=not no_cache, input_shapes=o.input_shapes(input_shape), progress=progress,
-                build=not no_build, shape_ranges=o.shape_ranges(shape_range),
+                force=force, dump=dump, cache=not no_cache, progress=progress,
+                input_shapes=o.input_shape_sets(input_shape), build=not no_build,
+                shape_ranges=o.shape_ranges(shape_range),
                 precision=precision, products=products,
             )  # fmt: skip
     except Refused as no:

@@ -127,3 +127,11 @@ def input_shapes(texts: list[str] | None) -> dict[str, list[int]] | None:
     from prunec.frontend.input_shapes import parse_input_shapes
 
     return parse_input_shapes(texts) if texts else None
+
+
+def input_shape_sets(texts: list[str] | None) -> list[dict[str, list[int]]] | dict[str, list[int]] | None:
+    """The shapes by name; a list where there are several to compile for. Raises PrunecError PC016."""
+    from prunec.frontend.input_shapes import parse_shape_sets
+
+    sets = parse_shape_sets(texts or ())
+    return sets if len(sets) > 1 else next(iter(sets), None)

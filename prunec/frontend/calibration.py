@@ -31,7 +31,7 @@ have the model's own batch size B, or up to 8 samples of equal shape if its batc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -150,15 +150,22 @@ class Calibration:
 
 
 def open_calibration(
-    spec: Samples, model: ir.Model, *, samples: int = 64, seed: int = 0, demanded: bool = True
+    spec: Samples,
+    model: ir.Model,
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    demanded: bool = True,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Calibration:
     """Open and check the data that `spec` names for the inputs of `model`. PC301–PC315.
 
-    `samples` is how many to use; fewer give a warning if that many were `demanded`.
+    `samples` is how many to use; fewer give a warning if that many were `demanded`. `shapes`: what dynamic axes of
+    made-up samples are, by input.
     """
     layout = layout_of(model)
     if spec is None:
-        made_up = SyntheticSource(layout, samples=max(samples, 2 * layout.unit), seed=seed)
+        made_up = SyntheticSource(layout, samples=max(samples, 2 * layout.unit), seed=seed, shapes=shapes)
         return Calibration("synthetic", made_up, layout, samples)
     source: SampleSource
     source = _source(spec, samples=samples, seed=seed) if isinstance(spec, str) else IterableSource(spec, layout.names)

@@ -60,7 +60,7 @@ class Source:
     is_file: bool = True
 
 
-def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Source:
+def load(path: str | os.PathLike[str], *, input_shapes: Mapping[str, Sequence[int | None]] | None = None) -> Source:
     """Read and check the ONNX file at `path`; raise `PrunecError` PC0xx with what to do about it.
 
     `input_shapes` ({"input": [1, 3, 224, 224]}) makes dynamic axes static; all others stay dynamic.

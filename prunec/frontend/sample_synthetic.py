@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,9 +26,12 @@ _SEQUENCE = re.compile(r"seq|len|token|time|frames|steps", re.IGNORECASE)
 class SyntheticSource:
     """The items of a seeded generator: (where, dict of arrays), one sample each."""
 
-    def __init__(self, layout: Layout, *, samples: int, seed: int) -> None:
+    def __init__(
+        self, layout: Layout, *, samples: int, seed: int, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """`shapes`: what dynamic axes are, for inputs that are named there."""
         self.layout, self.samples, self.seed = layout, samples, seed
-        self.shapes = {spec.name: _shape(spec, layout) for spec in layout.inputs}
+        self.shapes = {spec.name: _shape(spec, layout, (shapes or {}).get(spec.name)) for spec in layout.inputs}
 
     def items(self) -> Iterator[tuple[str, object]]:
         for index in range(self.samples):
@@ -51,11 +54,11 @@ class SyntheticSource:
         return rng.integers(0, min(bound, np.iinfo(spec.dtype).max), shape).astype(spec.dtype)
 
 
-def _shape(spec: InputSpec, layout: Layout) -> tuple[int, ...]:
+def _shape(spec: InputSpec, layout: Layout, given: Sequence[int] | None) -> tuple[int, ...]:
     """The shape of one sample, with a leading 1 in a batched layout. PC312 for an axis nobody can guess."""
     if spec.shape is None:
         raise _unknown(spec, "its rank is not known")
-    dims = list(spec.shape)
+    dims: list[int | str | None] = list(spec.shape if given is None else given)
     if layout.is_batched and dims:
         dims[0] = 1
     return tuple(_size(dim, axis, spec) for axis, dim in enumerate(dims))

@@ -45,7 +45,7 @@ def load_module(
     example_inputs: Any,
     *,
     dynamic_shapes: Any = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> Source:
     """Trace `module` on `example_inputs` and check it as a file would be.
 

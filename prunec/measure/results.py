@@ -89,15 +89,35 @@ class Speedup(Record):
         return "slower" if high < 1 else "no difference shown"
 
 
-def prefers_onnxruntime(found: Measurements | None) -> bool:
-    """Whether the compiled model was shown to be slower than the pruned one in ONNX Runtime."""
-    speedup = None if found is None else found.speedup.get("vs_pruned_onnxruntime")
-    return (
-        found is not None
-        and found.protocol.subject == "prunec"
-        and speedup is not None
-        and (speedup.verdict == "slower")
-    )
+def prefers_onnxruntime(found: Measurements | None, shapes: Mapping[str, tuple[int, ...]] | None = None) -> bool:
+    """Whether the compiled model was shown to be slower than the pruned one in ONNX Runtime.
+
+    `shapes`: of the inputs, where it was measured with several; without them the first.
+    """
+    if found is None or found.protocol.subject != "prunec":
+        return False
+    others = {} if shapes is None else {_shapes(other.inputs): other.speedup for other in found.shapes or ()}
+    speedup = others.get(tuple(sorted((shapes or {}).items())), found.speedup).get("vs_pruned_onnxruntime")
+    return speedup is not None and speedup.verdict == "slower"
+
+
+def slow_shapes(found: Measurements) -> list[str]:
+    """Shapes with which the compiled model was shown to be slower than ONNX Runtime, in words."""
+    every = [found.protocol.inputs, *(other.inputs for other in found.shapes or ())]
+    slow = [_shapes(inputs) for inputs in every if prefers_onnxruntime(found, dict(_shapes(inputs)))]
+    return [", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes) for shapes in slow]
+
+
+def _shapes(inputs: Mapping[str, Input]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted((name, own.shape) for name, own in inputs.items()))
+
+
+class ShapeTimes(Record):
+    """The same contenders on inputs of another shape."""
+
+    inputs: dict[str, Input]
+    contenders: dict[str, Times]
+    speedup: dict[str, Speedup]
 
 
 class LayerTiming(Record):
@@ -114,18 +134,27 @@ class LayerTiming(Record):
 
 
 class Measurements(Record):
-    """The whole of `measurements.json`. `distributions` holds the block medians in ms, paired by position."""
+    """The whole of `measurements.json`. `distributions` holds the block medians in ms, paired by position.
+
+    `shapes`: further shapes of the inputs that the model was compiled for.
+    """
 
     machine: Machine
     protocol: MeasurementProtocol
     contenders: dict[str, Times]
     speedup: dict[str, Speedup]
     layers: tuple[LayerTiming, ...] | None = None
+    shapes: tuple[ShapeTimes, ...] | None = None
     distributions: dict[str, tuple[float, ...]]
 
     def with_layers(self, layers: Sequence[LayerTiming]) -> Measurements:
         """The same measurements beside a table of layers."""
         return self.model_copy(update={"layers": tuple(layers)})
+
+    def with_shapes(self, others: Sequence[Measurements]) -> Measurements:
+        """The same measurements beside those on inputs of other shapes."""
+        shapes = (ShapeTimes(inputs=o.protocol.inputs, contenders=o.contenders, speedup=o.speedup) for o in others)
+        return self.model_copy(update={"shapes": tuple(shapes)})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Measurements:

@@ -55,13 +55,22 @@ class Package:
 
     @property
     def default_runtime(self) -> Runtime:
-        """The compiled model where there is one, unless it was measured to be slower than ONNX Runtime."""
+        """The compiled model where there is one, unless it was measured to be slower than ONNX Runtime.
+
+        For the first of the shapes that it was compiled for; `run` decides for each.
+        """
         is_compiled = self.compiled_path is not None and not prefers_onnxruntime(self.measurements)
+        return "prunec" if is_compiled else "onnxruntime"
+
+    def _preferred(self, feeds: Mapping[str, np.ndarray]) -> Runtime:
+        """`default_runtime` for the shapes of these inputs."""
+        shapes = {name: np.shape(array) for name, array in feeds.items()}
+        is_compiled = self.compiled_path is not None and not prefers_onnxruntime(self.measurements, shapes)
         return "prunec" if is_compiled else "onnxruntime"
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. PC614 if the names of the feeds are not the inputs'; what the compiled model refuses."""
-        if (self.runtime or self.default_runtime) == "prunec":
+        if (self.runtime or self._preferred(feeds)) == "prunec":
             return self._compiled.run(feeds)
         wanted = {record.name for record in self.manifest.inputs}
         if feeds.keys() != wanted:

@@ -29,7 +29,7 @@ def lowered(model: ir.Model) -> Program:
 
 
 def compiled(model: ir.Model, folder: Path, *, threads: int = 1) -> Model:
-    write_artifact(lowered(model), host_isa(), folder)
+    write_artifact([lowered(model)], host_isa(), folder)
     return Model(folder / LIBRARY, folder / WEIGHTS, threads=threads)
 
 

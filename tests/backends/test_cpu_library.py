@@ -43,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     found = []
     for seed in (1, 2):
         folder = tmp_path_factory.mktemp(f"model{seed}")
-        write_artifact(lowered(network(seed)), host_isa(), folder)
+        write_artifact([lowered(network(seed))], host_isa(), folder)
         found.append(folder)
     return found
 
@@ -155,7 +155,7 @@ def test_the_library_checks_the_processor(tmp_path: Path) -> None:
     from dataclasses import replace
 
     isa = host_isa()
-    write_artifact(lowered(network(1)), replace(isa, name="x86-future", flags=(*isa.flags, "avx1024")), tmp_path)
+    write_artifact([lowered(network(1))], replace(isa, name="x86-future", flags=(*isa.flags, "avx1024")), tmp_path)
     with pytest.raises(PrunecError, match=r"PC451.*made for x86-future, and this processor lacks avx1024"):
         Model(tmp_path / LIBRARY, tmp_path / WEIGHTS)
 
@@ -189,7 +189,7 @@ def test_concurrent_runs_are_safe(folders: list[Path]) -> None:
 
 
 def test_the_same_program_gives_the_same_bytes(folders: list[Path], tmp_path: Path) -> None:
-    write_artifact(lowered(network(1)), host_isa(), tmp_path)
+    write_artifact([lowered(network(1))], host_isa(), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
         p.name: p.read_bytes() for p in folders[0].iterdir()
     }

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunec.diagnostics import PrunecError
+from prunec.frontend.input_shapes import apply_input_shapes, common_shapes, complete_shapes, parse_shape_sets
 from prunec.frontend.onnx import load, parse_input_shapes
 from tests.frontend.models import conv_model, save, save_external, set_external, text_model
 
@@ -131,6 +132,30 @@ def test_input_shapes_that_cannot_be_read(text: str) -> None:
         parse_input_shapes([text])
     assert (caught.value.diagnostic.code, caught.value.diagnostic.where) == ("PC016", "--input-shape")
     assert caught.value.diagnostic.hint
+
+
+def test_several_shapes_of_an_input() -> None:
+    """The nth mention belongs to the nth shape, what is given once to all; what they differ in stays dynamic."""
+    sets = parse_shape_sets(["x=1,3", "m=7", "x=8,3"])
+    assert sets == [{"x": [1, 3], "m": [7]}, {"x": [8, 3], "m": [7]}]
+    assert common_shapes(sets) == {"x": [None, 3], "m": [7]}
+    for texts in (["x=1", "x=2", "y=1", "y=2", "y=3"],):
+        with pytest.raises(PrunecError, match=r"PC016.*2 times and another input 3 times"):
+            parse_shape_sets(texts)
+    for uneven in ([{"x": [1]}, {"x": [1, 2]}], [{"x": [1]}, {}]):
+        with pytest.raises(PrunecError, match=r"PC016.*as many axes"):
+            common_shapes(uneven)
+
+
+def test_shapes_reach_inputs_that_share_the_names_of_their_axes(tmp_path: Path) -> None:
+    text = "g (float[N, T] a, float[N, T] b, float[K] c, float[2] d) => (float[N, T] y) { y = Add (a, b) }"
+    model = load(save(text_model(text), tmp_path / "m.onnx")).model
+    assert complete_shapes(model, {"a": [1, 64]}) == {"a": [1, 64], "b": [1, 64], "d": [2]}
+    assert model.graph.inputs[0].shape == ["N", "T"], "the model stays as it is"
+    apply_input_shapes(model, {"a": [None, 64]})
+    assert [value.shape for value in model.graph.inputs[:2]] == [["N", 64], ["N", 64]]
+    with pytest.raises(PrunecError, match="PC017"):
+        complete_shapes(model, {"a": [1, 32]})
 
 
 def test_an_input_given_twice() -> None:

@@ -52,13 +52,18 @@ typedef struct {
     const char *name;
 } program_step;
 
+/* What runs for inputs of one shape: a part of the steps. */
 typedef struct {
     const prunec_tensor *inputs, *outputs;
-    int32_t input_count, output_count;
+    int32_t first_step, step_count;
+} program_shape;
+
+typedef struct {
+    const program_shape *shapes;
+    int32_t shape_count, input_count, output_count;
     const program_argument *arguments;
     int32_t argument_count;
     const program_step *steps;
-    int32_t step_count;
     uint64_t arena_bytes, weights_bytes;
     uint8_t weights_id[32];
     const char *isa;

@@ -186,10 +186,17 @@ static int64_t now(void) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-int prunec_model_profile(prunec_model *model, const void *const *inputs, void *const *outputs, int64_t *times) {
+static const program_shape *shape_of(int shape) {
+    return shape < 0 || shape >= prunec_the_program.shape_count ? NULL : &prunec_the_program.shapes[shape];
+}
+
+int prunec_model_profile(prunec_model *model, int number, const void *const *inputs, void *const *outputs,
+                         int64_t *times) {
     const prunec_program *program = &prunec_the_program;
+    const program_shape *shape = shape_of(number);
     if (!model || (!inputs && program->input_count) || (!outputs && program->output_count))
         return fail(PRUNEC_BAD_ARGUMENT, "a null pointer");
+    if (!shape) return fail(PRUNEC_BAD_ARGUMENT, "shape %d of %d", number, (int)program->shape_count);
     for (int32_t i = 0; i < program->input_count; i++)
         if (!inputs[i]) return fail(PRUNEC_BAD_ARGUMENT, "input %d is a null pointer", (int)i);
     for (int32_t i = 0; i < program->output_count; i++)
@@ -202,9 +209,10 @@ int prunec_model_profile(prunec_model *model, const void *const *inputs, void *c
     }
     prunec_pool_enter(model->pool);
     int status = PRUNEC_OK;
-    for (int32_t i = 0; i < program->step_count && !status; i++) {
+    const program_step *steps = program->steps + shape->first_step;
+    for (int32_t i = 0; i < shape->step_count && !status; i++) {
         int64_t start = times ? now() : 0;
-        status = call(model, &program->steps[i]);
+        status = call(model, &steps[i]);
         if (times) times[i] = now() - start;
     }
     prunec_pool_leave(model->pool);
@@ -212,24 +220,52 @@ int prunec_model_profile(prunec_model *model, const void *const *inputs, void *c
     return status;
 }
 
+int prunec_model_run_shape(prunec_model *model, int shape, const void *const *inputs, void *const *outputs) {
+    return prunec_model_profile(model, shape, inputs, outputs, NULL);
+}
+
 int prunec_model_run(prunec_model *model, const void *const *inputs, void *const *outputs) {
-    return prunec_model_profile(model, inputs, outputs, NULL);
+    return prunec_model_profile(model, 0, inputs, outputs, NULL);
 }
 
 int prunec_input_count(void) { return prunec_the_program.input_count; }
 int prunec_output_count(void) { return prunec_the_program.output_count; }
-int prunec_step_count(void) { return prunec_the_program.step_count; }
+int prunec_shape_count(void) { return prunec_the_program.shape_count; }
 const char *prunec_isa(void) { return prunec_the_program.isa; }
 size_t prunec_arena_bytes(void) { return (size_t)prunec_the_program.arena_bytes; }
 
-const prunec_tensor *prunec_input(int number) {
-    return number < 0 || number >= prunec_the_program.input_count ? NULL : &prunec_the_program.inputs[number];
+const prunec_tensor *prunec_input_of(int shape, int number) {
+    const program_shape *found = shape_of(shape);
+    return !found || number < 0 || number >= prunec_the_program.input_count ? NULL : &found->inputs[number];
 }
 
-const prunec_tensor *prunec_output(int number) {
-    return number < 0 || number >= prunec_the_program.output_count ? NULL : &prunec_the_program.outputs[number];
+const prunec_tensor *prunec_output_of(int shape, int number) {
+    const program_shape *found = shape_of(shape);
+    return !found || number < 0 || number >= prunec_the_program.output_count ? NULL : &found->outputs[number];
 }
 
-const char *prunec_step_name(int number) {
-    return number < 0 || number >= prunec_the_program.step_count ? NULL : prunec_the_program.steps[number].name;
+const prunec_tensor *prunec_input(int number) { return prunec_input_of(0, number); }
+const prunec_tensor *prunec_output(int number) { return prunec_output_of(0, number); }
+
+int prunec_find_shape(const int64_t *const *shapes) {
+    for (int shape = 0; shape < prunec_the_program.shape_count; shape++) {
+        int fits = 1;
+        for (int i = 0; i < prunec_the_program.input_count && fits; i++) {
+            const prunec_tensor *input = prunec_input_of(shape, i);
+            for (int32_t axis = 0; axis < input->rank; axis++) fits &= shapes[i][axis] == input->shape[axis];
+        }
+        if (fits) return shape;
+    }
+    return -1;
+}
+
+int prunec_step_count(int shape) {
+    const program_shape *found = shape_of(shape);
+    return found ? found->step_count : 0;
+}
+
+const char *prunec_step_name(int shape, int number) {
+    const program_shape *found = shape_of(shape);
+    if (!found || number < 0 || number >= found->step_count) return NULL;
+    return prunec_the_program.steps[found->first_step + number].name;
 }

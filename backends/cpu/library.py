@@ -47,7 +47,7 @@ class Model:
     def __init__(self, library: Path, weights: Path, *, threads: int = 1, takes_nan: bool = False) -> None:
         self._takes_nan = takes_nan
         try:
-            self._library = ctypes.CDLL(str(library))
+            self._library = ctypes.CDLL(_spelled(library))
         except OSError as reason:
             raise PrunecError("PC622", f"the library cannot be loaded: {reason}", where=str(library)) from None
         self._declare()
@@ -186,6 +186,22 @@ def refuse_nan(name: str, array: np.ndarray) -> None:
         is_suspect = array.dtype.kind == "f" and np.isnan(array.sum())
     if is_suspect and np.isnan(array).any():
         raise PrunecError("PC621", f"{name} holds NaN", where=name, hint="clean the data")
+
+
+_seen: dict[str, list[tuple[int, int]]] = {}
+
+
+def _spelled(library: Path) -> str:
+    """A name that the loader has not seen for another file: it takes what it once loaded under the same name.
+
+    So a package that was compiled again, or the same relative path in another folder, is loaded anew. Raises OSError.
+    """
+    path, status = library.resolve(), library.stat()
+    files = _seen.setdefault(str(path), [])
+    own = (status.st_dev, status.st_ino)
+    if own not in files:  # a mapped file keeps its inode, so no other file can have the same one meanwhile
+        files.append(own)
+    return f"{path.parent}{'/' * (1 + files.index(own))}{path.name}"
 
 
 def _pointers(arrays: list[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,23 @@ def test_two_models_in_one_process(folders: list[Path]) -> None:
         assert_equal(network(1), again, feeds(seed))
     for model in (first, second, again):
         model.close()
+
+
+def test_a_library_that_was_written_again_is_loaded_again(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one process: under the same absolute name after another compile, and under the same relative one elsewhere."""
+    kept = []
+    for number in (0, 1, 0):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        shutil.copytree(folders[number], tmp_path / "out")
+        kept.append(Model(tmp_path / "out" / LIBRARY, tmp_path / "out" / WEIGHTS))
+        assert_equal(network(number + 1), kept[-1], feeds())
+    for number in (0, 1):
+        monkeypatch.chdir(folders[number])
+        kept.append(Model(Path(LIBRARY), Path(WEIGHTS)))
+        assert_equal(network(number + 1), kept[-1], feeds())
+    assert_equal(network(1), kept[0], feeds())
 
 
 def test_concurrent_runs_are_safe(folders: list[Path]) -> None:

@@ -94,6 +94,12 @@ def strided_slice(b: Builder) -> None:
     b.output(b.conv(b.op("Slice", [x, *bounds]), 8), b.conv(x, 4))
 
 
+def slice_with_int32_bounds(b: Builder) -> None:
+    x = b.relu(b.conv(b.input("x", IMAGE), C))
+    bounds = [b.const(np.array([v], np.int32)) for v in (-1, -100, 1, -3)]
+    b.output(b.conv(b.op("Slice", [x, *bounds]), 8), b.conv(x, 4))
+
+
 def gather(b: Builder) -> None:
     x = b.relu(b.conv(b.input("x", IMAGE), C))
     index = b.const(np.array([3, 0, -1, 8, 3], np.int64))
@@ -247,6 +253,7 @@ IMAGES: dict[str, Micro] = {
     "channel_shuffle": Micro(channel_shuffle, [16]),
     "static_slice": Micro(static_slice, [16]),
     "strided_slice": Micro(strided_slice, [16]),
+    "slice_with_int32_bounds": Micro(slice_with_int32_bounds, [16]),
     "gather": Micro(gather, [16]),
     "parameter_multiply": Micro(parameter_multiply, [16]),
     "nhwc_layer_norm": Micro(nhwc_layer_norm, [24], frozenset({"PC102", "PC105"})),

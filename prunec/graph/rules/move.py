@@ -210,10 +210,12 @@ class Slice:
             node.attributes["starts"] = ir.AttrInt64s("starts", starts)
             node.attributes["ends"] = ir.AttrInt64s("ends", ends)
             return
-        cut.set_constant(node, 1, np.array(starts, np.int64))
-        cut.set_constant(node, 2, np.array(ends, np.int64))
+        old = constant(node.inputs[1])
+        dtype = np.int64 if old is None else old.dtype  # all bounds of a Slice have one type, int32 or int64
+        cut.set_constant(node, 1, np.array(starts, dtype))
+        cut.set_constant(node, 2, np.array(ends, dtype))
         if given(node, 4):
-            cut.set_constant(node, 4, np.array(steps, np.int64))
+            cut.set_constant(node, 4, np.array(steps, dtype))
 
 
 def table_axes(value: ir.Value | None, flow: Flow) -> Axes:

@@ -1,7 +1,7 @@
 """What FP16 and INT8 cost in packages for TensorRT, in ONNX Runtime without a GPU.
 
     python -m benchmarks.tensorrt_precision fashion-net crepe-tiny [--precisions fp16 int8] [--layers eligible]
-        [--solver fast] [--samples N] [--test-samples N] [--keep F.json] [--markdown F]
+        [--solver fast] [--samples N] [--test-samples N] [--no-quality] [--keep F.json] [--markdown F]
 
 Each package is compiled as users compile it, and its graph is held against the pruned FP32 model beside it: on held-out
 calibration samples (`max_rel`: largest error over largest output; `l2_rel`: norm of the error over norm of the output;
@@ -81,7 +81,7 @@ def one(name: str, precision: str, layers: str, arguments: argparse.Namespace) -
         max_rel, l2_rel = errors(pruned, lowered, list(data.held_out()))
         values: list[float | None] = [None, None, None]
         metric = None
-        if arguments.graphs is None and zoo.entry(name).metric is not None:
+        if not arguments.no_quality and arguments.graphs is None and zoo.entry(name).metric is not None:
             subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
             metric = subject.metric
             values = [subject.dense, subject.judge(pruned), judged(name, lowered, metric, arguments.test_samples)]
@@ -116,6 +116,7 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", choices=["fp16", "int8"], default=["fp16", "int8"])
     parser.add_argument("--layers", nargs="+", choices=[EXPECTED, WORTHWHILE, ELIGIBLE], default=[EXPECTED])
     parser.add_argument("--test-samples", type=int)
+    parser.add_argument("--no-quality", action="store_true", help="errors only: do not judge by the metric")
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
@@ -124,6 +125,7 @@ def main() -> int:
         for layers in arguments.layers:
             for precision in arguments.precisions:
                 key = (name, layers, precision, arguments.solver, arguments.samples, arguments.test_samples)
+                key += (arguments.no_quality,)
                 try:
                     table += kept.rows(key, partial(one, name, precision, layers, arguments))
                 except (PrunecError, GateError) as refusal:

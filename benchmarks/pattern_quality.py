@@ -9,7 +9,8 @@ the layers in order, on the inputs that the layers before give once they are pru
 methods: no dense target, no biases, the other layers as they are. The test data is none that calibration saw. Seeds
 draw the calibration data: `value` is the mean over them, `least` and `most` their range. Several numbers of samples
 give the curve of quality against them. `--allocations` spread the level over the layers; the mean over all weights
-stays. `--layers` says what every layer lost, behind its activation, on held-out data.
+stays. `--layers` says what every layer lost, behind its activation, on held-out data, and what its own outputs would
+have lost without any zeros, because of what its inputs have become.
 
 Times are seconds of the processor, which other work on the machine does not change; `passes` is their number in forward
 passes of the dense model over the same calibration samples, in ONNX Runtime with one thread. The peak memory, on
@@ -23,7 +24,7 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,12 +42,12 @@ from prunec.api.progress import silent
 from prunec.graph.orders import analyse_orders
 from prunec.passes.compensate import Compensated, Options, compensate
 from prunec.passes.permute import permute_channels
-from prunec.passes.solve import Effort, LayerProblem, Solution
+from prunec.passes.solve import Effort, LayerProblem, Solution, solve
 from prunec.passes.solve import Trial as SolverTrial
 from prunec.passes.solve.masks import magnitude_mask, wanda_mask
 from prunec.passes.solve.quadratic import quadratic
 from prunec.passes.solve.sparsegpt import refusal, sparsegpt
-from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
+from prunec.passes.sparsify import LayerPattern, LayerResult, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, masked, parse
 from prunec.plan.layers import choose_layers
 from prunec.plan.levels import ALLOCATIONS, Allocation
@@ -118,15 +119,22 @@ def attempt(
     shows_layers: bool,
 ) -> Trial:
     start = time.process_time()
-    done = solved(subject, pattern, share, method, effort, allocation)
+    watched = Watched() if shows_layers else None
+    done = solved(subject, pattern, share, method, effort, allocation, watched)
     seconds = time.process_time() - start
-    if shows_layers:
-        print_layers(done)
+    if watched is not None:
+        print_layers(done, watched)
     return Trial(subject.values(done.model), done.error_chosen**0.5, seconds, seconds / subject.pass_seconds)
 
 
 def solved(
-    subject: Subject, pattern: Pattern, share: float | None, method: str, effort: Effort, allocation: Allocation
+    subject: Subject,
+    pattern: Pattern,
+    share: float | None,
+    method: str,
+    effort: Effort,
+    allocation: Allocation,
+    watched: Watched | None = None,
 ) -> Compensated:
     """The subject with that pattern and that share of zeros (None: what the pattern implies), its zeros proved."""
     opened = subject.opened
@@ -135,7 +143,9 @@ def solved(
     own = PlanOptions(seed=subject.seed, threads=subject.threads)
     plans = allocate_levels(plans, opened.canonical, pattern, allocation, mean, subject.calibration, own, silent)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
-    solver = Sparsifier(layers, effort, Peer(method)) if method in PEERS else Sparsifier(layers, effort)
+    solver = Sparsifier(layers, effort, Peer(method) if method in PEERS else watched or solve)
+    if watched is not None:
+        watched.results = solver.results
     dense = opened.canonical
     options = Options(method="none" if method in PEERS else "auto", seed=subject.seed)
     whole = np.ones(opened.analysis.channel_count, bool)
@@ -147,11 +157,38 @@ def solved(
     return done
 
 
-def print_layers(done: Compensated) -> None:
+class Watched:
+    """`solve`; `found`: by layer, squared errors of its own outputs on held-out data, with zeros and with none at all.
+
+    Without zeros the weights are fitted to the same inputs at the same damping: what is left is what the inputs have
+    lost. Layers in groups are left out.
+    """
+
+    def __init__(self) -> None:
+        self.results: Mapping[str, LayerResult] = {}
+        self.solved: dict[int, list[tuple[float, float]]] = {}
+
+    def __call__(self, problem: LayerProblem, pattern: Pattern, level: float, effort: Effort) -> Solution:
+        found = solve(problem, pattern, level, effort)
+        q = quadratic(problem, found.chosen.damping)
+        errors = found.chosen.error_held_out, problem.held_out.error(q.unscale(q.target))
+        self.solved.setdefault(len(self.results), []).append(errors)
+        return found
+
+    def found(self) -> dict[str, tuple[float, float]]:
+        names = list(self.results)
+        return {names[place]: own[0] for place, own in self.solved.items() if len(own) == 1}
+
+
+def print_layers(done: Compensated, watched: Watched) -> None:
     """Every layer's relative error (not squared) with the least that has to be done to it, and as it was written."""
+    own = watched.found()
     for record in done.records:
         before, after = record.error_none**0.5, record.error_chosen**0.5
-        print(f"# {record.layer}: {record.method} at {record.damping:g}, {before:.4f} → {after:.4f}")
+        text = f"# {record.layer}: {record.method} at {record.damping:g}, {before:.4f} → {after:.4f}"
+        if record.layer in own:
+            text += "; its own outputs {:.4f}, {:.4f} without zeros".format(*(e**0.5 for e in own[record.layer]))
+        print(text)
 
 
 def reordered(subject: Subject, layers: dict[str, LayerPattern], whole: np.ndarray) -> ir.Model:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from prunec.api.dump import Dump
-from prunec.api.gates import check_gate_options, check_time_budget, refusals
+from prunec.api.gates import check_gate_options, check_measured_budget, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
-from prunec.api.pruning import judge, judge_dense, prune
+from prunec.api.pruning import Judged, judge, judge_dense, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.api.target_list import backend_for
@@ -120,7 +120,7 @@ def compile(
     backend = _backend(target, own_build, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if budget is not None:
-        check_time_budget(budget, measures=measure)
+        check_measured_budget(budget, measures=measure)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
@@ -137,7 +137,7 @@ def compile(
     if judged_by is not None and not dry_run:
         progress("judging the dense model", 0, 0)
         own = judge_dense(opened, judged_by, threads)
-    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, progress)
+    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
 
@@ -151,7 +151,7 @@ def compile(
     with Dump(None if dump is None else Path(dump), force=force) as stages:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         progress("judging quality", 0, 0)
-        quality = judge(opened, pruned, calibration, options, own)
+        quality = judge(opened, pruned.model, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
             backend=backend, build=own_build,
@@ -195,6 +195,7 @@ def _decide(
     budget: Budget | None,
     plan: PathLike | None,
     seed: int | None,
+    own: Judged | None,
     progress: Progress,
 ) -> tuple[Plan, PlanOptions, Calibration, list[Diagnostic]]:
     """The plan, made or replayed; the options it leaves; the data; and what is to be said about them."""
@@ -204,6 +205,6 @@ def _decide(
         calibration = open_data(opened, options)
         return recorded(made, options, calibration), options, calibration, [*opened.warnings, *calibration.warnings]
     assert budget is not None
-    calibration = open_data(opened, options)
-    made, notes = make(opened, calibration, options, budget, progress)
+    calibration = open_data(opened, options, budget)
+    made, notes = make(opened, calibration, options, budget, progress, own)
     return made, options, calibration, [*opened.warnings, *calibration.warnings, *notes]

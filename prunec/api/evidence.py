@@ -20,7 +20,7 @@ from prunec.verify.records import CompensationRecord, SparsityRecord
 def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRecord:
     """Shares that are gone, counted on the models themselves; `requested` in the unit of a counted budget."""
     return SparsityRecord(
-        requested=None if plan.budget.is_time else round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
+        requested=None if plan.budget.is_measured else round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
         realised_params=_gone(parameter_count(dense), parameter_count(pruned)),
         realised_flops=_gone(model_macs(dense), model_macs(pruned)),
     )

@@ -35,9 +35,9 @@ def check_gate_options(
         )
 
 
-def check_time_budget(budget: Budget, *, measures: bool) -> None:
-    """Refuse a budget of time that nobody may measure. PrunecError PC222."""
-    if budget.is_time and not measures:
+def check_measured_budget(budget: Budget, *, measures: bool) -> None:
+    """Refuse a budget that is met by timing where nobody may time. PrunecError PC222."""
+    if budget.is_measured and not measures:
         message = f"--{budget.kind} is met by measuring and --no-measure forbids it"
         raise PrunecError("PC222", message, hint="leave one of the two out")
 

@@ -25,7 +25,7 @@ CHANNELS = ("auto", "channel")
 """Patterns that remove whole channels."""
 _BUDGET_HINT = (
     "say how much with one of --sparsity 0.5 (half of the prunable weights go), "
-    "--flops 0.5 or --params 0.5 (at most half remain), --speedup 2 or --latency-ms 5 (measured here)"
+    "--flops 0.5 or --params 0.5 (at most half remain), --speedup 2, --latency-ms 5 or --max-drop 0.01 (measured here)"
 )
 
 
@@ -130,11 +130,14 @@ class PlanOptions:
     def budget(self, *, max_drop: float | None = None) -> Budget | None:
         """The budget, checked, or None. Beside a pattern of zeros, --sparsity is the pattern's level.
 
+        `max_drop` is the budget when it stands alone, and a gate beside another one.
+
         Raises:
-            PrunecError PC220: two budgets, or `max_drop` alone; PC208: out of range; PC224: no level for the pattern;
-            PC230: a time for what is not timed.
+            PrunecError PC220: two budgets; PC208: out of range; PC224: no level for the pattern; PC230: a measured
+            budget for what is not timed.
         """
-        self._check_time()
+        if self.speedup is not None or self.latency_ms is not None:
+            self._check_measured("latency-ms" if self.speedup is None else "speedup")
         pattern = self.sparse_pattern()
         level = None if pattern is None else pattern.mean_level(self.sparsity)
         goes = self.sparsity if pattern is None else None
@@ -147,19 +150,16 @@ class PlanOptions:
             names = " and ".join(f"--{kind}" for kind, _ in given)
             raise PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")
         if not given and level is None and max_drop is not None:
-            message = "--max-drop cannot be the only budget in this version; it is a gate beside another one"
-            raise PrunecError("PC220", message, where="--max-drop", hint=_BUDGET_HINT)
+            self._check_measured("max-drop")
+            return Budget.of("max-drop", max_drop)
         if given:
             return Budget.of(*given[0])
         if level is not None:
             self._check_cuts_nothing()
         return None if level is None else Budget.of("sparsity", level)
 
-    def _check_time(self) -> None:
-        """Refuse a budget of time where nothing is timed yet. PrunecError PC230."""
-        if self.speedup is None and self.latency_ms is None:
-            return
-        kind = "latency-ms" if self.speedup is None else "speedup"
+    def _check_measured(self, kind: BudgetKind) -> None:
+        """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""
         structures = self.chosen_recipe().structures
         found = None
         if self.target != "onnx":

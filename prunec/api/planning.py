@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunec.api.dropping import DropPlanner
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
 from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
-from prunec.api.sample_count import default_samples
+from prunec.api.pruning import Judged, judge_dense
+from prunec.api.sample_count import default_samples, samples_for_drop
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.statistics import cut_errors, score_context
@@ -26,6 +28,7 @@ from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import Planner
 from prunec.plan.structures import DEFAULT_STRUCTURES
+from prunec.verify.user_metric import load_metric
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ def plan(
     params: float | None = None,
     speedup: float | None = None,
     latency_ms: float | None = None,
+    max_drop: float | None = None,
     calib: Samples = None,
+    metric: str | None = None,
     samples: int | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -88,11 +93,19 @@ def plan(
         input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
-    budget = options.required_budget()
+    budget = options.required_budget(max_drop=max_drop)
+    if metric is not None and budget.kind != "max-drop":
+        message = "a plan is judged by a metric where --max-drop is its budget"
+        raise PrunecError("PC220", message, where="--metric", hint="compile judges the finished model; or leave it out")
+    judged_by = None if metric is None else load_metric(metric)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-    calibration = open_data(opened, options)
-    made, warnings = make(opened, calibration, options, budget, progress)
+    own = None
+    if judged_by is not None:
+        progress("judging the dense model", 0, 0)
+        own = judge_dense(opened, judged_by, threads)
+    calibration = open_data(opened, options, budget)
+    made, warnings = make(opened, calibration, options, budget, progress, own)
     if output is not None:
         from prunec.package.errors import os_errors
 
@@ -102,11 +115,13 @@ def plan(
     return Planned(made, (*opened.warnings, *calibration.warnings, *warnings, *damaged))
 
 
-def open_data(opened: Opened, options: PlanOptions) -> Calibration:
-    """The calibration data, checked against the model's inputs."""
+def open_data(opened: Opened, options: PlanOptions, budget: Budget | None = None) -> Calibration:
+    """The calibration data, checked against the model's inputs; more of it where `budget` is one of quality."""
     demanded = options.samples is not None
     is_sparse = options.sparse_pattern() is not None
     samples = options.samples or default_samples(opened.canonical, options.calib, is_sparse=is_sparse)
+    if budget is not None and budget.kind == "max-drop" and not demanded:
+        samples = samples_for_drop(samples, budget.value)
     return open_calibration(
         options.calib, opened.canonical, samples=samples, seed=options.seed, demanded=demanded,
         shapes=complete_shapes(opened.canonical, options.made_up_shapes or {}),
@@ -121,10 +136,15 @@ MADE_UP = Diagnostic(
 
 
 def make(
-    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+    opened: Opened,
+    calibration: Calibration,
+    options: PlanOptions,
+    budget: Budget,
+    progress: Progress,
+    own: Judged | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
-    made, warnings = _make(opened, calibration, options, budget, progress)
+    made, warnings = _make(opened, calibration, options, budget, progress, own)
     if calibration.source == "synthetic" and _uses_data(options):
         warnings = (MADE_UP, *warnings)
     return recorded(made, options, calibration), warnings
@@ -143,17 +163,22 @@ def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan
 
 
 def _make(
-    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+    opened: Opened,
+    calibration: Calibration,
+    options: PlanOptions,
+    budget: Budget,
+    progress: Progress,
+    own: Judged | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     pattern = options.sparse_pattern()
     if pattern is None:
-        return make_channels(opened, calibration, options, budget, progress)
+        return make_channels(opened, calibration, options, budget, progress, own)
     warnings: tuple[Diagnostic, ...] = (NOT_FASTER,) if options.target == "onnx" else ()
     if budget.kind == "sparsity":
         plan, cut = whole_plan(opened, options, budget), opened.canonical
     else:
-        own = channel_options(options, pattern)
-        plan, notes = make_channels(opened, calibration, own, budget, progress)
+        without = channel_options(options, pattern)
+        plan, notes = make_channels(opened, calibration, without, budget, progress, own)
         cut = stages_of(opened, plan)[-1].after
         warnings = (*warnings, *notes)
     made = with_layers(plan, cut, options, pattern, calibration, progress)
@@ -161,7 +186,12 @@ def _make(
 
 
 def make_channels(
-    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+    opened: Opened,
+    calibration: Calibration,
+    options: PlanOptions,
+    budget: Budget,
+    progress: Progress,
+    own: Judged | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
     recipe = options.chosen_recipe()
@@ -189,11 +219,14 @@ def make_channels(
         source_sha256=opened.source.sha256,
         measured=measured,
     )
-    if not budget.is_time:
+    if not budget.is_measured:
         return planner.least_cut(budget), tuple(context.notes)
     with TimedPlanner(opened, planner, calibration, options, progress) as timed:
-        made, _ = timed.meet(budget)
-    return made, tuple(context.notes)
+        if budget.is_time:
+            made, _ = timed.meet(budget)
+            return made, tuple(context.notes)
+        made, warnings = DropPlanner(opened, timed, calibration, options, own, progress).fastest(budget)
+    return made, (*context.notes, *warnings)
 
 
 def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | None) -> tuple[Plan, PlanOptions]:

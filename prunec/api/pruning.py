@@ -111,7 +111,7 @@ def judge_dense(opened: Opened, metric: Metric, threads: int) -> Judged:
 
 
 def judge(
-    opened: Opened, pruned: Pruned, calibration: Calibration, options: PlanOptions, own: Judged | None
+    opened: Opened, pruned: ir.Model, calibration: Calibration, options: PlanOptions, own: Judged | None
 ) -> QualityRecord | None:
     """Quality of the pruned model against the model as it was read; None where the data shows nothing.
 
@@ -119,7 +119,7 @@ def judge(
         PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
     """
     if own is not None:
-        return quality_by_metric(own.metric, own.dense, runner(pruned.model, options.threads))
+        return quality_by_metric(own.metric, own.dense, runner(pruned, options.threads))
     memory = working_bytes(opened.canonical)
 
     def answers(model: ir.Model) -> Iterator[dict[str, np.ndarray]]:
@@ -132,7 +132,7 @@ def judge(
             for name, array in found.items():
                 store.put((number, name), array)
         dense = ({name: store.get((number, name)) for name in own} for number, own in enumerate(names))
-        refitted = answers(pruned.model)
+        refitted = answers(pruned)
         return quality_by_agreement(
             lambda _: next(dense), lambda _: next(refitted), calibration.held_out(), data=calibration.source
         )

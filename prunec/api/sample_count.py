@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
-from prunec.frontend.calibration import Samples, open_calibration
+from prunec.frontend.calibration import HELD_OUT, Samples, open_calibration
 from prunec.graph.cost import model_macs
 from prunec.graph.shapes import dims
 from prunec.passes.compensate.find import find_layers
 from prunec.passes.compensate.layers import Layer
+from prunec.verify.bounds import CONFIDENCE
 
 CALIBRATION_MACS, SPARSE_MACS = 250e9, 750e9
 """Of one forward pass over the calibration data. Masks and the weights under them are fitted to it, and need more."""
 FEWEST_SAMPLES, MOST_SAMPLES, MOST_SPARSE_SAMPLES = 128, 1024, 4096
+
+MORE_FOR_DROP = 4
 
 
 def default_samples(model: ir.Model, calib: Samples = None, *, is_sparse: bool = False) -> int:
@@ -27,6 +32,12 @@ def default_samples(model: ir.Model, calib: Samples = None, *, is_sparse: bool =
         return min(max(int(CALIBRATION_MACS / max(model_macs(model), 1)), FEWEST_SAMPLES), MOST_SAMPLES)
     macs = sample_macs(model, calib) if is_dynamic and isinstance(calib, str) else model_macs(model)
     return min(max(int(SPARSE_MACS / max(macs, 1)), FEWEST_SAMPLES), MOST_SPARSE_SAMPLES)
+
+
+def samples_for_drop(samples: int, drop: float) -> int:
+    """`samples`, or up to `MORE_FOR_DROP` times as many: what is held out of them should rule out such a drop."""
+    wanted = HELD_OUT * math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-drop)) if 0 < drop < 1 else samples
+    return max(samples, min(wanted, MORE_FOR_DROP * samples))
 
 
 def sample_macs(model: ir.Model, calib: str) -> int:

@@ -151,10 +151,19 @@ class TimedPlanner:
         """bool per class id."""
         return alive_of(self._opened.analysis.channel_count, self.ladders, rungs)
 
-    def plan(self, point: Point, budget: Budget) -> Plan:
-        steps = np.repeat(np.arange(len(self.ladders)), point.rungs)
+    def predict(self, rungs: Sequence[int]) -> float:
+        """Predicted time over the dense model's."""
+        return self._model.share(self.alive(rungs))
+
+    def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
+        """The plan with these widths, without a word about times."""
+        steps = np.repeat(np.arange(len(self.ladders)), rungs)
         path = Path(self._opened.analysis, self.ladders, steps, np.zeros(len(steps)))
-        made = self._planner.describe(path, len(steps), budget)
+        return self._planner.describe(path, len(steps), budget)
+
+    def plan(self, point: Point, budget: Budget) -> Plan:
+        """The plan with the widths that were measured at `point`."""
+        made = self.describe(point.rungs, budget)
         share, fit = point.share, self._model.fit
         return made.model_copy(
             update={

@@ -37,7 +37,8 @@ def compile(
         float | None, typer.Option("--min-speedup", help="Fail unless it is shown to be this much faster.")
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option("--max-drop", help="Fail if quality drops by more than this (in its own unit).")
+        float | None,
+        typer.Option("--max-drop", help="Fail if quality drops by more; the budget when alone (its own unit)."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of everything random; the plan's own, else 0.")

@@ -30,7 +30,11 @@ def plan(
     params: o.Params = None,
     speedup: o.Speedup = None,
     latency_ms: o.LatencyMs = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", help="As fast as it can be with quality at most this much lower.")
+    ] = None,
     calib: o.Calib = None,
+    metric: o.Metric = None,
     samples: o.Samples = None,
     seed: o.Seed = 0,
     threads: o.Threads = 1,
@@ -57,7 +61,7 @@ def plan(
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
             sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
-            calib=calib, samples=samples, seed=seed, threads=threads,
+            max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
             allocation=allocation, permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape),
             progress=progress,
@@ -84,5 +88,8 @@ def show_plan(out: Console, plan: Plan) -> None:
         time = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "
         time += f"{units.share(high)}), {plan.time.share * plan.time.dense_ms:.3g} ms; predicted were "
         out.print(Text(f"Measured: {time}{units.share(plan.time.predicted)}, from {plan.time.models} models."))
+    if plan.drop is not None:
+        upper = "" if plan.drop.upper is None else f", at most {plan.drop.upper:.3g} on other data (90 %)"
+        out.print(Text(f"Judged: {plan.drop.metric} drops by {plan.drop.drop:.3g}{upper}."))
     for note in plan.notes:
         out.print(Text(f"note: {note}"))

@@ -9,6 +9,7 @@ channels    this share of every group's channels is gone (rounded to what the ta
 measured on the target:
 speedup     at least this many times as fast as the dense model
 latency-ms  one run takes at most this many milliseconds
+max-drop    the quality drops by at most this, in its own unit; as fast as that allows
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from prunec.diagnostics import PrunecError
 if TYPE_CHECKING:
     from prunec.plan.cost_model import Cost
 
-BudgetKind = Literal["sparsity", "params", "flops", "channels", "speedup", "latency-ms"]
+BudgetKind = Literal["sparsity", "params", "flops", "channels", "speedup", "latency-ms", "max-drop"]
 WORDS: dict[BudgetKind, str] = {
     "sparsity": "weights of the prunable layers",
     "params": "parameters",
@@ -30,12 +31,16 @@ WORDS: dict[BudgetKind, str] = {
     "channels": "channels",
     "speedup": "time",
     "latency-ms": "time",
+    "max-drop": "quality",
 }
 TIMES: tuple[BudgetKind, ...] = ("speedup", "latency-ms")
 
 
 class Budget(BaseModel):
-    """A kind and its value: sparsity and channels in [0, 1), params and flops in (0, 1], a speed-up above 1, ms > 0."""
+    """A kind and its value.
+
+    sparsity and channels in [0, 1), params and flops in (0, 1], a speed-up above 1, a latency above 0, a drop from 0.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,8 +54,8 @@ class Budget(BaseModel):
         Raises:
             PrunecError PC208: the value is out of range.
         """
-        if kind in TIMES:
-            cls._check_time(kind, value)
+        if kind in TIMES or kind == "max-drop":
+            cls._check_measured(kind, value)
             return cls(kind=kind, value=float(value))
         goes = kind in ("sparsity", "channels")
         if not (0 <= value < 1 if goes else 0 < value <= 1):
@@ -61,19 +66,26 @@ class Budget(BaseModel):
         return cls(kind=kind, value=float(value))
 
     @staticmethod
-    def _check_time(kind: BudgetKind, value: float) -> None:
+    def _check_measured(kind: BudgetKind, value: float) -> None:
         if kind == "speedup" and not 1 < value < float("inf"):
             message, hint = "a speed-up lies above 1", "--speedup 2 halves the time of one run"
         elif kind == "latency-ms" and not 0 < value < float("inf"):
             message, hint = "a latency lies above 0", "--latency-ms 5 allows 5 ms for one run"
+        elif kind == "max-drop" and not 0 <= value < float("inf"):
+            message, hint = "a drop is 0 or more", "--max-drop 0.01 allows the quality to fall by 0.01"
         else:
             return
         raise PrunecError("PC208", f"{kind} {value:g}: {message}", where=f"--{kind}", hint=hint)
 
     @property
     def is_time(self) -> bool:
-        """Whether it is met by measuring, not by counting."""
+        """Whether it names a time."""
         return self.kind in TIMES
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is met by measuring, not by counting."""
+        return self.is_time or self.kind == "max-drop"
 
     def remaining(self, cost: Cost, dense: Cost) -> float:
         """Share that remains of what this budget counts (for none of "channels" and the measured ones)."""
@@ -89,7 +101,7 @@ class Budget(BaseModel):
         return 1 - self.value if self.kind in ("sparsity", "channels") else self.value
 
     def time_limit(self, dense_ms: float) -> float:
-        """Largest share of the dense model's time, for a measured budget."""
+        """Largest share of the dense model's time, for a budget of time."""
         return 1 / self.value if self.kind == "speedup" else self.value / dense_ms
 
     def is_met(self, cost: Cost, dense: Cost) -> bool:

@@ -142,6 +142,20 @@ class TimePlan(_Strict):
     rank_correlation: float
 
 
+class DropPlan(_Strict):
+    """What was judged for a budget of quality: the drop, and its 90 % confidence bound for other data of the kind.
+
+    Found on held-out samples of `data`, with the compensation that a compile repeats. `trials` models were judged.
+    """
+
+    metric: str
+    drop: float
+    upper: float | None
+    data: Literal["synthetic", "calibration", "user"]
+    samples: int | None
+    trials: int
+
+
 class Plan(_Strict):
     """See the module. `rounding` is the channel step, `floor` the least share of a group that stays.
 
@@ -149,7 +163,7 @@ class Plan(_Strict):
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
     do not all get the same, `allocation` says by what and `level` what the mean is.
-    `time` is there where the budget is one of time.
+    `time` is there where the budget is met by timing, `drop` where it is one of quality.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's.
@@ -182,6 +196,7 @@ class Plan(_Strict):
     layers: tuple[LayerPlan, ...] = ()
     realised: Realised
     time: TimePlan | None = None
+    drop: DropPlan | None = None
     notes: tuple[str, ...]
 
     @field_validator("groups")
@@ -221,6 +236,7 @@ class Plan(_Strict):
             "compensation",
             "samples",
             "time",
+            "drop",
         )
         unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()

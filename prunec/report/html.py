@@ -110,7 +110,9 @@ def _facts(data: ReportData) -> list[tuple[str, list[tuple[str, str]]]]:
         for role, records in (("input", data.manifest["inputs"]), ("output", data.manifest["outputs"]))
         for record in records
     ]
-    budget = _flat({key: data.plan[key] for key in ("budget", "requested", "realised", "time") if key in data.plan})
+    budget = _flat(
+        {key: data.plan[key] for key in ("budget", "requested", "realised", "time", "drop") if key in data.plan}
+    )
     return [
         ("Inputs and outputs", tensors),
         ("Budget", budget),

@@ -79,6 +79,7 @@ class Agreement:
     equal: int = 0
     classes: set[int] = field(default_factory=set)
     inexact: bool = True
+    each: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add(self, dense: np.ndarray, pruned: np.ndarray) -> None:
         """One batch; the leading axis counts samples. Results of different shapes do not agree at all."""
@@ -92,7 +93,9 @@ class Agreement:
             self._disagree(dense)
             return
         if not self.inexact:
-            self.equal += int((dense == pruned).sum())
+            same = dense == pruned
+            self.equal += int(same.sum())
+            self._keep("equal", same.reshape(max(count, 1), -1))
             return
         y = np.nan_to_num(_float(dense).real.reshape(count, -1), posinf=0, neginf=0)
         z = np.nan_to_num(_float(pruned).real.reshape(count, -1), posinf=0, neginf=0)
@@ -101,8 +104,19 @@ class Agreement:
         norms = np.sqrt((y**2).sum(1) * (z**2).sum(1))
         products = (y * z).sum(1)
         both_zero = (y == 0).all(1) & (z == 0).all(1)
-        self.cosines += float(np.where(both_zero, 1.0, products / np.where(norms > 0, norms, 1)).sum())
+        cosines = np.where(both_zero, 1.0, products / np.where(norms > 0, norms, 1))
+        self.cosines += float(cosines.sum())
+        self._keep("cosine", cosines[:, None])
         self._add_top1(dense, pruned)
+
+    def _keep(self, name: str, agreement: np.ndarray) -> None:
+        """The mean over [samples, positions] of one number, sample by sample."""
+        self.each.setdefault(name, []).append(agreement.mean(axis=1, dtype=np.float64))
+
+    def losses(self) -> np.ndarray | None:
+        """What each sample's primary number is short of 1, float64 [samples]; None where it is no mean over them."""
+        kept = self.each.get(next(iter(self.numbers())), [])
+        return 1 - np.concatenate(kept) if sum(map(len, kept)) == self.samples > 0 else None
 
     def _disagree(self, dense: np.ndarray) -> None:
         """Another shape: as wrong as answering zero, and no position the same."""
@@ -118,6 +132,7 @@ class Agreement:
         a, b = _float(dense).real.argmax(-1), _float(pruned).real.argmax(-1)
         self.positions += a.size
         self.same_top1 += int((a == b).sum())
+        self._keep("top1_agreement", (a == b).reshape(len(dense), -1))
         self.classes |= set(np.unique(a).tolist())
 
     @property

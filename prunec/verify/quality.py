@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from prunec.diagnostics import GateError, PrunecError
+from prunec.verify.bounds import upper_mean, upper_share
 from prunec.verify.inputs import Run
 from prunec.verify.metrics import Agreement, is_inexact
 from prunec.verify.records import QualityRecord
@@ -38,7 +39,14 @@ def quality_by_metric(
     Raises:
         PrunecError PC351: the metric fails, or does not return the same numbers for both models.
     """
-    after = evaluate(metric, pruned, samples=samples)
+    seen = 0
+
+    def counted(feeds: Feeds) -> dict[str, np.ndarray]:
+        nonlocal seen
+        seen += max((len(array) for array in feeds.values() if array.ndim), default=1)
+        return pruned(feeds)
+
+    after = evaluate(metric, counted, samples=samples)
     if list(before) != list(after):
         raise PrunecError("PC351", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
     name = next(iter(before))
@@ -49,8 +57,9 @@ def quality_by_metric(
         dense=before[name],
         pruned=after[name],
         drop=before[name] - after[name],
+        drop_upper=_upper(before[name], after[name], seen),
         data="user",
-        samples=samples,
+        samples=samples or seen or None,
         others=others or None,
     )
 
@@ -88,10 +97,18 @@ def quality_by_agreement(
         dense=1.0,
         pruned=value,
         drop=1.0 - value,
+        drop_upper=None if (losses := outputs[worst].losses()) is None else upper_mean(losses),
         data=data,
         samples=outputs[worst].samples,
         others={key: number for key, number in named.items() if key != metric} or None,
     )
+
+
+def _upper(dense: float, pruned: float, samples: int) -> float | None:
+    """Of a share, as if what changed for the worse and for the better were not both there. None for other numbers."""
+    if not (0 <= pruned <= 1 and 0 <= dense <= 1 and samples):
+        return None
+    return upper_share(max(dense - pruned, 0.0) * samples, samples)
 
 
 def _check_finite(name: str, dense: np.ndarray, pruned: np.ndarray) -> None:

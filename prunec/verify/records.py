@@ -78,12 +78,16 @@ class LoweringRecord(Record):
 
 
 class QualityRecord(Record):
-    """What pruning cost. `drop` = dense - pruned for a metric where more is better."""
+    """What pruning cost. `drop` = dense - pruned for a metric where more is better.
+
+    `drop_upper`: 90 % confidence bound on it for other data of the same kind, where it is a mean over samples.
+    """
 
     metric: str
     dense: float
     pruned: float
     drop: float
+    drop_upper: float | None = None
     data: Literal["synthetic", "calibration", "user"]
     samples: int | None = None
     others: dict[str, float] | None = None

@@ -1,0 +1,34 @@
+"""How much larger a drop may be on other data of the same kind: one-sided confidence bounds on a mean over samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+CONFIDENCE = 0.9
+
+
+def upper_share(count: float, samples: int) -> float:
+    """Clopper and Pearson's bound on a share, of which `count` in `samples` were seen (whole or not).
+
+    With nothing seen it is 1 − 0.1^(1/n), about 2.3 / n.
+    """
+    from scipy.stats import beta
+
+    return 1.0 if count >= samples else float(beta.ppf(CONFIDENCE, count + 1, samples - count))
+
+
+def upper_mean(losses: np.ndarray) -> float:
+    """Bound on the mean of independent `losses` [n]: `upper_share` where all are 0 or 1, else the normal one."""
+    from scipy.stats import norm
+
+    if np.isin(losses, (0.0, 1.0)).all():
+        return upper_share(float(losses.sum()), len(losses))
+    spread = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else 1.0
+    return float(losses.mean()) + float(norm.ppf(CONFIDENCE)) * spread
+
+
+def finest_drop(samples: int) -> float:
+    """The least drop that this many samples can rule out."""
+    return upper_share(0, samples)

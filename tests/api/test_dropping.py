@@ -1,0 +1,96 @@
+"""--max-drop as the budget: what is judged, with which margin, and what is taken; times are known as in test_timing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunec.api import planning, timing
+from prunec.api.compilation import compile
+from prunec.api.dropping import is_within
+from prunec.api.sample_count import samples_for_drop
+from prunec.diagnostics import GateError, PrunecError
+from prunec.verify.records import QualityRecord
+from tests.api.test_timing import Clock
+from tests.api.test_timing import model as model
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "Stopwatch", Clock)
+
+
+def plan(model: Path, **options: Any) -> planning.Planned:
+    return planning.plan(model, samples=40, cache=False, **options)
+
+
+def test_the_drop_with_its_margin_is_within_what_is_allowed(model: Path) -> None:
+    found = plan(model, max_drop=0.003).plan
+    assert found.drop is not None and found.time is not None and found.drop.upper is not None
+    assert found.drop.drop <= found.drop.upper <= 0.003
+    assert found.time.ci95[1] < 1 and any(group.cut for group in found.groups)
+    loose = plan(model, max_drop=0.05).plan
+    assert loose.time is not None and loose.time.share < found.time.share
+    assert found.drop.metric == "cosine" and found.drop.samples == 8
+
+
+def test_a_compile_keeps_what_the_plan_found(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunec.api.saving._measured", lambda *_: None)
+    found = compile(model, max_drop=0.05, samples=40, output=tmp_path / "out", cache=False)
+    assert found.verification is not None and found.verification.quality is not None and found.plan.drop is not None
+    assert found.verification.quality.drop == pytest.approx(found.plan.drop.drop, abs=1e-6)
+    assert found.verification.sparsity is not None and found.verification.sparsity.requested is None
+
+
+def test_no_gain_is_a_no(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GateError, match="PC530"):
+        plan(model, max_drop=0.0)
+    monkeypatch.setattr(Clock, "noise", 50.0)  # nothing is shown to be faster
+    with pytest.raises(GateError, match="PC530"):
+        plan(model, max_drop=0.05)
+
+
+def test_the_users_metric_decides_where_it_is_given(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def metric(run: Any) -> float:
+        run({"x": np.zeros((1, 3, 8, 8), np.float32)})
+        looks.append(1)
+        return 20.0  # in a unit of its own, and never lower
+
+    monkeypatch.setattr(planning, "load_metric", lambda spec: metric)
+    found = plan(model, max_drop=0.01, metric="own:metric")
+    assert len(looks) > 2 and found.plan.drop is not None and found.plan.drop.upper is None
+    assert [warning.code for warning in found.warnings if warning.code == "PC231"] == ["PC231"]
+
+
+def quality(drop: float, upper: float | None, samples: int | None) -> QualityRecord:
+    return QualityRecord(
+        metric="m", dense=1, pruned=1 - drop, drop=drop, drop_upper=upper, data="user", samples=samples
+    )
+
+
+def test_too_few_samples_must_show_no_drop_at_all() -> None:
+    assert is_within(quality(0.0, 0.05, 40), 0.01)
+    assert not is_within(quality(0.005, 0.05, 40), 0.01)
+    assert not is_within(quality(0.0, 0.02, 1000), 0.01)  # enough of them: the margin decides
+    assert is_within(quality(0.004, None, None), 0.01)
+    assert not is_within(None, 1.0)
+
+
+def test_a_finer_drop_takes_more_samples_up_to_a_limit() -> None:
+    assert samples_for_drop(1024, 0.1) == 1024
+    assert samples_for_drop(512, 0.01) == 5 * 230
+    assert samples_for_drop(128, 0.001) == 4 * 128
+
+
+def test_what_is_asked_of_nothing_is_refused(model: Path) -> None:
+    with pytest.raises(PrunecError, match="PC220"):
+        plan(model, flops=0.5, max_drop=0.1, metric="own:metric")
+    with pytest.raises(PrunecError, match="PC222"):
+        compile(model, max_drop=0.01, measure=False)
+    with pytest.raises(PrunecError, match="PC208"):
+        plan(model, max_drop=-0.1)

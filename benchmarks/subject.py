@@ -13,7 +13,7 @@ from prunec.api.opening import open_model
 from prunec.api.sample_count import default_samples
 from prunec.backends.onnx.session import make_session, run
 from prunec.frontend.calibration import open_calibration
-from prunec.verify.user_metric import evaluate, load_metric
+from prunec.verify.user_metric import Metric, evaluate, load_metric
 
 
 class Subject:
@@ -60,6 +60,11 @@ class Subject:
     def judge(self, model: ir.Model) -> float:
         """The metric of a model on test data that calibration never saw."""
         return self.values(model)[self.metric]
+
+    def numbers(self, metric: Metric, model: ir.Model) -> dict[str, float]:
+        """All numbers of another metric, or of this one on other data."""
+        session = make_session(model, threads=self.threads)
+        return evaluate(metric, lambda feeds: run(session, feeds), samples=None)
 
     def values(self, model: ir.Model) -> dict[str, float]:
         """All numbers of the metric, the primary one first."""

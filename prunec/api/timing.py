@@ -8,6 +8,7 @@ measure the model with those widths     → accept it, or learn from it and choo
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -209,8 +210,13 @@ class TimedPlanner:
         self._model = LatencyModel(self._opened.canonical, self._planner.costs, alive, shares, weights)
 
     def _candidate(self, rungs: tuple[int, ...]) -> Candidate:
+        """Its key is the widths: which channels make them up costs no time."""
         alive = self.alive(rungs)
-        return np.packbits(alive).tobytes().hex(), lambda: self._written(alive)
+        widths = [
+            [ladder.group.id, np.sort(ladder.order).tolist(), ladder.rungs[rung]]
+            for ladder, rung in zip(self.ladders, rungs, strict=True)
+        ]
+        return json.dumps(widths), lambda: self._written(alive)
 
     @contextlib.contextmanager
     def _written(self, alive: np.ndarray) -> Iterator[File]:

@@ -22,10 +22,12 @@ from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
 CANDIDATE_BYTES = 4 * 1024**2
-FEWEST_BATCHES, ENOUGH_VALUES = 64, 1 << 25
+FEWEST_BATCHES, ENOUGH_VALUES = 32, 1 << 23
 """Held-out batches that decide: all, or as many as show that many of the layer's outputs."""
 SCREENED = 4
 """Every so many of those batches a candidate meets first, and the others only if it is the best of all there."""
+Seen = dict[int, float]
+"""Squared errors by batch."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,23 @@ class Judge:
 
     def __init__(self, model: ir.Model, pairs: Pairs, threads: int) -> None:
         self.model, self.pairs, self.layer, self.threads = model, pairs, pairs.layer, threads
+        self._totals: Seen = {}
+        self._standing: tuple[Candidate, Seen] | None = None
         self.segment: Segment | None = None
         behind = pairs.layer.node if pairs.residual is None else pairs.residual.add
         self.tail = find_tail(behind.outputs[0])
         self.tail_segment: Segment | None = None
+        self.is_one = pairs.residual is None and not self.layer.adds_bias_outside
+        """Whether a layer and its tail run in one session."""
         self.between = None if pairs.residual is None else self.layer.constant_between()
 
     def errors(self, candidates: Sequence[Candidate]) -> list[float]:
         """In the candidates' order; inf where an output or a weight is not finite."""
-        return self._errors(candidates, self.batches())
+        seen: list[Seen] = [{} for _ in candidates]
+        found = self._errors(candidates, seen, self.batches())
+        if len(candidates) == 1:
+            self._standing = candidates[0], seen[0]
+        return found
 
     def best(self, standing: tuple[Candidate, float], others: Iterable[Candidate]) -> tuple[Candidate, float]:
         """The candidate with the lowest error and that error; the standing one unless another is lower.
@@ -65,17 +75,18 @@ class Judge:
         first: what is worse there than another is not looked at any further.
         """
         found, batches = standing, self.batches()
+        known = self._standing[1] if self._standing is not None and self._standing[0] is standing[0] else {}
         first = batches[::SCREENED] if len(batches) >= 2 * SCREENED else []
-        before = self._errors([standing[0]], first) if first else []
         for together in _by_size(others):
+            seen: list[Seen] = [{} for _ in together]
             if first:
-                seen = [*before, *self._errors(together, first)]
-                place = int(np.argmin(seen))
-                together = together[place - 1 : place] if place else []
-            for candidate, error in zip(together, self.errors(together), strict=True):
+                place = int(np.argmin(self._errors([found[0], *together], [known, *seen], first)))
+                own = slice(place - 1, place) if place else slice(0)
+                together, seen = together[own], seen[own]
+            for candidate, squares, error in zip(together, seen, self._errors(together, seen, batches), strict=True):
                 if error < found[1]:
-                    found = candidate, error
-                    before = [seen[place]] if first else []
+                    found, known = (candidate, error), squares
+        self._standing = found[0], known
         return found
 
     def batches(self) -> list[int]:
@@ -85,23 +96,28 @@ class Judge:
         count = min(len(held_out), max(FEWEST_BATCHES, ENOUGH_VALUES // max(values, 1)))
         return [held_out[i] for i in sample(np.random.default_rng(0), len(held_out), count)]
 
-    def _errors(self, candidates: Sequence[Candidate], batches: Sequence[int]) -> list[float]:
-        constants = [_constants(self.layer, candidate) for candidate in candidates]
-        sums = np.zeros(len(candidates))
-        total = 0.0
-        for batch in batches if candidates else ():
+    def _errors(self, candidates: Sequence[Candidate], seen: Sequence[Seen], batches: Sequence[int]) -> list[float]:
+        """`seen`: of each candidate what is known already; it is run on the other batches, and these are added."""
+        missing = {batch: [i for i, own in enumerate(seen) if batch not in own] for batch in batches}
+        used = {i for own in missing.values() for i in own}
+        constants = {i: _constants(self.layer, candidates[i]) for i in used}
+        for batch, own in missing.items():
+            if not own:
+                continue
             pair = self.pairs.pair(batch)
             wanted = self.behind(pair.reference)
-            total += _square(wanted)
-            for i, candidate in enumerate(candidates):
-                y = self.outputs(pair.x, constants[i], candidate.bias)
+            self._totals[batch] = _square(wanted)
+            for i in own:
+                y = self.outputs(pair.x, constants[i], candidates[i].bias)
                 if pair.drifted is not None:
                     y = y + pair.drifted
-                sums[i] += _square(_difference(wanted, self.behind(y)))
-        found = sums / (total or 1.0)
-        return [float(error) if math.isfinite(error) else math.inf for error in found]
+                seen[i][batch] = _square(_difference(wanted, y if self.is_one else self.behind(y)))
+        total = sum(self._totals[batch] for batch in batches) or 1.0
+        found = [sum(own[batch] for batch in batches) / total for own in seen]
+        return [error if math.isfinite(error) else math.inf for error in found]
 
     def outputs(self, x: np.ndarray, constants: dict[str, np.ndarray], bias: Double) -> np.ndarray:
+        """Of the layer, or of its tail (`is_one`)."""
         feeds = {self.layer.data.name or "": x, **constants}
         if self.segment is None:
             nodes = self.layer.judged()
@@ -109,6 +125,10 @@ class Judge:
             used = {name for node in nodes for name in node.input}
             weights = [value for value in weights if value.name in used]
             wanted = [self.layer.node.outputs[0].name or ""]
+            if self.is_one and self.tail is not None:
+                nodes += [proto_of(node) for node in self.tail.nodes]
+                weights += [v for node in self.tail.nodes for v in reads(node) if v.is_initializer()]
+                weights, wanted = list(dict.fromkeys(weights)), [self.tail.output]
             self.segment = Segment(self.model, nodes, weights, feeds, wanted, self.threads)
         (y,) = self.segment.run(feeds).values()
         y = widened(y)

@@ -16,9 +16,11 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
+from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
 from prunec.measure.contender import Contender
 from prunec.measure.results import LayerTiming
+from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import TargetRules
 from prunec.plan.plan import LayerPlan
 from prunec.verify.records import LoweringRecord, TensorRTRecord
@@ -128,6 +130,19 @@ class Artifact:
     other_feeds: tuple[Feeds, ...] = ()
 
 
+@dataclass(frozen=True)
+class LayerTimes:
+    """What one layer takes in the target's kernels, in µs, dense and with the zeros that were asked about."""
+
+    dense_us: float
+    sparse_us: float
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether zeros pay."""
+        return self.sparse_us < self.dense_us
+
+
 class Backend(Protocol):
     """One target. `patterns`: what --pattern may be; the first is what `auto` means.
 
@@ -149,6 +164,20 @@ class Backend(Protocol):
 
     def rules(self, model: ir.Model) -> TargetRules:
         """Which layers of a canonical or cut model the target would keep dense."""
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """What the layers of a dense model would take with these zeros, by node; without those nothing is known of.
+
+        Raises:
+            PrunecError PC45x: they cannot be measured here.
+        """
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """Write the artifact below `folder`, checked."""

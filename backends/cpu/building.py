@@ -31,7 +31,7 @@ def build(model: ir.Model, isa: Isa, package: Path, shapes: Sequence[Shapes] = (
     """Write `package`/cpu. `shapes`: of the inputs, one program for each; empty: as they are, dynamic batches as 1.
 
     Raises:
-        PrunecError PC452: shapes that are not known; PC453: no C compiler; PC454: nothing to generate code for; PC459:
+        PrunecError PC452: shapes that are not known; PC453: no C compiler; PC454: nothing to generate code for; PC460:
         several shapes of a model that is not generated whole.
     """
     ready, splits = split_for(model, isa, shapes)
@@ -41,12 +41,12 @@ def build(model: ir.Model, isa: Isa, package: Path, shapes: Sequence[Shapes] = (
 def split_for(
     model: ir.Model, isa: Isa, shapes: Sequence[Shapes] = ()
 ) -> tuple[tuple[ir.Model, ...], tuple[Split, ...]]:
-    """The model with each of the shapes, and its parts. Raises PC452, PC454 and PC459 as `build`."""
+    """The model with each of the shapes, and its parts. Raises PC452, PC454 and PC460 as `build`."""
     ready = tuple(prepare(model, complete_shapes(model, each)) for each in shapes or ({},))
     splits = tuple(split_model(each, isa) for each in ready)
     foreign = next((split.refusals[0] for split in splits if not split.is_whole), None)
     if len(splits) > 1 and foreign is not None:
         message = f"several shapes need generated code for the whole model: {foreign.reason}"
         hint = "compile a package for each shape"
-        raise PrunecError("PC459", message, where=foreign.node.name or foreign.node.op_type, hint=hint)
+        raise PrunecError("PC460", message, where=foreign.node.name or foreign.node.op_type, hint=hint)
     return ready, splits

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
 from prunec.backends.cpu.checking import compare, samples_for
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
 from prunec.backends.cpu.verdicts import judge
+from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import ANY_LAYER, TargetRules
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Cpu:
             check_isa(isa)
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
-        """PC452: shapes that are not known; PC454: nothing that code can be generated for; PC459: several shapes."""
+        """PC452: shapes that are not known; PC454: nothing that code can be generated for; PC460: several shapes."""
         from prunec.backends.cpu.building import split_for
 
         split_for(model, self.isa(), options.shapes)
@@ -89,6 +91,20 @@ class Cpu:
 
     def rules(self, model: ir.Model) -> TargetRules:
         return ANY_LAYER
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """Measured here. PrunecError PC45x where this machine cannot build or run the code, or shapes are not known."""
+        self.check(BuildOptions())
+        from prunec.backends.cpu.kernel_table import layer_times
+
+        return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache)
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `cpu`, checked.

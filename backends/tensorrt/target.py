@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Subject, Verdict, first_batches
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict, first_batches
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.eligibility import judge
@@ -28,7 +28,9 @@ from prunec.backends.tensorrt.lower import (
 from prunec.backends.tensorrt.package import FOLDER, Contents, write_folder, write_words
 from prunec.backends.tensorrt.proving_again import verify_folder
 from prunec.backends.tensorrt.smoke import smoke
+from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
+from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import DENSE, TargetRules
 from prunec.verify.records import DenseLayer, TensorRTRecord
 
@@ -67,6 +69,17 @@ class TensorRT:
 
     def rules(self, model: ir.Model) -> TargetRules:
         return rules_of(judge(model, counts=False))
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """Nothing is known: TensorRT chooses its kernels on the device."""
+        return {}
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         asked = [layer.node for layer in subject.layers if layer.pattern != DENSE]

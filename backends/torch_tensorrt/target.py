@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Feeds, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, Feeds, LayerTimes, Subject, Verdict
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.checker import digest
@@ -23,8 +23,10 @@ from prunec.backends.tensorrt.proof import WeightProof
 from prunec.backends.tensorrt.proving_again import recorded_hashes
 from prunec.backends.tensorrt.target import NOT_EXECUTED, rules_of, split
 from prunec.backends.tensorrt.writing import rows_of, vectors, write_json, write_scripts, write_template
+from prunec.cache import Cache
 from prunec.diagnostics import GateError, PrunecError
 from prunec.frontend.torch_extra import require_torch
+from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import TargetRules
 from prunec.verify.metrics import is_inexact, max_relative
 from prunec.verify.records import DenseLayer, LoweringRecord, SemiStructuredRecord, TensorRTRecord
@@ -83,6 +85,17 @@ class TorchTensorRT:
 
     def rules(self, model: ir.Model) -> TargetRules:
         return rules_of(judge(model, counts=False))
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """Nothing is known: TensorRT chooses its kernels on the device."""
+        return {}
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         from prunec.backends.torch_tensorrt import module

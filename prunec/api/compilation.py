@@ -111,7 +111,7 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
         compensation=None if compensate else "none", input_shapes=input_shapes,
-        made_up_shapes=shape_sets[0] if shape_sets else None,
+        measures=measure and build, made_up_shapes=shape_sets[0] if shape_sets else None,
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()

@@ -56,6 +56,7 @@ class PlanOptions:
     permute: bool | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
+    measures: bool = True
     made_up_shapes: Mapping[str, Sequence[int]] | None = None
     cache: Cache | None = None
 

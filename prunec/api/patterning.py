@@ -13,6 +13,7 @@ from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.api.target_list import backend_for
+from prunec.api.worth import worthwhile
 from prunec.diagnostics import Diagnostic, GateError, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.graph.cost import FLOAT_TYPES
@@ -66,8 +67,10 @@ def whole_plan(opened: Opened, options: PlanOptions, budget: Budget) -> Plan:
 
 def with_layers(
     plan: Plan, cut: ir.Model, options: PlanOptions, pattern: Pattern, calibration: Calibration, progress: Progress
-) -> Plan:
+) -> tuple[Plan, list[Diagnostic]]:
     """`plan` and a pattern on every layer of the `cut` model that can have it, as much as the allocation gives it.
+
+    And what there is to say about layers that the target runs no faster with zeros.
 
     Raises:
         PrunecError PC206: a name matches no layer; PC225: no layer can have it.
@@ -75,6 +78,7 @@ def with_layers(
     level = pattern.level(options.sparsity)
     rules = target_rules(options.target, cut)
     layers = choose_layers(cut, pattern, level, options.include, options.exclude, rules)
+    layers, notes = worthwhile(layers, cut, options, progress)
     if all(layer.pattern == DENSE for layer in layers):
         why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or "it has no layer with constant weights"
         hint = "try unstructured"
@@ -86,7 +90,7 @@ def with_layers(
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
     own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
     spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
-    return plan.model_copy(update={**own, **spread})
+    return plan.model_copy(update={**own, **spread}), notes
 
 
 def target_rules(target: str, model: ir.Model) -> TargetRules:

@@ -181,7 +181,8 @@ def _make(
         plan, notes = make_channels(opened, calibration, without, budget, progress, own)
         cut = stages_of(opened, plan)[-1].after
         warnings = (*warnings, *notes)
-    made = with_layers(plan, cut, options, pattern, calibration, progress)
+    made, notes_on_layers = with_layers(plan, cut, options, pattern, calibration, progress)
+    warnings = (*warnings, *notes_on_layers)
     return with_permutation(made, opened, cut, calibration, options, progress), warnings
 
 

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 import prunec as public
+from prunec.api.saving import not_default
 from prunec.backends.cpu.isa import AVX2, host_isa
 from prunec.diagnostics import PrunecError
 from prunec.measure.results import Measurements
@@ -112,6 +113,39 @@ def test_the_slower_one_is_not_the_default(folder: Path) -> None:
         return replace(package, measurements=Measurements.from_json(found)).default_runtime
 
     assert [default(0.5, 0.9), default(0.9, 1.1), default(1.2, 1.3)] == ["onnxruntime", "prunec", "prunec"]
+
+
+def test_a_slower_package_says_so(folder: Path) -> None:
+    found = public.load(folder / "out").measurements
+    assert found is not None
+
+    def said(threads: int, median: float) -> str:
+        document = found.to_json()
+        document["protocol"]["threads"] = threads
+        document["speedup"]["vs_pruned_onnxruntime"] = {"median": median, "ci95": [median - 0.1, median + 0.1]}
+        return " ".join(str(each) for each in not_default(Measurements.from_json(document)))
+
+    assert "PC458" in said(1, 0.8) and "on 1 thread," in said(1, 0.8) and "on 2 threads," in said(2, 0.8)
+    assert said(1, 1.0) == said(2, 1.2) == ""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+def test_two_threads_are_compiled_checked_and_measured(folder: Path) -> None:
+    """Whichever run time was faster on two threads is the default, and a warning goes with ONNX Runtime."""
+    options = ("--threads", "2", "--include", "*")  # zeros whether they pay or not: on a busy machine they may not
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, *options, "-o", "two", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    measured = document(folder / "two" / "measurements.json")
+    assert measured["protocol"]["threads"] == 2
+    is_slower = measured["speedup"]["vs_pruned_onnxruntime"]["ci95"][1] < 1
+    assert is_slower == ("PC458" in {warning["code"] for warning in done.json["warnings"]})
+    package = public.load(folder / "two", threads=2)
+    assert package.default_runtime == ("onnxruntime" if is_slower else "prunec")
+    x = np.random.default_rng(0).standard_normal((1, 3, 17, 15)).astype(np.float32)
+    other = public.load(folder / "two", threads=2, runtime="prunec" if is_slower else "onnxruntime")
+    for name, array in package.run({"x": x}).items():
+        difference = np.abs(array - other.run({"x": x})[name]).max()
+        assert 0 < difference <= 1e-5 * np.abs(array).max()  # the two run times differ, in the last digits
 
 
 def test_it_runs_without_tvm(folder: Path) -> None:

@@ -165,4 +165,4 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         tmp_path / "m.onnx",
     )
     shapes = ("--input-shape", "x=1,8,8", "--input-shape", "x=2,8,8")
-    refuses(prunec("compile", "m.onnx", "--target", "cpu", "--sparsity", "0.5", *shapes, cwd=tmp_path), "PC459")
+    refuses(prunec("compile", "m.onnx", "--target", "cpu", "--sparsity", "0.5", *shapes, cwd=tmp_path), "PC460")

@@ -1,0 +1,137 @@
+"""What layers take in generated code, dense and with zeros, on this machine: a plan asks before it prunes.
+
+The dense model and the one with zeros (by magnitude: only where they lie matters) become two programs of one library
+and run in turn; the best of several runs of each layer counts, with its fused epilogue. Times are remembered by all
+they depend on: the kernels, their source, pattern and share, processor, instructions and threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Set
+from functools import cache as once
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.base import LayerTimes
+from prunec.backends.cpu.artifact import write_artifact
+from prunec.backends.cpu.building import Shapes, split_for
+from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.base import Kernel
+from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
+from prunec.backends.cpu.library import Model, TensorInfo
+from prunec.backends.cpu.lower.program import Program
+from prunec.cache import Cache
+from prunec.measure.machine import describe_machine
+from prunec.passes.compensate.layers import Layer
+from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.views import matrices, prunable_layers
+from prunec.patterns.zeros import masked
+
+FEWEST, ENOUGH_S, MOST_S = 15, 0.3, 3.0
+"""Runs of each program at least; seconds for all runs, and seconds while some layer looks no faster with zeros.
+
+What disturbs only adds time, and on a busy machine two threads rarely run undisturbed.
+"""
+
+
+def layer_times(
+    model: ir.Model,
+    wanted: Mapping[str, LayerPattern],
+    isa: Isa,
+    *,
+    threads: int = 1,
+    shapes: Shapes | None = None,
+    cache: Cache | None = None,
+) -> dict[str, LayerTimes]:
+    """Times of the layers of a dense `model` that would get a pattern, by node; without those that have no kernel.
+
+    Raises:
+        PrunecError PC452, PC453, PC454: no code can be generated.
+    """
+    given = [] if shapes is None else [shapes]
+    (_, (dense,)), (_, (sparse,)) = (split_for(each, isa, given) for each in (model, with_zeros(model, wanted)))
+    found: dict[str, LayerTimes] = {}
+    for before, after in zip(dense.parts, sparse.parts, strict=True):
+        if before.program is None or after.program is None:
+            continue
+        keys = dict(_keys(before.program, after.program, wanted, isa, threads))
+        known = {node: cache.read(key) if cache is not None else None for node, key in keys.items()}
+        found |= {node: LayerTimes(*map(float, own[0]["us"])) for node, own in known.items() if own is not None}
+        if None not in known.values():
+            continue
+        for node, times in _timed((before.program, after.program), keys.keys(), isa, threads).items():
+            found[node] = times
+            if cache is not None:
+                cache.write(keys[node], {"us": np.array([times.dense_us, times.sparse_us])})
+    return found
+
+
+def with_zeros(model: ir.Model, wanted: Mapping[str, LayerPattern]) -> ir.Model:
+    """A copy whose layers have their patterns by magnitude; layers other than convolutions and products stay dense."""
+    copy = model.clone()
+    layers = prunable_layers(copy)
+    for node, own in wanted.items():
+        layer = layers.get(node)
+        if not isinstance(layer, Layer):
+            continue
+        kept = [own.pattern.project(np.abs(m), layout, own.level) for m, layout in matrices(layer)]
+        matrix = layer.matrix()
+        layer.write(copy.graph, masked(matrix, np.stack(kept).reshape(matrix.shape)), layer.bias())
+    return copy
+
+
+def _keys(
+    dense: Program, sparse: Program, wanted: Mapping[str, LayerPattern], isa: Isa, threads: int
+) -> Iterator[tuple[str, str]]:
+    """What the times of a layer depend on, for every layer that both programs have kernels for."""
+    before, after = _kernels(dense), _kernels(sparse)
+    for node, own in wanted.items():
+        if node in before and node in after:
+            what = (before[node], after[node], str(own.pattern), own.level, isa.name, threads)
+            yield node, repr(("layer times", _sources(), describe_machine().cpu, *what))
+
+
+def _kernels(program: Program) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for step in program.steps:
+        for node in step.nodes if isinstance(step.call, Kernel) else ():
+            found.setdefault(node, []).append(step.call.symbol())  # type: ignore[union-attr]
+    return found
+
+
+@once
+def _sources() -> str:
+    files = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _timed(programs: tuple[Program, Program], wanted: Set[str], isa: Isa, threads: int) -> dict[str, LayerTimes]:
+    best: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    with tempfile.TemporaryDirectory(prefix="prunec-times-") as name:
+        write_artifact(programs, isa, Path(name))
+        with Model(Path(name, LIBRARY), Path(name, WEIGHTS), threads=threads, takes_nan=True) as model:
+            feeds = {info.name: _made_up(info) for info in model.inputs}
+            start, runs = time.perf_counter(), 0
+            while runs < FEWEST or time.perf_counter() - start < (MOST_S if _in_doubt(*best) else ENOUGH_S):
+                runs += 1
+                for number, own in enumerate(best):
+                    for nodes, taken in model.profile(feeds, number):
+                        for node in wanted & set(nodes.split(", ")):
+                            own[node] = min(taken, own.get(node, taken))
+    return {node: LayerTimes(best[0][node] / 1e3, best[1][node] / 1e3) for node in best[0]}
+
+
+def _in_doubt(dense: Mapping[str, int], sparse: Mapping[str, int]) -> bool:
+    return any(sparse[node] >= taken for node, taken in dense.items())
+
+
+def _made_up(info: TensorInfo) -> np.ndarray:
+    """Normal numbers; integers are zeros, which are an index of every table."""
+    if info.dtype.kind == "f":
+        return np.random.default_rng(0).standard_normal(info.shape).astype(info.dtype)
+    return np.zeros(info.shape, info.dtype)

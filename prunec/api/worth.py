@@ -1,0 +1,59 @@
+"""Zeros only where they pay: layers that a target was measured to run no faster with zeros stay dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress
+from prunec.api.target_list import backend_for
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.sparsify import LayerPattern
+from prunec.patterns import parse
+from prunec.plan.layers import DENSE
+from prunec.plan.plan import LayerPlan
+from prunec.report.units import ms
+
+INCLUDED = "--include"
+
+
+def worthwhile(
+    layers: Sequence[LayerPlan], cut: ir.Model, options: PlanOptions, progress: Progress
+) -> tuple[tuple[LayerPlan, ...], list[Diagnostic]]:
+    """`layers` of a dense model; those that would be no faster with their zeros become dense, unless named by hand.
+
+    Unchanged where the target has no kernels of ours, or nothing is to be timed here. PC461 says what stays dense,
+    PC462 that nothing could be timed.
+    """
+    backend = backend_for(options.target)
+    asked = {
+        p.node: LayerPattern(parse(p.pattern), p.level) for p in layers if p.pattern != DENSE and p.why != INCLUDED
+    }
+    if backend is None or not asked or not options.measures:
+        return tuple(layers), []
+    progress("timing layers", 0, 0)
+    try:
+        times = backend.times(cut, asked, options.threads, options.made_up_shapes, options.cache)
+    except PrunecError as reason:
+        message = f"layers could not be timed, and all are taken to be faster with zeros: {reason.diagnostic.message}"
+        return tuple(layers), [Diagnostic("PC462", message, hint=reason.diagnostic.hint)]
+    slow = {node: own for node, own in times.items() if node in asked and not own.is_faster}
+    left = {
+        node: f"no faster with zeros: {ms(o.sparse_us / 1e3)}, dense {ms(o.dense_us / 1e3)}" for node, o in slow.items()
+    }
+    chosen = tuple(
+        p.model_copy(update={"pattern": DENSE, "level": 0.0, "why": left[p.node]}) if p.node in left else p
+        for p in layers
+    )
+    return chosen, _said(left, len(asked))
+
+
+def _said(left: Mapping[str, str], of: int) -> list[Diagnostic]:
+    if not left:
+        return []
+    shown = "; ".join(f"{node} ({why})" for node, why in list(left.items())[:3])
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    message = f"{len(left)} of {of} layers stay dense: {shown}{more}"
+    return [Diagnostic("PC461", message, hint="--include NAME gives them zeros all the same")]

@@ -1,0 +1,128 @@
+"""Layers that are no faster with zeros stay dense: what is measured, what it decides, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+pytest.importorskip("tvm", reason="needs the [tvm] extra")
+
+from prunec.backends.base import LayerTimes
+from prunec.backends.cpu import kernel_table
+from prunec.backends.cpu.isa import host_isa
+from prunec.backends.cpu.kernel_table import layer_times, with_zeros
+from prunec.backends.cpu.target import Cpu
+from prunec.cache import Cache
+from prunec.diagnostics import PrunecError
+from prunec.passes.canonicalise import canonicalise
+from prunec.passes.sparsify import LayerPattern, prove_patterns
+from prunec.patterns import parse
+from tests.backends.kernel_support import needs_x86
+from tests.cli.helpers import prunec, refuses
+from tests.cli.test_cpu import FAST, TARGET, network
+
+pytestmark = needs_x86
+QUARTER = LayerPattern(parse("block:16x1"), 0.75)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    ir.save(network([1, 3, 17, 15]), tmp_path / "model.onnx")
+    return tmp_path
+
+
+def planned(folder: Path, *options: str) -> dict[str, Any]:
+    """Layers of the plan by name."""
+    done = prunec("plan", "model.onnx", *TARGET, "--samples", "10", *options, "-o", "plan.json", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    return {layer["node"]: layer for layer in json.loads((folder / "plan.json").read_text())["layers"]}
+
+
+def sparse_layers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Those that get zeros where all are faster with them."""
+    set_times(monkeypatch, slow=())
+    return [name for name, layer in planned(folder).items() if layer["pattern"] != "dense"]
+
+
+def set_times(monkeypatch: pytest.MonkeyPatch, slow: tuple[str, ...]) -> None:
+    def times(self: Cpu, model: ir.Model, layers: dict[str, LayerPattern], *_: object) -> dict[str, LayerTimes]:
+        return {name: LayerTimes(10.0, 12.0 if name in slow else 5.0) for name in layers}
+
+    monkeypatch.setattr(Cpu, "times", times)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_layers_are_measured_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    model = canonicalise(ir.load(folder / "model.onnx"))
+    names = [node.name or "" for node in model.graph if node.op_type == "Conv"][1:]
+    wanted = dict.fromkeys(names, QUARTER)
+    cache = Cache(tmp_path / "cache")
+    found = layer_times(model, wanted, host_isa(), threads=threads, cache=cache)
+    assert set(found) == set(names) and all(t.dense_us > 0 and t.sparse_us > 0 for t in found.values())
+    if threads == 1:
+        assert all(times.is_faster for times in found.values()), found  # a quarter of the work
+    monkeypatch.setattr(kernel_table, "write_artifact", None)  # whoever compiles again fails
+    assert layer_times(model, wanted, host_isa(), threads=threads, cache=cache) == found
+    with pytest.raises(TypeError):
+        layer_times(model, wanted, host_isa(), threads=threads)
+    with pytest.raises(TypeError):
+        layer_times(model, wanted, host_isa(), threads=3, cache=cache)
+
+
+def test_the_zeros_that_are_timed_have_the_pattern(folder: Path) -> None:
+    model = canonicalise(ir.load(folder / "model.onnx"))
+    wanted = dict.fromkeys([node.name or "" for node in model.graph if node.op_type == "Conv"][1:], QUARTER)
+    proofs = prove_patterns(with_zeros(model, wanted), wanted)
+    assert len(proofs) == 2 and all(proof.passed and proof.zeros == 0.75 for proof in proofs.values())
+    assert not any(proof.passed for proof in prove_patterns(model, wanted).values())
+
+
+def test_a_slow_layer_stays_dense_unless_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sparse_layers(folder, monkeypatch)
+    set_times(monkeypatch, slow=(first,))
+    layers = planned(folder)
+    assert layers[first]["pattern"] == "dense" and layers[second]["pattern"] == "block:16x1"
+    assert layers[first]["why"] == "no faster with zeros: 12.0 µs, dense 10.0 µs"
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--no-build", "--json", cwd=folder)
+    assert "PC461" not in {w["code"] for w in done.json["warnings"]}  # for another machine: nothing was timed
+    named = planned(folder, "--include", first, "--include", second)
+    assert {named[name]["pattern"] for name in (first, second)} == {"block:16x1"}
+
+
+def test_it_is_said_and_written_down(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = sparse_layers(folder, monkeypatch)
+    set_times(monkeypatch, slow=(first,))
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    (warning,) = (w for w in done.json["warnings"] if w["code"] == "PC461")
+    assert f"1 of 2 layers stay dense: {first} (no faster with zeros" in warning["message"]
+    assert "no faster with zeros" in (folder / "out" / "report.html").read_text()
+    replay = ("--plan", "out/plan.json", "--no-cache", "--no-measure", "-o", "again")
+    again = prunec("compile", "model.onnx", "--target", "cpu", *replay, cwd=folder)
+    assert again.code == 0, again.err
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+def test_where_no_layer_is_faster_nothing_is_pruned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = sparse_layers(folder, monkeypatch)
+    set_times(monkeypatch, slow=tuple(both))
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", cwd=folder)
+    refuses(done, "PC225")
+    assert "no faster with zeros" in done.err and not (folder / "out").exists()
+
+
+def test_what_cannot_be_timed_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PrunecError("PC453", "there is no C compiler", hint="pip install ziglang")
+
+    monkeypatch.setattr(Cpu, "check", refuse)
+    done = prunec("plan", "model.onnx", *TARGET, "--samples", "10", cwd=folder)
+    assert done.code == 0 and "PC462" in done.err and "there is no C compiler" in done.err
+    monkeypatch.undo()
+    monkeypatch.setattr(Cpu, "times", None)  # --no-measure times nothing
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--no-measure", cwd=folder)
+    assert done.code == 0, done.err

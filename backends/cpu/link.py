@@ -13,7 +13,7 @@ from pathlib import Path
 from prunec.diagnostics import PrunecError
 
 _RUNTIME = Path(__file__).parent / "runtime"
-_SOURCES = ("runtime.c", "threads.c", "cpu.c")
+_SOURCES = ("runtime.c", "routines.c", "threads.c", "cpu.c")
 HEADERS = ("prunec.h", "program.h")
 _EXPORTS = "{ global: prunec_*; local: *; };\n"
 _TARGET = "x86_64-linux-gnu.2.28"

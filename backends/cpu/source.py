@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Kernel
 from prunec.backends.cpu.lower.memory import plan_arena
-from prunec.backends.cpu.lower.program import Buffer, Fill, Gather, Program, Step, Tensor, ZeroBorder
+from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor
 
 _HEADER_BYTES = 64
 _MAGIC = b"PRUNECW1"
@@ -139,17 +139,8 @@ def _step(step: Step, first: int) -> str:
     count = len(step.buffers)
     if isinstance(call, Kernel):
         return f"    {{CALL_KERNEL, __tvm_ffi_{call.symbol()}, {first}, {count}, {{0}}, {name}}},"
-    kind, values = _builtin(call, step)
-    return f"    {{{kind}, 0, {first}, {count}, {{{', '.join(map(str, values))}}}, {name}}},"
-
-
-def _builtin(call: object, step: Step) -> tuple[str, Sequence[int]]:
-    if isinstance(call, ZeroBorder):
-        return "CALL_BORDER", (call.planes, call.rows, call.columns, call.pixel * 4, *call.border)
-    if isinstance(call, Gather):
-        return "CALL_GATHER", (call.outer, call.length, call.count, call.inner, int(call.is_int64))
-    assert isinstance(call, Fill)
-    return "CALL_FILL", (0,)
+    values = ", ".join(map(str, call.values()))
+    return f"    {{{call.code}, 0, {first}, {count}, {{{values}}}, {name}}},"
 
 
 def kernel_sizes(program: Program) -> None:

@@ -23,7 +23,8 @@ from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.memory import plan_arena
 from prunec.backends.cpu.lower.prepare import prepare
-from prunec.backends.cpu.lower.program import Buffer, Fill, Step, Tensor, plain_strides
+from prunec.backends.cpu.lower.program import Buffer, Step, Tensor, plain_strides
+from prunec.backends.cpu.lower.routines import Fill
 from prunec.backends.cpu.lower.views import expanded, reshaped, sliced, transposed
 from prunec.diagnostics import PrunecError
 from tests.backends.kernel_support import needs_x86

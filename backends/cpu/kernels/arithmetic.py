@@ -13,7 +13,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.expression import Expression
-from prunec.backends.cpu.kernels.base import splat
+from prunec.backends.cpu.kernels.base import load, splat, store
 
 
 def emit(expression: Expression, inputs: Sequence[Any], lanes: int) -> Any:
@@ -75,6 +75,18 @@ def minimum(x: Any, y: Any) -> Any:
     return T.Select(y < x, y, x)
 
 
+def clamp(x: Any, low: float, high: float, lanes: int) -> Any:
+    """Between two numbers, or NaN.
+
+    Through memory that ends in a register: TVM 0.27 puts named values back where they are used, and takes time that is
+    exponential in the depth of choices within choices.
+    """
+    held = T.alloc_buffer((lanes,), "float32", scope="local")
+    store(held, 0, maximum(x, splat(low, lanes)), lanes)
+    store(held, 0, minimum(load(held, 0, lanes), splat(high, lanes)), lanes)
+    return T.bind(load(held, 0, lanes))
+
+
 def fma(x: Any, y: Any, z: Any) -> Any:
     return x * y + z
 
@@ -89,8 +101,7 @@ def polynomial(x: Any, coefficients: Sequence[float], lanes: int) -> Any:
 
 def exp(x: Any, lanes: int) -> Any:
     """2ⁿ · exp(r) with n = round(x / ln 2) and a polynomial for r; beyond −87.3 and 88 as there (0 and 1.7e38)."""
-    low, high = splat(-87.33654, lanes), splat(88.0, lanes)
-    x = T.bind(minimum(maximum(x, low), high))
+    x = clamp(x, -87.33654, 88.0, lanes)
     n = T.bind(T.floor(fma(x, splat(1.44269504088896341, lanes), splat(0.5, lanes))))
     r = T.bind(x - n * splat(0.693359375, lanes) - n * splat(-2.12194440e-4, lanes))
     p = polynomial(
@@ -103,12 +114,11 @@ def exp(x: Any, lanes: int) -> Any:
 
 def sigmoid(x: Any, lanes: int) -> Any:
     one = splat(1.0, lanes)
-    return one / (one + exp(splat(0.0, lanes) - x, lanes))
+    return one / (one + exp(T.bind(splat(0.0, lanes) - x), lanes))
 
 
 def tanh(x: Any, lanes: int) -> Any:
-    limit = splat(7.90531110763549805, lanes)
-    x = T.bind(minimum(maximum(x, splat(0.0, lanes) - limit), limit))
+    x = clamp(x, -7.90531110763549805, 7.90531110763549805, lanes)
     square = T.bind(x * x)
     over = polynomial(
         square,
@@ -123,7 +133,7 @@ def tanh(x: Any, lanes: int) -> Any:
 
 
 def erf(x: Any, lanes: int) -> Any:
-    x = T.bind(minimum(maximum(x, splat(-4.0, lanes)), splat(4.0, lanes)))
+    x = clamp(x, -4.0, 4.0, lanes)
     square = T.bind(x * x)
     over = polynomial(
         square,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,14 +16,14 @@ from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div,
 
 @dataclass(frozen=True)
 class BatchMatMul(Kernel):
-    """`batch`: two loops (1 where there are fewer). Strides of `a`: batch, batch, i, k; of `b`: batch, batch, k, j.
+    """`batch`: any number of loops. Strides of `a`: batch …, i, k; of `b`: batch …, k, j; `y` and operands: batch …, i, j.
 
-    `y` and the operands: batch, batch, i, j. b and y have stride 1 along j. `tile`: rows × columns in registers.
+    b and y have stride 1 along j. `tile`: rows × columns in registers.
     """
 
     family: ClassVar[str] = "batch_matmul"
 
-    batch: tuple[int, int]
+    batch: tuple[int, ...]
     rows: int
     columns: int
     depth: int
@@ -47,8 +48,11 @@ class BatchMatMul(Kernel):
         high, wide_tile = min(self.tile[0], self.rows), min(self.tile[1], self.columns)
         vectors = list(pieces(wide_tile, lanes))
         row_tiles, column_tiles = ceil_div(self.rows, high), ceil_div(self.columns, wide_tile)
-        with T.parallel(0, self.batch[0] * self.batch[1] * row_tiles) as job:
-            outer, inner = job // (self.batch[1] * row_tiles), job // row_tiles % self.batch[1]
+        with T.parallel(0, math.prod(self.batch) * row_tiles) as job:
+            outer = [
+                job // (row_tiles * math.prod(self.batch[place + 1 :])) % extent
+                for place, extent in enumerate(self.batch)
+            ]
             i0 = T.bind(T.min(job % row_tiles * high, self.rows - high))
             with T.serial(0, column_tiles) as t:
                 j0 = T.bind(T.min(t * wide_tile, self.columns - wide_tile))
@@ -57,17 +61,17 @@ class BatchMatMul(Kernel):
                     for start, wide in vectors:
                         store(sums, i * wide_tile + start, splat(0.0, wide), wide)
                 with T.serial(0, self.depth) as k:
-                    right = [T.bind(load(b, self.b.at(outer, inner, k, j0 + start), wide)) for start, wide in vectors]
+                    right = [T.bind(load(b, self.b.at(*outer, k, j0 + start), wide)) for start, wide in vectors]
                     for i in range(high):
-                        left = T.bind(a[self.a.at(outer, inner, i0 + i, k)])
+                        left = T.bind(a[self.a.at(*outer, i0 + i, k)])
                         for (start, wide), column in zip(vectors, right, strict=True):
                             at = i * wide_tile + start
                             factor = left if wide == 1 else T.Broadcast(left, wide)
                             store(sums, at, load(sums, at, wide) + factor * column, wide)
                 for i in range(high):
                     for start, wide in vectors:
-                        where = (outer, inner, i0 + i, j0 + start)
+                        where = (*outer, i0 + i, j0 + start)
                         inputs = [T.bind(load(sums, i * wide_tile + start, wide))]
                         for access, buffer in zip(self.operands, operands, strict=True):
-                            inputs.append(T.bind(load(buffer, access.at(*where), wide, access.strides[3])))
+                            inputs.append(T.bind(load(buffer, access.at(*where), wide, access.strides[-1])))
                         store(y, self.y.at(*where), emit(self.epilogue, inputs, wide), wide)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
-from prunec.backends.cpu.lower.elementwise import ELEMENTWISE
 from prunec.backends.cpu.lower.geometry import wanted_borders
-from prunec.backends.cpu.lower.light import RULES, elementwise
 from prunec.backends.cpu.lower.program import Buffer, Program, Tensor, plain_strides
+from prunec.backends.cpu.lower.rules import rule_of
 from prunec.backends.cpu.lower.state import State, Unsupported, dtype_of, shape_of
 
 
@@ -58,17 +57,11 @@ def lower(
 
 def unknown_operators(nodes: Collection[ir.Node]) -> list[Refusal]:
     """Nodes that no rule is for."""
-    return [Refusal(node, "no generated code for this operator") for node in nodes if _rule(node) is None]
-
-
-def _rule(node: ir.Node):  # type: ignore[no-untyped-def]
-    if node.domain not in ("", "ai.onnx"):
-        return None
-    return elementwise if node.op_type in ELEMENTWISE else RULES.get(node.op_type)
+    return [Refusal(node, "no generated code for this operator") for node in nodes if rule_of(node) is None]
 
 
 def _lower_node(state: State, node: ir.Node) -> Sequence[ir.Node]:
-    rule = _rule(node)
+    rule = rule_of(node)
     if rule is None:
         raise Unsupported("no generated code for this operator")
     for value in (*node.inputs, *node.outputs):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.cpu.lower.program import BYTES, Fill, Gather
+from prunec.backends.cpu.lower.program import BYTES
+from prunec.backends.cpu.lower.routines import Gather
 from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
 from prunec.backends.cpu.lower.views import expanded, reshaped, sliced, transposed
 from prunec.graph.shapes import constant
@@ -108,51 +108,6 @@ def gather(state: State, node: ir.Node) -> Lowered:
     return [node]
 
 
-def pad(state: State, node: ir.Node) -> Lowered:
-    """Zeros around a tensor; what a convolution pads itself never comes here."""
-    x = state.tensor(node.inputs[0])
-    value = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
-    amounts = ints(node, 1)
-    if node.attributes.get_string("mode", "constant") != "constant" or value is None or np.any(value != 0):
-        raise Unsupported("padding with something else than zeros")
-    axes = ints(node, 3) or list(range(len(x.shape)))
-    if amounts is None or min(amounts, default=0) < 0:
-        raise Unsupported("padding by a computed or negative amount")
-    like = x if len(x.shape) == 4 else state.plain((1,), "float32")
-    y = state.result(node.outputs[0], like=like)
-    state.emit(Fill(), [y.buffer], [node])
-    inside = y
-    for place, axis in enumerate(axes):
-        axis %= len(x.shape)
-        inside = sliced(inside, axis, amounts[place], x.shape[axis])
-    state.copy(x, inside, [node])
-    state.define(node.outputs[0], y)
-    return [node]
-
-
-def resize(state: State, node: ir.Node) -> Lowered:
-    """Nearest neighbours at whole multiples: every pixel several times."""
-    x, shape = state.tensor(node.inputs[0]), shape_of(node.outputs[0])
-    if len(shape) != 4 or node.attributes.get_string("mode", "nearest") != "nearest":
-        raise Unsupported("a resize that interpolates")
-    factors = [after // before for after, before in zip(shape, x.shape, strict=True)]
-    is_whole = all(f * n == m for f, n, m in zip(factors, x.shape, shape, strict=True)) and factors[:2] == [1, 1]
-    how = (node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
-           node.attributes.get_string("nearest_mode", "round_prefer_floor"))  # fmt: skip
-    same_pixels = how in {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "floor")}
-    if not is_whole or not (same_pixels or (how[0] == "half_pixel" and max(factors) <= 2)):
-        raise Unsupported("a resize by other factors than whole ones")
-    y = state.result(node.outputs[0], like=x)
-    n, c, h, w = x.shape
-    _, fy, fx = 1, factors[2], factors[3]
-    source = x.view((n, c, h, 1, w, 1), (x.strides[0], x.strides[1], x.strides[2], 0, x.strides[3], 0))
-    down, right = y.strides[2], y.strides[3]
-    target = y.view((n, c, h, fy, w, fx), (y.strides[0], y.strides[1], down * fy, down, right * fx, right))
-    state.copy(source, target, [node])
-    state.define(node.outputs[0], y)
-    return [node]
-
-
 def depth_to_space(state: State, node: ir.Node) -> Lowered:
     x = state.tensor(node.inputs[0])
     n, c, h, w = x.shape
@@ -166,6 +121,34 @@ def depth_to_space(state: State, node: ir.Node) -> Lowered:
     view = transposed(split_up, order)
     y = state.plain(view.shape, x.dtype)
     state.copy(view, y, [node])
+    result = reshaped(y, shape_of(node.outputs[0]))
+    assert result is not None
+    state.define(node.outputs[0], result)
+    return [node]
+
+
+def space_to_depth(state: State, node: ir.Node) -> Lowered:
+    x = state.tensor(node.inputs[0])
+    n, c, h, w = x.shape
+    size = node.attributes.get_int("blocksize", 1) or 1
+    blocks = reshaped(x, (n, c, h // size, size, w // size, size))
+    assert blocks is not None  # axes are split, nothing is joined
+    view = transposed(blocks, (0, 3, 5, 1, 2, 4))
+    y = state.copy(view, state.plain(view.shape, x.dtype), [node])
+    result = reshaped(y, shape_of(node.outputs[0]))
+    assert result is not None
+    state.define(node.outputs[0], result)
+    return [node]
+
+
+def tile(state: State, node: ir.Node) -> Lowered:
+    """Every axis behind one of its own that only repeats."""
+    x, repeats = state.tensor(node.inputs[0]), ints(node, 1)
+    if repeats is None:
+        raise Unsupported("a number of repetitions that is computed")
+    shape = [m for pair in zip(repeats, x.shape, strict=True) for m in pair]
+    strides = [m for stride in x.strides for m in (0, stride)]
+    y = state.copy(x.view(shape, strides), state.plain(shape, x.dtype), [node])
     result = reshaped(y, shape_of(node.outputs[0]))
     assert result is not None
     state.define(node.outputs[0], result)

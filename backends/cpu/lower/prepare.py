@@ -1,4 +1,4 @@
-"""The graph as the rules want it: static shapes, folded pads, batch norms as products and sums."""
+"""The graph as the rules want it: static shapes, folded pads, operators without a rule spelled out in others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from prunec.backends.cpu.lower.spell import spell_out
 from prunec.diagnostics import PrunecError
 from prunec.graph.shapes import constant, dims, is_constant
 from prunec.passes.canonicalise import canonicalise
@@ -32,7 +33,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) 
         if value.producer() is not None:
             value.shape = None
     copy = canonicalise(copy)
-    _spell_out_batch_norms(copy)
+    spell_out(copy)
     _fold_pads(copy)
     common.RemoveUnusedNodesPass()(copy)
     return copy
@@ -52,42 +53,6 @@ def _static(value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> list[int]:
             hint=f"make it static with --input-shape {example}",
         )
     return [n if isinstance(n, int) else 1 for n in known]
-
-
-def _spell_out_batch_norms(model: ir.Model) -> None:
-    """y = x · a + b per channel, which the kernel before it computes in passing."""
-    for node in list(model.graph):
-        if node.op_type != "BatchNormalization" or len(node.outputs) > 1:
-            continue
-        found = [constant(value) for value in node.inputs[1:]]
-        rank = len(dims(node.inputs[0]) or ())
-        if any(array is None for array in found) or rank < 2:
-            continue
-        scale, shift, mean, variance = (array.astype(np.float64) for array in found if array is not None)
-        factor = scale / np.sqrt(variance + (node.attributes.get_float("epsilon", 1e-5) or 0.0))
-        shape = (-1, *[1] * (rank - 2))
-        name = node.outputs[0].name or ""
-        product = _constant(model, f"{name}_factor", factor.reshape(shape))
-        added = _constant(model, f"{name}_shift", (shift - mean * factor).reshape(shape))
-        multiply = ir.node("Mul", [node.inputs[0], product], name=f"{node.name}_factor")
-        multiply.outputs[0].name = f"{name}_scaled"
-        multiply.outputs[0].shape, multiply.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-        add = ir.node("Add", [multiply.outputs[0], added], name=f"{node.name}_shift")
-        _replace(node, [multiply, add])
-
-
-def _replace(node: ir.Node, new: list[ir.Node]) -> None:
-    """`new` in the place of `node`, the last of them with its output's name, shape and type."""
-    old, output = node.outputs[0], new[-1].outputs[0]
-    output.shape, output.type = old.shape, old.type
-    ir.convenience.replace_nodes_and_values(node.graph, node, [node], new, [old], [output])  # type: ignore[arg-type]
-
-
-def _constant(model: ir.Model, name: str, data: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(data.astype(np.float32), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
 
 
 def _fold_pads(model: ir.Model) -> None:

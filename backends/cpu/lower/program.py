@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from prunec.backends.cpu.kernels.base import Access, Kernel
+from prunec.backends.cpu.lower.routines import Routine
 
 BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
 Place = Literal["arena", "weights", "input", "output"]
@@ -76,37 +77,10 @@ def plain_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class ZeroBorder:
-    """Write zeros around an image: `planes` of `rows` × `columns` pixels of `pixel` elements, border as in Tensor."""
-
-    planes: int
-    rows: int
-    columns: int
-    pixel: int
-    border: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Fill:
-    """Write zeros everywhere."""
-
-
-@dataclass(frozen=True)
-class Gather:
-    """Y[o, i] = table[o, index[i]], `inner` bytes each; an index outside −length … length − 1 is an error in `run`."""
-
-    outer: int
-    length: int
-    count: int
-    inner: int
-    is_int64: bool
-
-
-@dataclass(frozen=True)
 class Step:
     """One call: a generated kernel or a routine of the run time, and its buffers, the written one last."""
 
-    call: Kernel | ZeroBorder | Fill | Gather
+    call: Kernel | Routine
     buffers: tuple[Buffer, ...]
     nodes: tuple[str, ...] = ()
 

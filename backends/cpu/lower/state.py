@@ -12,16 +12,8 @@ from prunec.backends.cpu.expression import Expression, operand
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Kernel
 from prunec.backends.cpu.kernels.pointwise import Pointwise
-from prunec.backends.cpu.lower.program import (
-    Buffer,
-    Fill,
-    Gather,
-    Program,
-    Step,
-    Tensor,
-    ZeroBorder,
-    plain_strides,
-)
+from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor, plain_strides
+from prunec.backends.cpu.lower.routines import Routine, ZeroBorder
 from prunec.backends.cpu.lower.views import expanded
 from prunec.graph.shapes import constant, dims
 
@@ -120,12 +112,7 @@ class State:
         assert value.name is not None
         self.tensors[value.name] = tensor
 
-    def emit(
-        self,
-        call: Kernel | ZeroBorder | Fill | Gather,
-        buffers: Sequence[Buffer],
-        nodes: Sequence[ir.Node] = (),
-    ) -> None:
+    def emit(self, call: Kernel | Routine, buffers: Sequence[Buffer], nodes: Sequence[ir.Node] = ()) -> None:
         self.program.steps.append(Step(call, tuple(buffers), tuple(node.name or node.op_type for node in nodes)))
 
     def pointwise(self, value: Expression, inputs: Sequence[Tensor], y: Tensor, nodes: Sequence[ir.Node] = ()) -> None:

@@ -32,7 +32,11 @@ typedef struct {
 typedef int (*packed_function)(void *self, ffi_any *args, int32_t count, ffi_any *result);
 
 enum { PLACE_ARENA, PLACE_WEIGHTS, PLACE_INPUT, PLACE_OUTPUT };
-enum { CALL_KERNEL, CALL_BORDER, CALL_FILL, CALL_GATHER };
+enum {
+    CALL_KERNEL, CALL_BORDER, CALL_FILL, CALL_GATHER, CALL_GATHER_ROWS, CALL_GATHER_ND, CALL_SCATTER_ND,
+    CALL_SCATTER_ROWS, CALL_ARG_EXTREME, CALL_TOP_K, CALL_CUM_SUM
+};
+#define MOST_ROUTINE_ARGUMENTS 3
 
 /* `offset`: bytes from the start of its place, or the number of the input or output. */
 typedef struct {
@@ -42,13 +46,12 @@ typedef struct {
     uint8_t code, bits;
 } program_argument;
 
-/* `values`: border: planes, rows, columns, bytes of a pixel, top, left, bottom, right; gather: outer, length, count,
-   inner bytes, whether indices are int64. */
+/* `values` are the numbers of a routine: routines.c says which. */
 typedef struct {
     int32_t call;
     packed_function function;
     int32_t first, count;
-    int64_t values[8];
+    int64_t values[12];
     const char *name;
 } program_step;
 
@@ -71,6 +74,13 @@ typedef struct {
 } prunec_program;
 
 extern const prunec_program prunec_the_program;
+
+/* runtime.c: remembers what went wrong, and returns `code` */
+#define fail prunec_fail
+int fail(int code, const char *format, ...);
+
+/* routines.c */
+int prunec_routine(int32_t call, void *const *data, int32_t count, const program_argument *last, const int64_t *values);
 
 /* cpu.c */
 int prunec_cpu_is_able(const char **missing);

@@ -30,7 +30,7 @@ struct prunec_model {
     pthread_mutex_t turn;
 };
 
-static int fail(int code, const char *format, ...) {
+int fail(int code, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(last_error, sizeof last_error, format, arguments);
@@ -138,46 +138,14 @@ void prunec_model_destroy(prunec_model *model) {
     free(model);
 }
 
-/* Zeros around images: planes, rows, columns, bytes of a pixel; top, left, bottom, right in pixels. */
-static void zero_border(char *image, const int64_t *v) {
-    size_t line = (size_t)(v[2] * v[3]), left = (size_t)(v[5] * v[3]), right = (size_t)(v[7] * v[3]);
-    for (int64_t plane = 0; plane < v[0]; plane++, image += (size_t)v[1] * line) {
-        memset(image, 0, (size_t)v[4] * line);
-        memset(image + (size_t)(v[1] - v[6]) * line, 0, (size_t)v[6] * line);
-        if (!left && !right) continue;
-        for (int64_t row = v[4]; row < v[1] - v[6]; row++) {
-            memset(image + (size_t)row * line, 0, left);
-            memset(image + (size_t)(row + 1) * line - right, 0, right);
-        }
-    }
-}
-
-/* outer, length, count, bytes of one entry, whether indices are int64. */
-static int gather(char *y, const char *table, const void *indices, const int64_t *v) {
-    size_t inner = (size_t)v[3];
-    for (int64_t outer = 0; outer < v[0]; outer++, table += (size_t)v[1] * inner)
-        for (int64_t i = 0; i < v[2]; i++, y += inner) {
-            int64_t index = v[4] ? ((const int64_t *)indices)[i] : ((const int32_t *)indices)[i];
-            if (index < -v[1] || index >= v[1])
-                return fail(PRUNEC_BAD_INDEX, "index %lld is outside a table of %lld entries", (long long)index,
-                            (long long)v[1]);
-            memcpy(y, table + (size_t)(index < 0 ? index + v[1] : index) * inner, inner);
-        }
-    return PRUNEC_OK;
-}
-
 static int call(prunec_model *model, const program_step *step) {
-    dl_tensor *tensors = model->tensors + step->first;
-    const program_argument *last = &prunec_the_program.arguments[step->first + step->count - 1];
-    void *y = tensors[step->count - 1].data;
     ffi_any result = {0};
-    switch (step->call) {
-    case CALL_BORDER: zero_border(y, step->values); return PRUNEC_OK;
-    case CALL_FILL: memset(y, 0, (size_t)last->elements * last->bits / 8); return PRUNEC_OK;
-    case CALL_GATHER: return gather(y, tensors[0].data, tensors[1].data, step->values);
-    default:
+    if (step->call == CALL_KERNEL)
         return step->function(NULL, model->values + step->first, step->count, &result) ? PRUNEC_KERNEL : PRUNEC_OK;
-    }
+    void *data[MOST_ROUTINE_ARGUMENTS];
+    for (int32_t i = 0; i < step->count; i++) data[i] = model->tensors[step->first + i].data;
+    const program_argument *last = &prunec_the_program.arguments[step->first + step->count - 1];
+    return prunec_routine(step->call, data, step->count, last, step->values);
 }
 
 static int64_t now(void) {

@@ -3,7 +3,6 @@
     python -m benchmarks.cpu_models fashion-net crepe-full ../shared/graphs/tv_resnet18.onnx.gz
         [--densities 1 .5 .25] [--threads 1 2] [--input-shape input_ids=1,64 …] [--beside openvino deepsparse]
         [--blocks 30] [--keep rows.json] [--markdown table.md]
-    python -m benchmarks.cpu_models --coverage ../shared/graphs
 
 Models of the zoo by name, or graphs as files (missing weights are filled, see `graph_files`). Zeros are blocks of 16×1
 by magnitude, without refitting: speed is that of any such zeros, quality is not the point here. Each row is one run of
@@ -13,8 +12,7 @@ the same static shapes: a batch of 1, other free axes by `--input-shape` (for th
 `over X` is X's time over that of generated code. At density 1 nothing is pruned. Each other runtime gets an environment
 of its own in prunec's cache (pip, pinned versions, made once); what cannot be installed or cannot run a model is said
 in the row. The second table has what a package costs: seconds of a compile without measuring, megabytes beside the
-ONNX file, and load, first run and peak memory of the process beside ONNX Runtime's on the same model. `--coverage`
-generates nothing and says of every graph in a folder whether all of it has code, and what is missing.
+ONNX file, and load, first run and peak memory of the process beside ONNX Runtime's on the same model.
 """
 
 from __future__ import annotations
@@ -26,9 +24,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.cpu_coverage import Coverage, covered
 from benchmarks.cpu_packages import Row, Subject, measured
-from benchmarks.graph_files import graph_files
 from benchmarks.kept import KeptRows
 from benchmarks.runtimes import RUNTIMES
 from benchmarks.tables import line, markdown
@@ -53,7 +49,6 @@ def main() -> int:
     parser.add_argument("--beside", nargs="*", default=list(RUNTIMES), choices=list(RUNTIMES))
     parser.add_argument("--blocks", type=int, default=30, help="of runs, per contender")
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
-    parser.add_argument("--coverage", type=Path, metavar="FOLDER")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -62,12 +57,6 @@ def main() -> int:
         print(line(row), flush=True)
         if arguments.markdown:
             arguments.markdown.write_text(tables(rows), encoding="utf-8")
-    coverage: list[Coverage] = []
-    for path in graph_files(arguments.coverage) if arguments.coverage else ():
-        coverage.append(covered(path))
-        print(line(coverage[-1]), flush=True)
-    if arguments.markdown and coverage:
-        arguments.markdown.write_text(markdown(coverage), encoding="utf-8")
     return 0
 
 

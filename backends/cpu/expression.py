@@ -5,8 +5,10 @@ A value: hashable, so that two layers with the same epilogue share one kernel. B
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+_LARGEST = 3.4028234663852886e38
 UNARY = frozenset(
     "abs neg exp log sqrt erf tanh sigmoid floor ceil round sin cos not reciprocal sign is_nan is_inf".split()
 )
@@ -55,8 +57,20 @@ def unary(op: str, x: Expression) -> Expression:
 
 
 def binary(op: str, x: Expression, y: Expression) -> Expression:
+    """The compiler takes x − x, 0 · x and 0 / x for 0, which they are not where x is infinite, no number, or 0."""
     assert op in BINARY and x.dtype == y.dtype, (op, x.dtype, y.dtype)
+    zeros = [value.op == "const" and value.value == 0 and value.dtype == "float32" for value in (x, y)]
+    if op == "sub" and x == y and x.dtype == "float32" and x.op != "const":
+        return _zero_where(binary("less_equal", unary("abs", x), const(_LARGEST)))
+    if op == "mul" and zeros[0] != zeros[1]:
+        return _zero_where(binary("less_equal", unary("abs", y if zeros[0] else x), const(_LARGEST)))
+    if op == "div" and zeros[0] and not zeros[1]:
+        return _zero_where(binary("greater", unary("abs", y), const(0.0)))
     return Expression(op, "uint8" if op in BOOLEAN else x.dtype, (x, y))
+
+
+def _zero_where(condition: Expression) -> Expression:
+    return where(condition, const(0.0), const(math.nan))
 
 
 def where(condition: Expression, x: Expression, y: Expression) -> Expression:

@@ -196,7 +196,12 @@ def _topk(node: ir.Node, facts: Facts) -> Shapes | None:
     return [shape, shape]
 
 
+def _same(node: ir.Node, facts: Facts) -> Shapes | None:
+    return [facts.shape(node.inputs[0])]
+
+
 _TABLE: dict[str, Callable[[ir.Node, Facts], Shapes | None]] = {
     "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _constant_of_shape, "Range": _range,
-    "Resize": _resize, "Slice": _slice, "Pad": _pad, "Tile": _tile, "TopK": _topk,
+    "Resize": _resize, "Slice": _slice, "Pad": _pad, "Tile": _tile, "TopK": _topk, "GroupNormalization": _same,
+    "MeanVarianceNormalization": _same,
 }  # fmt: skip

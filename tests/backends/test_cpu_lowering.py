@@ -240,3 +240,19 @@ def test_no_number_that_is_none_turns_into_one(tmp_path: Path) -> None:
     with compiled(model, tmp_path) as package:
         assert_equal(model, package, {"x": given, "z": given / 2})
         assert all(np.isnan(array).any() for array in package.run({"x": given, "z": given / 2}).values())
+
+
+def test_what_is_zero_for_numbers_only(tmp_path: Path) -> None:
+    """x − x, 0 · x and 0 / x of what is infinite or zero, by themselves and in a chain."""
+    b = Builder(0, 18)
+    x, zero = b.input("x", [1, 37]), number(b, 0.0)
+    b.output(b.op("Sub", [x, x]), b.op("Mul", [x, zero]), b.op("Mul", [zero, x]), b.op("Div", [zero, x]))
+    twice = b.op("Mul", [x, number(b, 2.0)])
+    b.output(b.op("Sub", [twice, b.op("Mul", [x, number(b, 2.0)])]), b.op("Div", [x, x]))
+    b.output(b.op("Add", [x, b.op("Neg", [x])]), b.op("Relu", [b.op("Sub", [twice, twice])]))
+    model = b.model()
+    given = np.linspace(-3, 3, 37, dtype=np.float32)[None]
+    given[0, [0, 5, 18, 36]] = np.inf, -np.inf, 0, np.inf
+    with compiled(model, tmp_path) as package:
+        assert_equal(model, package, {"x": given})
+        assert [int(np.isnan(array).sum()) for array in package.run({"x": given}).values()] == [3, 3, 3, 1, 3, 4, 3, 3]

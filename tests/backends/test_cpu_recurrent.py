@@ -134,9 +134,7 @@ REFUSED: dict[str, Callable[[Builder, str], None]] = {
         b.op("RNN", [x, b.op("Exp", [b.input("w", [1, 4, 3])]), b.weight(1, 4, 4)], hidden_size=4)
     ),
     "lengths that are computed": lambda b, x: b.output(
-        b.op(
-            "RNN", [x, b.weight(1, 4, 3), b.weight(1, 4, 4), "", b.input("n", [2], TensorProto.INT32)], hidden_size=4
-        )
+        b.op("RNN", [x, b.weight(1, 4, 3), b.weight(1, 4, 4), "", b.input("n", [2], TensorProto.INT32)], hidden_size=4)
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,14 @@ def normalisations() -> Builder:
     for x in (image, line):
         n = b.shapes[x][1]
         b.output(b.op("InstanceNormalization", [x, b.weight(n), b.weight(n)], epsilon=1e-3))
-        b.output(b.relu(b.op("GroupNormalization", [x, b.weight(n), b.weight(n)], num_groups=3)))
+        grouped = b.relu(b.op("GroupNormalization", [x, b.weight(n), b.weight(n)], num_groups=3))
+        b.shapes[grouped] = b.shapes[x]  # onnx does not infer it
+        b.output(grouped)
         b.output(b.op("LayerNormalization", [x, b.weight(*b.shapes[x][1:]), b.weight(*b.shapes[x][1:])], axis=1))
         b.output(b.op("LpNormalization", [x], axis=1), b.op("LpNormalization", [x], axis=-1, p=1))
         for axis in (1, -1):
             b.output(b.op("LogSoftmax", [x], axis=axis), b.op("ReduceLogSumExp", [x, axes(b, axis)], keepdims=0))
-        b.output(b.op("LRN", [x], size=3, alpha=0.3, beta=0.6, bias=1.5))
+    b.output(b.op("LRN", [image], size=3, alpha=0.3, beta=0.6, bias=1.5))
     b.output(b.op("MeanVarianceNormalization", [image], axes=[0, 2, 3]))
     b.output(b.op("ReduceLogSum", [b.op("Abs", [line]), axes(b, 0, 2)]), b.op("ReduceLogSumExp", [line]))
     return b
@@ -68,7 +71,7 @@ def products() -> Builder:
 
 
 @pytest.mark.parametrize("build", [normalisations, products])
-def test_they_equal_onnx_runtime(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_they_equal_onnx_runtime(build: Callable[[], Builder], tmp_path: Path) -> None:
     b = build()
     model = b.model()
     with compiled(model, tmp_path) as package:

@@ -16,9 +16,9 @@ from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div,
 
 @dataclass(frozen=True)
 class BatchMatMul(Kernel):
-    """`batch`: any number of loops. Strides of `a`: batch …, i, k; of `b`: batch …, k, j; `y` and operands: batch …, i, j.
+    """`batch`: any number of loops. Strides of `a`: batch …, i, k; of `b`: batch …, k, j; of `y`: batch …, i, j.
 
-    b and y have stride 1 along j. `tile`: rows × columns in registers.
+    Those of the operands are as y's. b and y have stride 1 along j. `tile`: rows × columns in registers.
     """
 
     family: ClassVar[str] = "batch_matmul"

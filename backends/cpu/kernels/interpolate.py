@@ -2,7 +2,8 @@
 
     Y[…, i, j, c] = Σ_(r,q) rows.weight[i, r] · columns.weight[j, q] · X[… + rows.at[i, r] + columns.at[j, q] + c]
 
-Nearest neighbours, linear and cubic interpolation and every convention about coordinates are tables. Vectors run along c.
+Nearest neighbours, linear and cubic interpolation and every convention about coordinates are tables. Vectors run along
+c.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     gru    z, r = f(x + R·h₋)    n = g(xₙ + r ⊙ (Rₙ·h₋ + bₙ)), or g(xₙ + Rₙ·(r ⊙ h₋))    h = (1 − z) ⊙ n + z ⊙ h₋
     lstm   i, o, f = f(x + R·h₋)    c = f ⊙ c₋ + i ⊙ g(x + R·h₋)    h = o ⊙ h(c)
 
-x = W·input + b is computed for all steps at once before. R is family A: blocks of a vector of outputs × 1 input, gate by
-gate, so zero blocks cost nothing. Sums of one vector are split over a few registers, because each waits for the last.
+x = W·input + b is computed for all steps at once before. R is family A: blocks of a vector of outputs × 1 input, gate
+by gate, so zero blocks cost nothing. Sums of one vector are split over a few registers: each waits for the last.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ class _Step:
 
     def act(self, number: int, value: Any, wide: int) -> Any:
         name = self.k.activations[number]
-        return T.bind(
-            maximum(value, splat(0.0, wide)) if name == "relu" else emit(unary(name, operand(0)), [value], wide)
-        )
+        if name == "relu":
+            return T.bind(maximum(value, splat(0.0, wide)))
+        return T.bind(emit(unary(name, operand(0)), [value], wide))
 
     def input(self, gate: int, unit: Any, wide: int, i: int) -> Any:
         return load(self.x, self.given[i] + gate * self.k.hidden + unit, wide)

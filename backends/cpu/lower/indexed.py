@@ -145,8 +145,9 @@ def cum_sum(state: State, node: ir.Node) -> Lowered:
     axis = axes[0] % len(x.shape)
     rows = state.as_plain(_axis_last(x, axis))
     y = state.plain(rows.shape, x.dtype)
-    flags = [bool(node.attributes.get_int(name, 0)) for name in ("exclusive", "reverse")]
-    state.emit(CumSum(math.prod(rows.shape[:-1]), rows.shape[-1], *flags, x.dtype), [rows.buffer, y.buffer], [node])
+    is_exclusive, is_reverse = (node.attributes.get_int(name, 0) != 0 for name in ("exclusive", "reverse"))
+    call = CumSum(math.prod(rows.shape[:-1]), rows.shape[-1], is_exclusive, is_reverse, x.dtype)
+    state.emit(call, [rows.buffer, y.buffer], [node])
     state.define(node.outputs[0], _axis_back(y, axis))
     return [node]
 

@@ -29,7 +29,7 @@ class Resampling:
 
 def coordinates(r: Resampling) -> np.ndarray:
     """Where every output lies between the inputs, float32 [after]. KeyError for a convention that is not known."""
-    x = np.arange(r.after, dtype=np.float32)
+    x: np.ndarray = np.arange(r.after, dtype=np.float32)
     one, half, scale = np.float32(1), np.float32(0.5), np.float32(r.scale)
     half_pixel = (x + half) / scale - half
 
@@ -45,7 +45,7 @@ def coordinates(r: Resampling) -> np.ndarray:
         start, end, last = np.float32(r.roi[0]), np.float32(r.roi[1]), np.float32(r.before - 1)
         if r.after == 1:
             return np.full_like(x, half * (start + end) * last)
-        return start * last + x * (end - start) * last / np.float32(r.after - 1)
+        return np.asarray(start * last + x * (end - start) * last / np.float32(r.after - 1))
 
     known: dict[str, Callable[[], np.ndarray]] = {
         "half_pixel": lambda: half_pixel,
@@ -79,12 +79,14 @@ def table(r: Resampling) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearest(x: np.ndarray, how: str) -> np.ndarray:
-    return {
-        "round_prefer_floor": lambda: np.ceil(x - np.float32(0.5)),
-        "round_prefer_ceil": lambda: np.floor(x + np.float32(0.5)),
-        "floor": lambda: np.floor(x),
-        "ceil": lambda: np.ceil(x),
-    }[how]()
+    half = np.float32(0.5)
+    known: dict[str, np.ndarray] = {
+        "round_prefer_floor": np.ceil(x - half),
+        "round_prefer_ceil": np.floor(x + half),
+        "floor": np.floor(x),
+        "ceil": np.ceil(x),
+    }
+    return known[how]
 
 
 def _cubic(share: np.ndarray, a: float) -> np.ndarray:

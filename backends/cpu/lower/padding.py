@@ -20,12 +20,14 @@ from prunec.backends.cpu.lower.state import State, Unsupported
 from prunec.backends.cpu.lower.views import expanded, sliced
 from prunec.graph.shapes import constant
 
+_MODES = ("constant", "reflect", "edge", "wrap")
+
 
 class _Run(NamedTuple):
-    """`count` positions of one axis from `start`, copied from `source`, `source + step`, …"""
+    """`length` positions of one axis from `start`, copied from `source`, then every `step`-th."""
 
     start: int
-    count: int
+    length: int
     source: int
     step: int
 
@@ -36,7 +38,7 @@ def pad(state: State, node: ir.Node) -> Sequence[ir.Node]:
     amounts, axes = ints(node, 1), ints(node, 3)
     if amounts is None:
         raise Unsupported("padding by a computed amount")
-    if mode not in ("constant", *_OUTSIDE):
+    if mode not in _MODES:
         raise Unsupported(f"padding of the kind {mode}")
     rank = len(x.shape)
     chosen = list(range(rank)) if axes is None else [axis % rank for axis in axes]
@@ -59,8 +61,8 @@ def pad(state: State, node: ir.Node) -> Sequence[ir.Node]:
     for region in itertools.product(*runs):
         source, target = x, y
         for axis, run in enumerate(region):
-            source = sliced(source, axis, run.source, run.count, run.step)
-            target = sliced(target, axis, run.start, run.count)
+            source = sliced(source, axis, run.source, run.length, run.step)
+            target = sliced(target, axis, run.start, run.length)
         state.copy(source, target, [node])
     state.define(node.outputs[0], y)
     return [node]
@@ -73,17 +75,16 @@ def _runs(mode: str, length: int, before: int, after: int) -> list[_Run]:
         return [inside]
     if max(before, after) > (length - 1 if mode == "reflect" else length) and mode != "edge":
         raise Unsupported(f"{mode} padding by more than the tensor has")
-    first, last, step = _OUTSIDE[mode]
-    ends = [_Run(0, before, first(length, before), step), _Run(before + length, after, last(length), step)]
-    return [run for run in (inside, *ends) if run.count]
+    first, last, step = _ends(mode, length, before)
+    ends = [_Run(0, before, first, step), _Run(before + length, after, last, step)]
+    return [run for run in (inside, *ends) if run.length]
 
 
-# How the positions before and behind are read: from where, in which steps.
-_OUTSIDE = {
-    "reflect": (lambda length, before: before, lambda length: length - 2, -1),
-    "edge": (lambda length, before: 0, lambda length: length - 1, 0),
-    "wrap": (lambda length, before: length - before, lambda length: 0, 1),
-}
+def _ends(mode: str, length: int, before: int) -> tuple[int, int, int]:
+    """Where the positions before and those behind are read from, and in which steps."""
+    if mode == "reflect":
+        return before, length - 2, -1
+    return (0, length - 1, 0) if mode == "edge" else (length - before, 0, 1)
 
 
 def _value(state: State, node: ir.Node) -> float | int | Tensor:

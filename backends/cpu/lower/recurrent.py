@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN: the inputs' product for all time steps at once, then one kernel for all steps.
 
-The hidden states of all steps lie in one buffer [slot, row, direction, hidden], what they start from in the slots before
-and behind, so that no step is a special case and joining the directions afterwards is a view.
+The hidden states of all steps lie in one buffer [slot, row, direction, hidden], what they start from in the slots
+before and behind, so that no step is a special case and joining the directions afterwards is a view.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Memory:
-    """Views of the one buffer: `slots` [steps + 2, rows, directions, hidden], `cell` and `spare` [rows, directions, …]."""
+    """Views of one buffer: `slots` [steps + 2, rows, directions, hidden], `cell` and `spare` [rows, directions, …]."""
 
     slots: Tensor
     cell: Tensor
@@ -247,7 +247,7 @@ def _emit(
 def _define(
     state: State, node: ir.Node, layer: _Layer, memory: _Memory, lengths: Sequence[int], is_batch_first: bool
 ) -> None:
-    """Y [steps, directions, rows, hidden], Y_h and Y_c [directions, rows, hidden]; rows come first in the other layout."""
+    """Y [steps, directions, rows, hidden], Y_h and Y_c [directions, rows, hidden]; rows first in the other layout."""
     steps = memory.slots.shape[0] - 2
     y = transposed(sliced(memory.slots, 0, 1, steps), (1, 0, 2, 3) if is_batch_first else (0, 2, 1, 3))
     last = state.plain((layer.directions, len(lengths), layer.hidden), "float32")

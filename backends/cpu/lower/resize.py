@@ -59,11 +59,16 @@ def resampled_axes(node: ir.Node, before: Sequence[int], after: Sequence[int]) -
         roi = (0.0, 1.0) if region is None or not region.size else (
             float(region[place]), float(region[place + len(listed)]))  # fmt: skip
         r = Resampling(
-            before[axis], after[axis], scale if common is None else common, mode, how,
+            before[axis],
+            after[axis],
+            scale if common is None else common,
+            mode,
+            how,
             get("nearest_mode", "round_prefer_floor") or "round_prefer_floor",
-            float(node.attributes.get_float("cubic_coeff_a", -0.75)), bool(node.attributes.get_int("exclude_outside", 0)),
+            float(node.attributes.get_float("cubic_coeff_a", -0.75)),
+            bool(node.attributes.get_int("exclude_outside", 0)),
             roi if how == "tf_crop_and_resize" else (0.0, 1.0),
-        )  # fmt: skip
+        )
         if r.before == r.after and r.scale == 1 and r.roi == (0.0, 1.0):
             continue
         if how == "tf_crop_and_resize" and not is_inside(r):

@@ -162,7 +162,7 @@ def _log_sum_exp(w: Writer, node: ir.Node) -> Spelled:
     shape = _known(x)
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
     own = node.attributes.get_ints("axes") if axes is None else axes.tolist()
-    if not own and node.attributes.get_int("noop_with_empty_axes", 0):
+    if not own and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return None
     chosen = sorted(int(axis) % len(shape) for axis in own or range(len(shape)))
     over = w.constant(np.array(chosen, np.int64))

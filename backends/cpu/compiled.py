@@ -103,7 +103,12 @@ class _OnnxPart:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as reason:  # noqa: BLE001  (ONNX Runtime has an exception for every cause)
+            why = str(reason).strip().splitlines()[-1]
+            message = f"ONNX Runtime cannot load a part of the model: {why}"
+            raise PrunecError("PC622", message, where=str(path), hint="compile the model again") from None
         self._bools = {value.name for value in self._session.get_inputs() if value.type == "tensor(bool)"}
         self._names = [value.name for value in self._session.get_outputs()]
 

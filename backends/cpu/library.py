@@ -7,6 +7,7 @@ model's, PC621 for NaN, PC622 where the library refuses (its own message), PC451
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from types import TracebackType
 
 import numpy as np
 
+from prunec.backends.cpu.elf import is_cut_short
 from prunec.diagnostics import PrunecError
 
-BAD_CPU = 2
+BAD_CPU, NO_MEMORY = 2, 4
 
 
 class _CTensor(ctypes.Structure):
@@ -47,15 +49,18 @@ class Model:
     def __init__(self, library: Path, weights: Path, *, threads: int = 1, takes_nan: bool = False) -> None:
         self._takes_nan = takes_nan
         try:
+            if is_cut_short(library):
+                raise OSError("the file is cut short")
             self._library = ctypes.CDLL(_spelled(library))
         except OSError as reason:
             raise PrunecError("PC622", f"the library cannot be loaded: {reason}", where=str(library)) from None
         self._declare()
         self._handle = ctypes.c_void_p()
-        status = self._library.prunec_model_create(str(weights).encode(), threads, ctypes.byref(self._handle))
+        status = self._library.prunec_model_create(os.fsencode(weights), threads, ctypes.byref(self._handle))
         if status:
             code = "PC451" if status == BAD_CPU else "PC622"
-            raise PrunecError(code, self._message(), where=str(library), hint="compile the model again on this machine")
+            hint = "free some memory" if status == NO_MEMORY else "compile the model again on this machine"
+            raise PrunecError(code, self._message(), where=str(library), hint=hint)
         self.shapes = tuple(
             (self._tensors("input", number), self._tensors("output", number))
             for number in range(self._library.prunec_shape_count())

@@ -88,7 +88,7 @@ def _layer(node: ir.Node) -> _Layer:
     if any(value is not None for value in node.inputs[7:]):
         raise Unsupported("a recurrent layer with peepholes")
     attributes = node.attributes
-    if attributes.get("clip") is not None or attributes.get_int("input_forget", 0):
+    if attributes.get("clip") is not None or attributes.get_int("input_forget", 0) != 0:
         raise Unsupported("a recurrent layer with clip or input_forget")
     direction = attributes.get_string("direction", "forward") or "forward"
     names = tuple(attributes.get_strings("activations") or _DEFAULTS[node.op_type] * len(w))

@@ -46,6 +46,9 @@ def resampled_axes(node: ir.Node, before: Sequence[int], after: Sequence[int]) -
     region = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
     if (scales is None or not scales.size) and sizes is None:
         raise Unsupported("a resize whose sizes are computed")
+    if how == "half_pixel_symmetric" and mode == "nearest":
+        # ONNX Runtime rounds on the way where the formula does not say it; floor and ceil then differ.
+        raise Unsupported("nearest neighbours of coordinates of the kind half_pixel_symmetric")
     if how == "tf_crop_and_resize" and (region is None or region.size != 2 * len(listed)):
         raise Unsupported("a resize whose region is computed")
     policy = get("keep_aspect_ratio_policy", "stretch")

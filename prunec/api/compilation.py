@@ -53,6 +53,7 @@ def compile(
     params: float | None = None,
     speedup: float | None = None,
     latency_ms: float | None = None,
+    size_mb: float | None = None,
     calib: Samples = None,
     metric: str | None = None,
     samples: int | None = None,
@@ -106,7 +107,7 @@ def compile(
         input_shapes = common_shapes(shape_sets) if shape_sets else None
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
@@ -144,7 +145,10 @@ def compile(
     def gate(compiled: Compiled) -> None:
         assert compiled.verification is not None
         found = compiled.verification.quality
-        said_no = refusals(found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop, budget=budget)
+        said_no = refusals(
+            found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop, budget=budget,
+            bytes_after=compiled.bytes_after,
+        )  # fmt: skip
         if said_no:
             raise Refused(said_no, compiled)
 

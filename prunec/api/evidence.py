@@ -12,6 +12,7 @@ import onnx_ir as ir
 from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_count
 from prunec.graph.shapes import dims, is_constant
 from prunec.passes.compensate import CompensationRecord as Compensation
+from prunec.plan.budget import NUMBERS
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Plan
 from prunec.verify.records import CompensationRecord, SparsityRecord
@@ -20,7 +21,7 @@ from prunec.verify.records import CompensationRecord, SparsityRecord
 def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRecord:
     """Shares that are gone, counted on the models themselves; `requested` in the unit of a counted budget."""
     return SparsityRecord(
-        requested=None if plan.budget.is_measured else round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
+        requested=None if plan.budget.kind in NUMBERS else round(1 - plan.budget.limit(), 12),  # 1 - 0.7 is not 0.3
         realised_params=_gone(parameter_count(dense), parameter_count(pruned)),
         realised_flops=_gone(model_macs(dense), model_macs(pruned)),
     )

@@ -49,8 +49,9 @@ def refusals(
     min_speedup: float | None,
     max_drop: float | None,
     budget: Budget | None = None,
+    bytes_after: int | None = None,
 ) -> list[GateError]:
-    """Every gate that says no, a `budget` of time among them."""
+    """Every gate that says no, a `budget` of time or of size (`bytes_after`: of the model's files) among them."""
     found: list[GateError] = []
     if max_drop is not None and (refusal := gate_drop(quality, max_drop)) is not None:
         found.append(refusal)
@@ -58,7 +59,16 @@ def refusals(
         found.append(slow)
     if budget is not None and budget.is_time and (missed := gate_time(measurements, budget)) is not None:
         found.append(missed)
+    if budget is not None and budget.kind == "size-mb" and (bytes_after is None or bytes_after > budget.value * 1e6):
+        found.append(_too_large(budget, bytes_after))
     return found
+
+
+def _too_large(budget: Budget, bytes_after: int | None) -> GateError:
+    """The plan counts bytes before anything is refitted, and a refitted layer may have got a bias."""
+    found = "an unknown size" if bytes_after is None else f"{bytes_after / 1e6:.6g} MB"
+    hint = "ask for a little less: biases that a refit adds are not in the plan"
+    return GateError("PC531", f"the finished model has {found}", where=f"--size-mb {budget.value:g}", hint=hint)
 
 
 def gate_time(result: Measurements | None, budget: Budget) -> GateError | None:

@@ -43,6 +43,7 @@ class PlanOptions:
     params: float | None = None
     speedup: float | None = None
     latency_ms: float | None = None
+    size_mb: float | None = None
     calib: Samples = None
     samples: int | None = None
     seed: int = 0
@@ -144,7 +145,7 @@ class PlanOptions:
         goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
             ("sparsity", goes), ("flops", self.flops), ("params", self.params), ("speedup", self.speedup),
-            ("latency-ms", self.latency_ms),
+            ("latency-ms", self.latency_ms), ("size-mb", self.size_mb),
         )  # fmt: skip
         given = [(kind, value) for kind, value in budgets if value is not None]
         if len(given) > 1:
@@ -186,7 +187,7 @@ class PlanOptions:
         """Refuse options that a plan file has decided already. PrunecError PC221."""
         decided = {
             "sparsity": self.sparsity, "flops": self.flops, "params": self.params, "speedup": self.speedup,
-            "latency-ms": self.latency_ms, "criterion": self.criterion,
+            "latency-ms": self.latency_ms, "size-mb": self.size_mb, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
             "allocation": self.allocation,

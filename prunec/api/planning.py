@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from prunec.api.dropping import DropPlanner
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
@@ -24,6 +27,8 @@ from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples, open_calibration
 from prunec.frontend.input_shapes import complete_shapes
+from prunec.graph.cost import PARAMETER_TYPES
+from prunec.package.writer import save_model
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.planner import Planner
@@ -60,6 +65,7 @@ def plan(
     speedup: float | None = None,
     latency_ms: float | None = None,
     max_drop: float | None = None,
+    size_mb: float | None = None,
     calib: Samples = None,
     metric: str | None = None,
     samples: int | None = None,
@@ -86,7 +92,7 @@ def plan(
     """
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
@@ -221,13 +227,24 @@ def make_channels(
         measured=measured,
     )
     if not budget.is_measured:
-        return planner.least_cut(budget), tuple(context.notes)
+        overhead = graph_bytes(opened.canonical) if budget.kind == "size-mb" else 0
+        return planner.least_cut(budget, overhead=overhead), tuple(context.notes)
     with TimedPlanner(opened, planner, calibration, options, progress) as timed:
         if budget.is_time:
             made, _ = timed.meet(budget)
             return made, tuple(context.notes)
         made, warnings = DropPlanner(opened, timed, calibration, options, own, progress).fastest(budget)
     return made, (*context.notes, *warnings)
+
+
+def graph_bytes(model: ir.Model) -> int:
+    """Bytes of a model file beside its parameters: the graph, names, shapes, integers."""
+    with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
+        path = Path(folder, "model.onnx")
+        save_model(model, path)
+        written = sum(file.stat().st_size for file in Path(folder).iterdir())
+    values = (value.const_value for value in model.graph.initializers.values())
+    return written - sum(t.nbytes for t in values if t is not None and t.dtype in PARAMETER_TYPES)
 
 
 def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | None) -> tuple[Plan, PlanOptions]:

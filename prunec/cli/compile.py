@@ -30,6 +30,7 @@ def compile(
     params: o.Params = None,
     speedup: o.Speedup = None,
     latency_ms: o.LatencyMs = None,
+    size_mb: o.SizeMb = None,
     calib: o.Calib = None,
     metric: o.Metric = None,
     samples: o.Samples = None,
@@ -79,7 +80,7 @@ def compile(
         with shown() as progress:
             found = compilation.compile(
                 model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
-                sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+                sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
                 calib=calib, metric=metric, samples=samples,
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,

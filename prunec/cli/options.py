@@ -59,6 +59,7 @@ Speedup = Annotated[
 LatencyMs = Annotated[
     float | None, typer.Option("--latency-ms", help="Measured on this machine: so many milliseconds for one run.")
 ]
+SizeMb = Annotated[float | None, typer.Option("--size-mb", help="Megabytes (10^6 bytes) that model.onnx may have.")]
 Calib = Annotated[
     str | None,
     typer.Option("--calib", metavar="FILE.npz|DIR|module:function", help="Real inputs; synthetic ones without it."),

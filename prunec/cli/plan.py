@@ -30,6 +30,7 @@ def plan(
     params: o.Params = None,
     speedup: o.Speedup = None,
     latency_ms: o.LatencyMs = None,
+    size_mb: o.SizeMb = None,
     max_drop: Annotated[
         float | None, typer.Option("--max-drop", help="As fast as it can be with quality at most this much lower.")
     ] = None,
@@ -60,7 +61,7 @@ def plan(
     with shown() as progress:
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
-            sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms,
+            sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
             max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
             allocation=allocation, permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape),

@@ -4,6 +4,7 @@ counted on the model:
 sparsity    at least this share of the weights of the prunable layers is gone
 params      at most this share of the dense model's parameters remains
 flops       at most this share of the dense model's multiply-accumulates remains
+size-mb     model.onnx has at most this many megabytes (10^6 bytes)
 channels    this share of every group's channels is gone (rounded to what the target likes)
 
 measured on the target:
@@ -23,7 +24,7 @@ from prunec.diagnostics import PrunecError
 if TYPE_CHECKING:
     from prunec.plan.cost_model import Cost
 
-BudgetKind = Literal["sparsity", "params", "flops", "channels", "speedup", "latency-ms", "max-drop"]
+BudgetKind = Literal["sparsity", "params", "flops", "channels", "speedup", "latency-ms", "max-drop", "size-mb"]
 WORDS: dict[BudgetKind, str] = {
     "sparsity": "weights of the prunable layers",
     "params": "parameters",
@@ -32,14 +33,18 @@ WORDS: dict[BudgetKind, str] = {
     "speedup": "time",
     "latency-ms": "time",
     "max-drop": "quality",
+    "size-mb": "size",
 }
 TIMES: tuple[BudgetKind, ...] = ("speedup", "latency-ms")
+NUMBERS: tuple[BudgetKind, ...] = (*TIMES, "max-drop", "size-mb")
+"""Kinds whose value is no share."""
 
 
 class Budget(BaseModel):
     """A kind and its value.
 
-    sparsity and channels in [0, 1), params and flops in (0, 1], a speed-up above 1, a latency above 0, a drop from 0.
+    sparsity and channels in [0, 1), params and flops in (0, 1], a speed-up above 1, a latency and a size above 0, a
+    drop from 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,8 +59,8 @@ class Budget(BaseModel):
         Raises:
             PrunecError PC208: the value is out of range.
         """
-        if kind in TIMES or kind == "max-drop":
-            cls._check_measured(kind, value)
+        if kind in NUMBERS:
+            cls._check_number(kind, value)
             return cls(kind=kind, value=float(value))
         goes = kind in ("sparsity", "channels")
         if not (0 <= value < 1 if goes else 0 < value <= 1):
@@ -66,11 +71,13 @@ class Budget(BaseModel):
         return cls(kind=kind, value=float(value))
 
     @staticmethod
-    def _check_measured(kind: BudgetKind, value: float) -> None:
+    def _check_number(kind: BudgetKind, value: float) -> None:
         if kind == "speedup" and not 1 < value < float("inf"):
             message, hint = "a speed-up lies above 1", "--speedup 2 halves the time of one run"
         elif kind == "latency-ms" and not 0 < value < float("inf"):
             message, hint = "a latency lies above 0", "--latency-ms 5 allows 5 ms for one run"
+        elif kind == "size-mb" and not 0 < value < float("inf"):
+            message, hint = "a size lies above 0", "--size-mb 5 allows 5 000 000 bytes"
         elif kind == "max-drop" and not 0 <= value < float("inf"):
             message, hint = "a drop is 0 or more", "--max-drop 0.01 allows the quality to fall by 0.01"
         else:
@@ -88,7 +95,12 @@ class Budget(BaseModel):
         return self.is_time or self.kind == "max-drop"
 
     def remaining(self, cost: Cost, dense: Cost) -> float:
-        """Share that remains of what this budget counts (for none of "channels" and the measured ones)."""
+        """What remains of what this budget counts: megabytes of weights, else a share of `dense`.
+
+        Not for "channels" and what is measured.
+        """
+        if self.kind == "size-mb":
+            return cost.bytes / 1e6
         pair = {
             "sparsity": (cost.weights, dense.weights),
             "params": (cost.params, dense.params),
@@ -97,7 +109,7 @@ class Budget(BaseModel):
         return pair[0] / pair[1] if pair[1] else 1.0
 
     def limit(self) -> float:
-        """Largest share that may remain, of what is counted."""
+        """Most that may remain of what is counted."""
         return 1 - self.value if self.kind in ("sparsity", "channels") else self.value
 
     def time_limit(self, dense_ms: float) -> float:

@@ -28,11 +28,15 @@ Term = tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Cost:
-    """params: floating-point values; macs: of one run; weights: parameters of the prunable layers alone."""
+    """params: floating-point values; macs: of one run; weights: parameters of the prunable layers alone.
+
+    bytes: of the parameters as they are stored.
+    """
 
     params: int
     macs: int
     weights: int
+    bytes: int = 0
 
 
 class CostModel:
@@ -46,21 +50,30 @@ class CostModel:
         self._owner = np.repeat(np.arange(len(per_node)), [len(terms) for terms in per_node])
         self._elements = self._table([self._output_term(node) for node in model.graph])
         single: dict[bool, list[Term]] = {False: [], True: []}
+        widths: dict[bool, list[float]] = {False: [], True: []}
         self._fixed = {False: 0, True: 0}
-        self._shared: list[tuple[bool, bool, int, list[Reader]]] = []
+        self._fixed_bytes = 0.0
+        self._shared: list[tuple[bool, bool, int, list[Reader], float]] = []
         for name, value in model.graph.initializers.items():
             if value.const_value is not None and value.const_value.dtype in PARAMETER_TYPES:
-                self._initializer(value, name in prunable, single)
+                self._initializer(value, name in prunable, single, widths)
         self._params = {flag: self._table(terms) for flag, terms in single.items()}
+        self._widths = {flag: np.array(found, np.float64) for flag, found in widths.items()}
         self._axes.freeze()
 
     def evaluate(self, alive: np.ndarray) -> Cost:
         """Cost of the model with only the classes `alive` (bool per class id) left."""
         counts = self._axes.counts(alive)
-        left = {flag: self._fixed[flag] + _total(self._params[flag], counts) for flag in (False, True)}
-        for prunable, untouched, size, readers in self._shared:
-            left[prunable] += _shared_size(untouched, size, readers, alive)
-        return Cost(left[False] + left[True], _total(self._macs, counts), left[True])
+        left, stored = dict(self._fixed), self._fixed_bytes
+        for flag, table in self._params.items():
+            values = _products(table, counts)
+            left[flag] += int(values.sum())
+            stored += float(values @ self._widths[flag])
+        for prunable, untouched, size, readers, width in self._shared:
+            values_left = _shared_size(untouched, size, readers, alive)
+            left[prunable] += values_left
+            stored += values_left * width
+        return Cost(left[False] + left[True], _total(self._macs, counts), left[True], math.ceil(stored))
 
     def layer_macs(self, alive: np.ndarray, multiple: int = 1) -> np.ndarray:
         """MACs of each node, float64 [nodes], as if every axis that may be cut were padded to a multiple."""
@@ -73,9 +86,13 @@ class CostModel:
         return _products(self._elements, self._axes.counts(alive)).astype(np.float64)
 
     # -- terms --------------------------------------------------------------------------------------------------
-    def _initializer(self, value: ir.Value, prunable: bool, single: dict[bool, list[Term]]) -> None:
+    def _initializer(
+        self, value: ir.Value, prunable: bool, single: dict[bool, list[Term]], widths: dict[bool, list[float]]
+    ) -> None:
         """One product if all uses are cut alike; a list of variants if they may not be (see `slice_channels`)."""
         shape = [int(d) for d in dims(value) or () if isinstance(d, int)]
+        assert value.const_value is not None
+        width = value.const_value.nbytes / max(math.prod(shape), 1)
         nowhere: tuple[Ids, ...] = (None,) * len(shape)
         places = [(node.name or "", index) for node, index in value.uses()]
         readers: list[Reader] = [
@@ -85,10 +102,12 @@ class CostModel:
         untouched = value.is_graph_output()
         if not any(owner or any(ids is not None for ids in axes) for axes, owner in readers):
             self._fixed[prunable] += math.prod(shape)
+            self._fixed_bytes += value.const_value.nbytes
         elif not untouched and all(_same(reader, readers[0]) for reader in readers[1:]):
             single[prunable].append(self._term(shape, *readers[0]))
+            widths[prunable].append(width)
         else:
-            self._shared.append((prunable, untouched, math.prod(shape), readers))
+            self._shared.append((prunable, untouched, math.prod(shape), readers, width))
 
     def _node_terms(self, node: ir.Node) -> Iterator[Term]:
         """The products of `graph.cost.mac_products`, over lengths that may still be cut; none once nobody needs it."""

@@ -26,6 +26,13 @@ def impossible(
     return PrunecError("PC207", message, where=f"--{budget.kind} {budget.value:g}", hint=_hint(budget, left, selection))
 
 
+def too_large(budget: Budget, left: float, floor: float) -> PrunecError:
+    """PC207 for a size in megabytes: what is left when everything that may go is gone."""
+    message = f"with every group at its least width ({floor:.0%} of it) the model has {left:.3g} MB, not less"
+    hint = f"--size-mb {math.ceil(left * 1000) / 1000:g} can be met; prunec inspect shows what pins each group"
+    return PrunecError("PC207", message, where=f"--size-mb {budget.value:g}", hint=hint)
+
+
 def _reasons(path: Path, selection: Selection, floor: float, step: int) -> list[str]:
     reasons = []
     if selection.groups:

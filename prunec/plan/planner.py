@@ -16,12 +16,12 @@ from prunec.graph import Analysis, Group
 from prunec.plan.allocate import Arrange, Ladder, Path, Planned, by_key
 from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
-from prunec.plan.cost_model import Cost, CostModel
+from prunec.plan.cost_model import CostModel
 from prunec.plan.curves import Curves
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.global_ import score_keys
-from prunec.plan.impossible import impossible
-from prunec.plan.least_loss import give_back, least_loss
+from prunec.plan.impossible import impossible, too_large
+from prunec.plan.least_loss import Remaining, give_back, least_loss
 from prunec.plan.normalise import Normalise
 from prunec.plan.normalise import normalise as normalised
 from prunec.plan.plan import GroupPlan, Plan, Scope, Why
@@ -116,17 +116,20 @@ class Planner:
             "floor": self.floor, "include": tuple(include), "exclude": tuple(exclude),
         }  # fmt: skip
 
-    def least_cut(self, budget: Budget, *, is_last: bool = True) -> Plan:
-        """As `make_plan`, for a budget that is counted."""
+    def least_cut(self, budget: Budget, *, is_last: bool = True, overhead: int = 0) -> Plan:
+        """As `make_plan`, for a budget that is counted. `overhead`: bytes of a model file beside its parameters."""
 
         def remaining(alive: np.ndarray) -> float:
             if budget.kind == "channels":
                 return float(alive.mean())
-            return budget.remaining(self.costs.evaluate(alive), self.dense)
+            beside = overhead / 1e6 if budget.kind == "size-mb" else 0.0
+            return budget.remaining(self.costs.evaluate(alive), self.dense) + beside
 
         scope = self.scope
         path = self.path(least_loss(remaining) if scope == "loss" else None)
-        length = _length(path, budget, self.costs, scope, self.dense)
+        length = _length(path, budget, scope, remaining)
+        if length is None and is_last and budget.kind == "size-mb":
+            raise too_large(budget, remaining(path.alive(len(path))), self.floor)
         if length is None and is_last:
             raise impossible(budget, path, self.selection, self.costs, self.dense, floor=self.floor, step=self.step)
         length = len(path) if length is None else length
@@ -171,13 +174,13 @@ def _planned(
     return Planned(analysis, groups, cells, scores, units, floor, rank)
 
 
-def _length(path: Path, budget: Budget, costs: CostModel, scope: Scope, dense: Cost) -> int | None:
+def _length(path: Path, budget: Budget, scope: Scope, remaining: Remaining) -> int | None:
     """Steps to take: the fewest that meet the budget; for channels per group, all up to the wanted share."""
     if budget.kind == "channels" and scope == "layer":
         return bisect_right(path.keys.tolist(), budget.value + 1e-9)
     if budget.kind == "channels":
         return path.shortest(lambda n: path.share_kept(n) <= budget.limit() + 1e-12)
-    return path.shortest(lambda n: budget.is_met(costs.evaluate(path.alive(n)), dense))
+    return path.shortest(lambda n: remaining(path.alive(n)) <= budget.limit() + 1e-12)
 
 
 def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: Selection) -> Iterator[GroupPlan]:

@@ -58,8 +58,11 @@ def check_budget(budget: Budget, structures: Collection[str]) -> None:
     """Refuse a budget whose unit not all the stages have.
 
     Raises:
-        PrunecError PC217: shares of the prunable weights or of channels, over blocks or several stages.
+        PrunecError PC217: shares of the prunable weights or of channels, over blocks or several stages; a size.
     """
+    if budget.kind == "size-mb":
+        message = "--size-mb is for channels alone"
+        raise PrunecError("PC217", message, where=f"--structures {','.join(structures)}", hint="give --params")
     if budget.kind in ("sparsity", "channels") and stage_names(structures) not in (["channels"], ["head-width"]):
         raise PrunecError(
             "PC217",

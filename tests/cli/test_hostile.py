@@ -92,6 +92,7 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
         (["--max-drop", "0.1", "--no-measure"], "PC222"),
         (["--max-drop", "0.1", "--target", "cpu"], "PC224"),
         (["--speedup", "0.5"], "PC208"),
+        (["--size-mb", "-1"], "PC208"),
         (["--speedup", "2", "--latency-ms", "5"], "PC220"),
         (["--speedup", "2", "--target", "cpu"], "PC230"),
         (["--sparsity", "0.5", "--flops", "0.5"], "PC220"),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from prunec.graph import Analysis
-from prunec.graph.cost import model_macs, parameter_count
+from prunec.graph.cost import PARAMETER_TYPES, model_macs, parameter_count
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.cost_model import CostModel
 from tests.criteria.small import attention, branches, chain, free, grouped, prepare
@@ -18,6 +18,11 @@ from tests.graph.builder import Builder
 from tests.graph.checks import random_alive
 
 MODELS = {"chain": chain, "grouped": grouped, "branches": branches, "attention": attention}
+
+
+def stored_bytes(model: ir.Model) -> list[int]:
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return [tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype in PARAMETER_TYPES]
 
 
 def assert_exact_costs(model: ir.Model, analysis: Analysis, shares: list[float]) -> None:
@@ -29,6 +34,7 @@ def assert_exact_costs(model: ir.Model, analysis: Analysis, shares: list[float])
         cut = slice_channels(model, analysis, alive)
         found = costs.evaluate(alive)
         assert (found.params, found.macs) == (parameter_count(cut), model_macs(cut))
+        assert found.bytes == sum(stored_bytes(cut))
         assert found.params < dense.params
 
 

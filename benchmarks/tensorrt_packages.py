@@ -11,8 +11,8 @@ be 2:4 are taken (`taken` says "all eligible"), unless `--layers` says which. Mo
 their own metric on test data; graphs have seeded weights, so nothing is said about theirs.
 
 `layers`: those with weights, and products of two activations. `proved`: planned weights that were counted, compressed
-and decompressed bit for bit, and multiplied. `fp16 error`: outputs of the shipped FP16 graph against the pruned FP32
-model in ONNX Runtime, largest error over largest value. `RTX`: parsed and built ahead of time by TensorRT-RTX for
+and decompressed bit for bit, and multiplied. `error`: outputs of the shipped graph, FP16 or INT8, against the pruned
+FP32 model in ONNX Runtime, largest error over largest value. `RTX`: parsed and built ahead of time by TensorRT-RTX for
 SM80 and SM89, which says that the graph is accepted and nothing about sparsity or speed. `Polygraphy`: planned
 weights that its own check finds 2:4, and what it says of the others. No GPU is used: nothing here is about kernels or
 speed.
@@ -55,7 +55,7 @@ class Row:
     zeros: float | None
     left_dense: str
     fp32: str
-    fp16_error: str
+    error: str
     solver: str
     metric: str | None
     dense: float | None
@@ -77,6 +77,7 @@ KINDS = {
     "are no multiple": "channels no multiple of 4",
     "stays FP32": "FP32 island",
     "embedding": "embedding",
+    "is shared with other nodes": "its weight is shared with other nodes",
 }
 """Part of a reason → what it is called in the table."""
 
@@ -105,7 +106,7 @@ def row(name: str, compiled: Compiled, taken: str, out: Path, arguments: argpars
         zeros=None if patterns is None else patterns.zeros,
         left_dense=reasons([layer.reason for layer in record.left_dense]),
         fp32=", ".join(f"{count} {reason}" for reason, count in record.fp32_islands.items()),
-        fp16_error=f"{compiled.verification.lowering.max_rel:.1e}",
+        error=f"{compiled.verification.lowering.max_rel:.1e}",
         solver=arguments.solver,
         metric=None,
         dense=None,
@@ -125,7 +126,8 @@ def one(name: str, layers: str, arguments: argparse.Namespace) -> Iterator[Row]:
         opened(name, arguments.graphs) as source,
     ):
         out = Path(place, "out")
-        compiled, taken = package(source, out, solver=arguments.solver, samples=arguments.samples, layers=layers)
+        how = {name: getattr(arguments, name) for name in ("solver", "samples", "precision")}
+        compiled, taken = package(source, out, layers=layers, **how)
         found = replace(row(name, compiled, taken, out, arguments), seconds=time.process_time() - start)
         if arguments.no_quality or arguments.graphs is not None or zoo.entry(name).metric is None:
             yield found
@@ -142,6 +144,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What packages for TensorRT hold, for many models.")
     add_arguments(parser)
     parser.add_argument("--layers", nargs="+", choices=[EXPECTED, WORTHWHILE, ELIGIBLE], default=[EXPECTED])
+    parser.add_argument("--precision", choices=["fp16", "int8"], default="fp16")
     parser.add_argument("--test-samples", type=int)
     parser.add_argument("--no-quality", action="store_true", help="do not judge the models: a packages' table only")
     parser.add_argument("--rtx", metavar="PYTHON", help="an interpreter that has TensorRT-RTX")
@@ -155,7 +158,7 @@ def main() -> int:
     for name in arguments.models:
         for layers in arguments.layers:
             tools = (bool(arguments.rtx), bool(arguments.polygraphy), arguments.no_quality, arguments.test_samples)
-            key = (name, layers, arguments.solver, arguments.samples, *tools)
+            key = (name, layers, arguments.precision, arguments.solver, arguments.samples, *tools)
             try:
                 table += kept.rows(key, partial(one, name, layers, arguments))
             except PrunecError as refusal:

@@ -58,7 +58,7 @@ def test_a_row_says_what_the_package_holds_and_what_a_tool_said_of_it(graphs: Pa
     tool.write_text(f"#!{sys.executable}\nprint('[I] Found sparse tensor: nothing')\n")
     tool.chmod(0o755)
     arguments = SimpleNamespace(
-        graphs=graphs, solver="magnitude", samples=2, rtx=None, polygraphy=str(tool), no_quality=False
+        graphs=graphs, solver="magnitude", samples=2, rtx=None, polygraphy=str(tool), no_quality=False, precision="fp16"
     )
     (row,) = tensorrt_packages.one("wide", EXPECTED, arguments)  # type: ignore[arg-type]
     assert (row.layers, row.eligible, row.worthwhile, row.planned, row.proved) == (4, 4, 2, 2, 2)

@@ -31,7 +31,7 @@ BLOCK_ELEMENTS = 1 << 21
 GROUPED_ELEMENTS = 1 << 20
 """The same for layers with groups, whose matrices are small: another block costs nothing."""
 MAX_ROWS_SOLVED = 2048
-ROWS_PER_BATCH, FEWEST_BATCHES = 32, 64
+ROWS_PER_BATCH, FEWEST_BATCHES = 8, 64
 """Of large activations few rows are wanted: then some batches give them all, the others are not read."""
 Rows = npt.NDArray[np.floating]
 

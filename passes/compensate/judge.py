@@ -22,7 +22,7 @@ from prunec.passes.compensate.tail import find_tail
 
 Double = npt.NDArray[np.float64]
 CANDIDATE_BYTES = 4 * 1024**2
-FEWEST_BATCHES, ENOUGH_VALUES = 32, 1 << 23
+FEWEST_BATCHES, ENOUGH_VALUES = 64, 1 << 23
 """Held-out batches that decide: all, or as many as show that many of the layer's outputs."""
 SCREENED = 4
 """Every so many of those batches a candidate meets first, and the others only if it is the best of all there."""

@@ -147,10 +147,10 @@ def test_a_constant_that_others_use_is_copied() -> None:
 
 def test_few_rows_come_from_few_batches_and_all_rows_from_all() -> None:
     random = np.random.default_rng(0)
-    large, small = [10_000] * 500, [7] * 500
+    large, small = [10_000] * 5000, [7] * 500
     assert len(spread(random, large, 4096)) == 4096 // ROWS_PER_BATCH
     assert len(spread(random, large, 10)) == FEWEST_BATCHES
-    assert len(spread(random, large, 10**6)) == 500
+    assert len(spread(random, large, 10**6)) == 5000
     used = spread(random, small, 700)
     assert len(used) == 100 and (np.diff(used) > 0).all()
     assert len(set(used.tolist()) & set(spread(random, small, 700).tolist())) < 60  # other ones for other layers

@@ -18,6 +18,7 @@ from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.lower.state import Unsupported, dtype_of, shape_of
 from prunec.backends.onnx.segment import proto_of
 from prunec.diagnostics import PrunecError
+from prunec.graph.reads import reads
 from prunec.graph.shapes import dims, is_constant
 
 
@@ -96,7 +97,7 @@ def _runs(nodes: Sequence[ir.Node], foreign: set[ir.Node]) -> list[tuple[list[ir
     while waiting:
         taken: list[ir.Node] = []
         for node in waiting:
-            before = {value.producer() for value in node.inputs if value is not None} & own
+            before = {value.producer() for value in reads(node)} & own
             if (node not in foreign) == is_generated and before <= done:
                 taken.append(node)
                 done.add(node)
@@ -110,7 +111,7 @@ def _runs(nodes: Sequence[ir.Node], foreign: set[ir.Node]) -> list[tuple[list[ir
 def _borders(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
     """Values that come from elsewhere, and those that are needed elsewhere."""
     own = set(nodes)
-    read = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and not is_constant(v))
+    read = dict.fromkeys(v for node in nodes for v in reads(node) if not is_constant(v))
     inputs = [value for value in read if value.producer() not in own]
     made = [value for node in nodes for value in node.outputs if value.name]
     outputs = [v for v in made if v.is_graph_output() or any(user not in own for user, _ in v.uses())]
@@ -119,10 +120,10 @@ def _borders(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value],
 
 def onnx_part(model: ir.Model, part: Part) -> onnx.ModelProto:
     """A part as a model of its own."""
-    weights = dict.fromkeys(v for node in part.nodes for v in node.inputs if is_constant(v))
+    weights = dict.fromkeys(v for node in part.nodes for v in reads(node) if is_constant(v))
     tensors = []
     for value in weights:
-        assert value is not None and value.const_value is not None
+        assert value.const_value is not None
         tensor = ir.serde.serialize_tensor(ir.Tensor(value.const_value.numpy(), dtype=value.dtype, name=value.name))
         tensors.append(tensor)
     graph = helper.make_graph(

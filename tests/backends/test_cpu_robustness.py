@@ -167,3 +167,25 @@ def test_infinities_go_through_and_nan_does_not(package: Path) -> None:
     with pytest.raises(PrunecError, match="PC621"):
         model.run({"x": x})
     model.close()
+
+
+BRANCHES = """<ir_version: 9, opset_import: ["" : 17]>
+m (float[4] x, bool c) => (float[4] y) <float[4] shift = {1, 2, 3, 4}> {
+    a = Relu (x)
+    b = If (c) <
+        then_branch = t () => (float[4] p) { p = Add (a, shift) },
+        else_branch = e () => (float[4] q) { q = Neg (a) }
+    >
+    y = Exp (b)
+}"""
+
+
+def test_a_branch_in_a_part_of_its_own_gets_what_it_captures(tmp_path: Path) -> None:
+    folder = build(ir.from_onnx_text(BRANCHES), host_isa(), tmp_path).folder
+    model, x = CompiledModel(folder), np.array([-1, 0, 1, 2], np.float32)
+    assert [record["op"] for record in model.foreign] == ["If"]
+    for c in (True, False):
+        (y,) = model.run({"x": x, "c": np.array(c)}).values()
+        inner = np.maximum(x, 0) + np.arange(1, 5) if c else -np.maximum(x, 0)
+        assert np.allclose(y, np.exp(inner), rtol=1e-5)
+    model.close()

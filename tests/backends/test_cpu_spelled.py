@@ -14,6 +14,8 @@ from prunec.backends.cpu.isa import AVX512
 from prunec.backends.cpu.kernels.row_major import RowMajor
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.prepare import prepare
+from prunec.backends.onnx.session import make_session, run
+from prunec.verify.metrics import max_relative
 from tests.backends.kernel_support import needs_x86
 from tests.backends.program_support import assert_equal, compiled, lowered
 from tests.graph.builder import Builder
@@ -142,6 +144,18 @@ def test_computed_kernels_are_refused() -> None:
     ready = prepare(b.model())
     _, refusals = lower(list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), AVX512)
     assert ["weights are computed" in r.reason for r in refusals] == [True]
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_what_is_spelled_out_runs_in_onnx_runtime_too(opset: int) -> None:
+    """Where reductions have their axes as an attribute and where as an input: a node may end in a part of its own."""
+    b = Builder(0, opset)
+    x = b.input("x", [2, 6, 5])
+    b.output(b.op("InstanceNormalization", [x, b.weight(6), b.weight(6)]), b.op("LogSoftmax", [x], axis=1))
+    b.output(b.op("LpNormalization", [x], axis=1), b.op("Einsum", [x], equation="bij->j"))
+    model, feeds = b.model(), feeds_of(b)
+    wanted, found = run(make_session(model), feeds), run(make_session(prepare(model)), feeds)
+    assert all(max_relative(array, found[name]) <= 1e-6 for name, array in wanted.items())
 
 
 def test_spelling_keeps_weights_known() -> None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.cpu.lower.writer import Writer
@@ -88,9 +87,7 @@ def _summed(w: Writer, term: _Term, needed: set[str]) -> _Term:
     if not alone:
         return term
     letters = "".join(letter for letter in term.letters if letter in needed)
-    shape = [term.sizes[letter] for letter in letters]
-    axes = w.constant(np.array(alone, np.int64))
-    return _Term(w.op("ReduceSum", [term.value, axes], shape, keepdims=0), letters, term.sizes)
+    return _Term(w.reduce("ReduceSum", term.value, alone, keepdims=False), letters, term.sizes)
 
 
 def _product(w: Writer, a: _Term, b: _Term, later: set[str]) -> _Term:

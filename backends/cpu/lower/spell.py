@@ -26,6 +26,8 @@ def spell_out(model: ir.Model) -> None:
             continue
         if any(_shape(value) is None for value in (*node.inputs, *node.outputs[:1]) if value is not None):
             continue
+        if node.outputs[0].dtype != ir.DataType.FLOAT:
+            continue
         writer = Writer(model, node)
         last = rule(writer, node)
         if last is not None:
@@ -64,9 +66,8 @@ def _normalised(w: Writer, x: ir.Value, axes: Sequence[int], epsilon: float) -> 
     shape = _known(x)
     small = [1 if axis in axes else n for axis, n in enumerate(shape)]
     count = math.prod(shape[axis] for axis in axes)
-    over = w.constant(np.array(axes, np.int64))
-    difference = w.op("Sub", [x, w.op("ReduceMean", [x, over], small)], shape)
-    squares = w.op("ReduceSumSquare", [difference, over], small)
+    difference = w.op("Sub", [x, w.reduce("ReduceMean", x, axes)], shape)
+    squares = w.reduce("ReduceSumSquare", difference, axes)
     mean = w.op("Mul", [squares, w.constant(np.array(1 / count, np.float32))], small)
     deviation = w.op("Sqrt", [w.op("Add", [mean, w.constant(np.array(epsilon, np.float32))], small)], small)
     return w.op("Mul", [difference, w.op("Reciprocal", [deviation], small)], shape)
@@ -135,7 +136,7 @@ def _lp_norm(w: Writer, node: ir.Node) -> Spelled:
     axis = (node.attributes.get_int("axis", -1) or 0) % len(shape)
     kind = "ReduceL1" if node.attributes.get_int("p", 2) == 1 else "ReduceL2"
     small = [1 if place == axis else n for place, n in enumerate(shape)]
-    norm = w.op(kind, [x, w.constant(np.array([axis], np.int64))], small)
+    norm = w.reduce(kind, x, [axis])
     zero = w.constant(np.array(0, np.float32))
     is_zero = w.op("Equal", [norm, zero], small, ir.DataType.BOOL)
     safe = w.op("Where", [is_zero, w.constant(np.array(1, np.float32)), norm], small)
@@ -149,9 +150,8 @@ def _log_softmax(w: Writer, node: ir.Node) -> Spelled:
     shape = _known(x)
     axis = (node.attributes.get_int("axis", -1) or 0) % len(shape)
     small = [1 if place == axis else n for place, n in enumerate(shape)]
-    over = w.constant(np.array([axis], np.int64))
-    shifted = w.op("Sub", [x, w.op("ReduceMax", [x, over], small)], shape)
-    total = w.op("ReduceSum", [w.op("Exp", [shifted], shape), over], small)
+    shifted = w.op("Sub", [x, w.reduce("ReduceMax", x, [axis])], shape)
+    total = w.reduce("ReduceSum", w.op("Exp", [shifted], shape), [axis])
     return w.op("Sub", [shifted, w.op("Log", [total], small)], shape)
 
 
@@ -165,13 +165,12 @@ def _log_sum_exp(w: Writer, node: ir.Node) -> Spelled:
     if not own and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return None
     chosen = sorted(int(axis) % len(shape) for axis in own or range(len(shape)))
-    over = w.constant(np.array(chosen, np.int64))
     small = [1 if axis in chosen else n for axis, n in enumerate(shape)]
     if node.op_type == "ReduceLogSum":
-        return w.reshape(w.op("Log", [w.op("ReduceSum", [x, over], small)], small), y)
-    top = w.op("ReduceMax", [x, over], small)
+        return w.reshape(w.op("Log", [w.reduce("ReduceSum", x, chosen)], small), y)
+    top = w.reduce("ReduceMax", x, chosen)
     exponential = w.op("Exp", [w.op("Sub", [x, top], shape)], shape)
-    total = w.op("Log", [w.op("ReduceSum", [exponential, over], small)], small)
+    total = w.op("Log", [w.reduce("ReduceSum", exponential, chosen)], small)
     return w.reshape(w.op("Add", [total, top], small), y)
 
 

@@ -60,6 +60,16 @@ class Writer:
         shape = [n for axis in order if isinstance(n := (dims(x) or ())[axis], int)]
         return self.op("Transpose", [x], shape, x.dtype or ir.DataType.FLOAT, perm=list(order))
 
+    def reduce(self, op_type: str, x: ir.Value, axes: Sequence[int], *, keepdims: bool = True) -> ir.Value:
+        """Over `axes`, which are an attribute in older operator sets: what has no code after all must run elsewhere."""
+        shape = [n for n in (dims(x) or ()) if isinstance(n, int)]
+        kept = [1 if axis in axes else n for axis, n in enumerate(shape) if keepdims or axis not in axes]
+        version = self.model.opset_imports.get("", 1)
+        if version >= (13 if op_type == "ReduceSum" else 18):
+            over = self.constant(np.array(axes, np.int64))
+            return self.op(op_type, [x, over], kept, keepdims=int(keepdims))
+        return self.op(op_type, [x], kept, axes=list(axes), keepdims=int(keepdims))
+
     def finish(self, last: ir.Value) -> None:
         """`last` takes the place of the node's first output."""
         old = self.node.outputs[0]

@@ -64,5 +64,6 @@ def show(out: Console, found: Measurements) -> None:
         out.print(Text("No speed-up over the dense model: give it with --source."))
     if found.layers:
         print_layer_times(out, found.layers)
-    protocol = f"{found.protocol.threads} threads, {found.protocol.blocks} blocks, {found.protocol.order}"
+    threads = f"{found.protocol.threads} thread{'s' * (found.protocol.threads > 1)}"
+    protocol = f"{threads}, {found.protocol.blocks} blocks, {found.protocol.order}"
     out.print(Text(f"{found.machine.cpu}; {protocol}"))

@@ -48,12 +48,14 @@ def show_target(out: Console, found: TargetExplanation) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from prunec.api.target_list import TARGETS
     from prunec.report import units
 
     table = Table("layer", "operator")
     for heading in ("inputs", "outputs", "multiply-accumulates"):
         table.add_column(heading, justify="right")
-    for heading in ("2:4 now", "can be", "expected faster", "why not", "what to change"):
+    pattern = next(target.patterns[0] for target in TARGETS if target.name == found.target)
+    for heading in (f"{pattern} now", "can be", "expected faster", "why not", "what to change"):
         table.add_column(heading, overflow="fold")
     for row in found.layers:
         inputs = "–" if row.inputs is None else str(row.inputs) + (f" × {row.positions}" if row.positions > 1 else "")
@@ -62,8 +64,8 @@ def show_target(out: Console, found: TargetExplanation) -> None:
         reasons = (Text(row.why_not or ""), Text(row.change or ""))
         table.add_row(Text(row.node), row.op_type, inputs, outputs, units.count(row.macs), *answers, *reasons)
     out.print(table)
-    numbers = f"{found.eligible} of {len(found.layers)} layers can be 2:4 for {found.target}"
-    out.print(f"{numbers}, {found.worthwhile} are expected to be faster so, {found.sparse_now} are 2:4 already.")
+    numbers = f"{found.eligible} of {len(found.layers)} layers can be {pattern} for {found.target}"
+    out.print(f"{numbers}, {found.worthwhile} are expected to be faster so, {found.sparse_now} are {pattern} already.")
 
 
 def show(out: Console, found: Explanation) -> None:

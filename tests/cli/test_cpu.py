@@ -249,6 +249,8 @@ def test_explain_says_what_is_zero(folder: Path) -> None:
     done = prunec("explain", "out/model.onnx", "--target", "cpu", "--json", cwd=folder)
     assert done.code == 0, done.err
     assert sum(layer["sparse_now"] for layer in done.json["layers"]) == 2
+    table = prunec("explain", "out/model.onnx", "--target", "cpu", cwd=folder).out
+    assert "2 are block:16x1 already" in table and "2:4" not in table
 
 
 def test_another_targets_package_has_nothing_compiled(folder: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.cache import Cache
-from prunec.diagnostics import Diagnostic
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.measure.contender import Contender
 from prunec.measure.results import LayerTiming
 from prunec.passes.sparsify import LayerPattern
@@ -83,6 +83,7 @@ class BuildOptions:
     `builds`: False makes the package without the device. `ranges`: input name → least, usual and largest shape.
     `precision`, `products`: what the graph computes in, and which operator its matrix products are; None: the target's.
     `measures`: whether anything will be timed. `shapes`: of the inputs by name, a program for each; empty: the model's.
+    `tune`: none, or how thoroughly kernels are chosen by measuring them; `caches`: whether that is remembered.
     """
 
     builds: bool = True
@@ -92,6 +93,9 @@ class BuildOptions:
     products: str | None = None
     measures: bool = True
     shapes: tuple[Mapping[str, Sequence[int]], ...] = ()
+    tune: str = "none"
+    caches: bool = True
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None
 
 
 @dataclass(frozen=True)
@@ -203,3 +207,10 @@ def first_batches(batches: Iterable[Feeds], most: int) -> tuple[Feeds, ...]:
         if len(found) == most:
             break
     return tuple(found)
+
+
+def refuse_tuning(options: BuildOptions, target: str) -> None:
+    """Raise PrunecError PC440 where a target that generates no kernels is asked to choose among them."""
+    if options.tune != "none":
+        message = f"{target} has no kernels of prunec's to choose among"
+        raise PrunecError("PC440", message, where="--tune", hint="leave it out, or use --target cpu")

@@ -3,10 +3,11 @@
     python -m benchmarks.cpu_kernels [--only 'resnet50*'] [--densities 1 .5 .3 .1] [--runs 40] [--markdown FILE]
 
 Layers of ResNet-50, MobileNet-v2, MiniLM-L6 (64 tokens) and EfficientNet-Lite0 with ReLU, one thread, random weights
-with random zero blocks: 16×1 in family A (channels last) and 4×1 in family B (channels first, stride 1). Kernels and
-ONNX Runtime's dense layer run in turn in this thread, and its CPU time is what is read; the best of the runs counts,
-because whatever else the machine does only adds. `ort` is the ratio of the best times, `peak` the share of what
-multiply-adds in registers reach. That the kernels compute the right numbers is what the tests are for.
+with random zero blocks of 16×1 and 4×1. The kernels that tuning chooses among and ONNX Runtime's dense layer run in
+turn in this thread, and its CPU time is what is read; the best of the runs counts, because whatever else the machine
+does only adds. `ort` is the ratio of the best times, `peak` the share of what multiply-adds in registers reach, `rule`
+the time of the best kernel over that of the one chosen without tuning. That kernels compute the right numbers is what
+tests are for.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import sys
 import time
 from collections.abc import Callable as Function
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
@@ -30,16 +31,13 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from benchmarks.tables import line, markdown
-from prunec.backends.cpu.expression import operand, relu
 from prunec.backends.cpu.isa import Isa, host_isa
-from prunec.backends.cpu.kernels.base import Access
-from prunec.backends.cpu.kernels.channel_major import ChannelMajor
-from prunec.backends.cpu.kernels.compiler import Callable
-from prunec.backends.cpu.kernels.row_major import RowMajor
+from prunec.backends.cpu.kernels.compiler import callables
+from prunec.backends.cpu.lower.candidates import Choice, Product, build, by_rule, candidates
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.prepare import prepare
-from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
 from prunec.backends.cpu.peak import peak_gflops
+from prunec.backends.cpu.tuning import arguments
 
 # name: input channels, output channels, kernel, size of the image (or rows of a product, with kernel 0), stride
 LAYERS: dict[str, tuple[int, int, int, int, int]] = {
@@ -64,6 +62,8 @@ class Row:
     gflops: float
     peak: float
     ort: float
+    rule: float
+    kernel: str
 
 
 def main() -> int:
@@ -84,23 +84,26 @@ def main() -> int:
 
 
 def measured(name: str, densities: list[float], runs: int, isa: Isa) -> list[Row]:
-    """All densities of one layer, in both families, with ONNX Runtime's dense one between them."""
-    reference = in_onnx_runtime(layer_model(name, np.float64(1.0), 16))
-    cases: list[tuple[str, float, int, Function[[], object]]] = []
-    for density in densities:
-        model = layer_model(name, density, 16)
-        cases.append(("16x1", density, *family_a(model, isa)))
-        if LAYERS[name][4] == 1 and LAYERS[name][2]:
-            cases.append(("4x1", density, *family_b(name, density, isa)))
-    best, other, peak = [float("inf")] * len(cases), float("inf"), 0.0
-    for number in range(runs):
-        other = min(other, seconds(reference))
-        best = [min(old, seconds(run)) for old, (*_, run) in zip(best, cases, strict=True)]
-        peak = max(peak, peak_gflops(isa, 1)) if number == 0 else peak
+    """All densities and patterns of one layer, every candidate in turn, with ONNX Runtime's dense one between them."""
+    reference = in_onnx_runtime(layer_model(name, 1.0, 16))
+    peak = max(peak_gflops(isa, 1) for _ in range(10))
     rows = []
-    for (pattern, density, flops, _), taken in zip(cases, best, strict=True):
-        rate = flops / taken / 1e9
-        rows.append(Row(name, pattern, density, flops / 1e6, taken * 1e6, rate, rate / peak, other / taken))
+    for density, height in [(d, rows) for d in densities for rows in ((16,) if d == 1 else (16, 4))]:
+        flops, kernels = candidate_kernels(layer_model(name, density, height), isa)
+        best, other = dict.fromkeys(kernels, float("inf")), float("inf")
+        for _ in range(runs):
+            other = min(other, seconds(reference))
+            for choice, run in kernels.items():
+                best[choice] = min(best[choice], seconds(run))
+        first, winner = next(iter(best)), min(best, key=lambda choice: best[choice])
+        rate = flops / best[winner] / 1e9
+        rows.append(
+            Row(
+                layer=name, pattern=f"{height}×1" if density < 1 else "dense", density=density, mflop=flops / 1e6,
+                us=best[winner] * 1e6, gflops=rate, peak=rate / peak, ort=other / best[winner],
+                rule=best[winner] / best[first], kernel=spelled(winner),
+            )
+        )  # fmt: skip
     return rows
 
 
@@ -148,45 +151,36 @@ def in_onnx_runtime(model: ir.Model) -> Function[[], object]:
     return lambda: session.run(None, feeds)
 
 
-def family_a(model: ir.Model, isa: Isa) -> tuple[int, Function[[], object]]:
-    """The kernel that the lowering chooses: operations on non-zeros, and a run of it."""
+def candidate_kernels(model: ir.Model, isa: Isa) -> tuple[int, dict[Choice, Function[[], object]]]:
+    """Operations on non-zeros, and a run of every kernel that tuning would measure, the rule's first."""
+    found: list[Product] = []
+
+    def collect(product: Product) -> Choice:
+        found.append(product)
+        return by_rule(product)
+
     ready = prepare(model)
-    program, refusals = lower(list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), isa)
+    _, refusals = lower(list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), isa, collect)
     assert not refusals
-    step = next(s for s in program.steps if isinstance(s.call, RowMajor))
-    kernel: Any = step.call
-    function, rng = Callable(kernel, isa), np.random.default_rng(2)
-    arrays = [
-        b.data if b.data is not None else rng.standard_normal(b.elements).astype(np.float32) for b in step.buffers
-    ]
-    arguments = function.prepare(*arrays)
-    n, h, w = kernel.grid
-    flops = 2 * n * h * w * int(np.count_nonzero(step.buffers[1].data))
-    return flops, lambda: function.run(arguments)
+    (product,) = found
+    built = {choice: build(product, choice) for choice in candidates(product)}
+    functions = callables([one.kernel for one in built.values()], isa, threads=1)
+    n, h, w = product.grid
+    flops = 2 * n * h * w * int(np.count_nonzero(product.matrix))
+    runs: dict[Choice, Function[[], object]] = {}
+    for choice, one in built.items():
+        function = functions[one.kernel.symbol()]
+        runs[choice] = partial(function.run, arguments(one, function))
+    return flops, runs
 
 
-def family_b(name: str, density: float, isa: Isa) -> tuple[int, Function[[], object]]:
-    """4×1 blocks over lines of pixels of a bordered image; of a 1×1 convolution all pixels are one line."""
-    c, m, k, size, _ = LAYERS[name]
-    pad = k // 2
-    held = size + 2 * pad
-    matrix = weights(m, c * k * k, density, 4)
-    packed = pack_blocks(
-        convolution_matrix(matrix.reshape(m, k, k, c).transpose(0, 3, 1, 2), 1),
-        convolution_offsets((k, k), c, (held, 1, held * held)), 4,
-    )  # fmt: skip
-    grid, strides = ((1, 1, size * size), (0, 0, 1)) if k == 1 else ((1, size, size), (0, held, 1))
-    lanes = isa.lanes("float32")
-    tile = min(grid[2], (isa.registers - 4) // 4 * lanes)
-    kernel = ChannelMajor(
-        grid=grid, channels=m, rows=4, columns=c * k * k, x=Access(c * held * held, 0, strides),
-        y=Access(m * size * size, 0, (*(0, 0 if k == 1 else size, 1), size * size)), epilogue=relu(operand(0)),
-        tile=tile,
-    )  # fmt: skip
-    function, rng = Callable(kernel, isa), np.random.default_rng(2)
-    x, y = rng.standard_normal(c * held * held).astype(np.float32), np.zeros(m * size * size, np.float32)
-    arguments = function.prepare(x, packed.values, packed.index, packed.pointer, np.zeros(m, np.float32), y)
-    return 2 * size * size * int(np.count_nonzero(matrix)), lambda: function.run(arguments)
+def spelled(choice: Choice) -> str:
+    """A 16 × (1×28): family, rows, pixels of a tile; B 8 × 3 of (7×56): rows, vectors, lines and columns of a panel."""
+    size = f"({choice.tile[0]}×{choice.tile[1]})"
+    if choice.family == "row_major":
+        return f"A {choice.rows} × {size}"
+    passes = f", {choice.passes} passes" if choice.passes > 1 else ""
+    return f"B {choice.rows} × {choice.vectors} of {size}{passes}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from prunec.backends.cpu.compiled import CompiledModel
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.peak import peak_gflops
 from prunec.backends.cpu.timing import time_layers
+from prunec.backends.cpu.tuning import Tuning
 from prunec.measure.contender import OWN, OWN_DENSE, Contender
 from prunec.measure.results import LayerTiming
 from prunec.plan.plan import LayerPlan
@@ -37,11 +38,12 @@ def beside(
     feeds: Mapping[str, np.ndarray],
     isa: Isa,
     threads: int,
+    tuning: Tuning | None = None,
 ) -> Companion:
-    """Compile `dense` beside the compiled model in `folder`, and time the layers of both."""
+    """Compile `dense` beside the compiled model in `folder`, tuned like it, and time the layers of both."""
     scratch = tempfile.TemporaryDirectory(prefix="prunec-dense-")
     shapes = {name: array.shape for name, array in feeds.items()}
-    other = build(dense, isa, Path(scratch.name), [shapes]).folder
+    other = build(dense, isa, Path(scratch.name), [shapes], tuning).folder
     ours, theirs = CompiledModel(folder, threads=threads), CompiledModel(other, threads=threads)
     timed = time_layers(ours, theirs, ready, layers, feeds, peak_gflops(isa, threads)) if layers else ()
     ours.close()

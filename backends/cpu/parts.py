@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.lowering import Refusal, lower
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.lower.state import Unsupported, dtype_of, shape_of
@@ -44,7 +45,7 @@ class Split:
         return len(self.parts) == 1 and self.parts[0].program is not None
 
 
-def split_model(model: ir.Model, isa: Isa) -> Split:
+def split_model(model: ir.Model, isa: Isa, choose: Choose = by_rule) -> Split:
     """The parts of a model that `prepare` made ready.
 
     Raises:
@@ -52,13 +53,13 @@ def split_model(model: ir.Model, isa: Isa) -> Split:
     """
     nodes = list(model.graph)
     inputs = [value for value in model.graph.inputs if not is_constant(value)]
-    program, refusals = lower(nodes, inputs, list(model.graph.outputs), isa) if nodes else (Program(), [])
+    program, refusals = lower(nodes, inputs, list(model.graph.outputs), isa, choose) if nodes else (Program(), [])
     if nodes and not refusals:
         return Split((Part(tuple(nodes), tuple(inputs), tuple(model.graph.outputs), program),), ())
     found = list(refusals)
     while True:
         foreign = {refusal.node for refusal in found}
-        parts, more = _attempt(model, nodes, foreign, isa)
+        parts, more = _attempt(model, nodes, foreign, isa, choose)
         if not more:
             break
         found += more
@@ -70,7 +71,7 @@ def split_model(model: ir.Model, isa: Isa) -> Split:
 
 
 def _attempt(
-    model: ir.Model, nodes: Sequence[ir.Node], foreign: set[ir.Node], isa: Isa
+    model: ir.Model, nodes: Sequence[ir.Node], foreign: set[ir.Node], isa: Isa, choose: Choose
 ) -> tuple[list[Part], list[Refusal]]:
     parts, refusals = [], []
     for own, is_generated in _runs(nodes, foreign):
@@ -80,7 +81,7 @@ def _attempt(
             try:
                 for value in (*inputs, *outputs):  # between parts only what both sides can hold
                     shape_of(value), dtype_of(value)
-                program, more = lower(own, inputs, outputs, isa)
+                program, more = lower(own, inputs, outputs, isa, choose)
             except Unsupported as reason:
                 more = [Refusal(node, f"beside nodes that have none: {reason}") for node in own]
         parts.append(Part(tuple(own), tuple(inputs), tuple(outputs), program))

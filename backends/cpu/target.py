@@ -15,7 +15,7 @@ from prunec.backends.cpu.checking import compare, samples_for
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
 from prunec.backends.cpu.verdicts import judge
-from prunec.cache import Cache
+from prunec.cache import Cache, cache_root
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import ANY_LAYER, TargetRules
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from prunec.backends.cpu.lower.lowering import Refusal
 
 ROWS = 16
-PATTERNS = (f"block:{ROWS}x1", "block:32x1", "block:8x1", "channel")
+PATTERNS = (f"block:{ROWS}x1", "block:32x1", "block:8x1", "block:4x1", "channel")
+LEVELS = ("none", "quick", "full")
+"""Of tuning."""
 NOT_RUN = Diagnostic(
     "PC457",
     "not run here: nothing is known about the numbers and the speed of the compiled model",
@@ -64,7 +66,7 @@ class Cpu:
         return PATTERNS
 
     def check(self, options: BuildOptions) -> None:
-        """PC440, PC452: options of other targets; PC451: instructions; PC453, PC455: nothing to build with."""
+        """PC440, PC452, PC460: options; PC451: instructions; PC453, PC455: nothing to build with."""
         if importlib.util.find_spec("tvm") is None:
             hint = "pip install 'prunec[tvm]'"
             raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
@@ -77,6 +79,12 @@ class Cpu:
             option = "--products" if options.precision is None else "--precision"
             message = f"{self.name} computes in float32, with products of its own"
             raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+        if options.tune not in LEVELS:
+            message = f"there is no level of tuning {options.tune!r}"
+            raise PrunecError("PC460", message, where="--tune", hint=", ".join(LEVELS))
+        if options.tune != "none" and not options.builds:
+            message = "kernels are measured on the machine that will run them"
+            raise PrunecError("PC460", message, where="--tune", hint="leave out one of --tune and --no-build")
         if options.builds:
             check_isa(isa)
 
@@ -114,9 +122,12 @@ class Cpu:
         """
         from prunec.backends.cpu.building import build
         from prunec.backends.cpu.companion import beside
+        from prunec.backends.cpu.tuning import Tuning
 
         isa = self.isa()
-        built = build(subject.model, isa, folder, options.shapes)
+        store = Cache(cache_root() / "kernels") if options.caches else None
+        tuning = Tuning(isa, options.tune, options.threads, store, options.progress)
+        built = build(subject.model, isa, folder, options.shapes, tuning)
         usage = _USAGE.format(isa=isa.name) + (_IN_C if built.split.is_whole else _IN_PARTS)
         warnings = () if built.split.is_whole else (_partitioned(built.split.refusals),)
         if not options.builds:
@@ -126,7 +137,9 @@ class Cpu:
         if not options.measures:
             return Artifact(usage, lowering, warnings=warnings)
         (feeds, *_), *others = samples
-        companion = beside(built.folder, built.ready[0], subject.dense, subject.layers, feeds, isa, options.threads)
+        companion = beside(
+            built.folder, built.ready[0], subject.dense, subject.layers, feeds, isa, options.threads, tuning
+        )
         return Artifact(
             usage, lowering, contenders=companion.contenders, feeds=feeds, warnings=warnings,
             scratch=companion.scratch, beside_onnxruntime=True, layers=companion.layers or None,

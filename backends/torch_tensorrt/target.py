@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Feeds, LayerTimes, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, Feeds, LayerTimes, Subject, Verdict, refuse_tuning
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.checker import digest
@@ -67,6 +67,7 @@ class TorchTensorRT:
             if getattr(options, name) is not None:
                 message = f"--{name} is about an ONNX graph, and this target writes a torch program"
                 raise PrunecError("PC440", message, where=f"--{name}", hint="leave it out, or use tensorrt-2:4")
+        refuse_tuning(options, self.name)
         if not options.builds:
             return
         if importlib.util.find_spec("torch_tensorrt") is None:

@@ -80,6 +80,7 @@ def compile(
     shape_ranges: Mapping[str, Range] | None = None,
     precision: str | None = None,
     products: str | None = None,
+    tune: str = "none",
     progress: Progress = silent,
 ) -> Compiled:
     """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
@@ -94,7 +95,8 @@ def compile(
     `dry_run` plans and writes nothing. `build=False` makes the package of a target that needs a device without one,
     and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
-    is False.
+    is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
+    remembers what it found.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -117,7 +119,10 @@ def compile(
     )  # fmt: skip
     options.check()
     check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
-    own_build = BuildOptions(build, shape_ranges or {}, threads, precision, products, measure, shape_sets)
+    progress = tidying(progress)
+    own_build = BuildOptions(
+        build, shape_ranges or {}, threads, precision, products, measure, shape_sets, tune, cache, progress
+    )
     backend = _backend(target, own_build, dry_run=dry_run)
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     if budget is not None:
@@ -129,7 +134,6 @@ def compile(
     if not dry_run:
         check_destination(out, force=force)
 
-    progress = tidying(progress)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     if backend is not None and not dry_run:
@@ -163,7 +167,7 @@ def compile(
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
-                     "precision": precision, "products": products,
+                     "precision": precision, "products": products, "tune": None if tune == "none" else tune,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:
@@ -180,11 +184,13 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     """
     backend = backend_for(target)
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
-             "--precision": build.precision is not None, "--products": build.products is not None}  # fmt: skip
+             "--precision": build.precision is not None, "--products": build.products is not None,
+             "--tune": build.tune != "none"}  # fmt: skip
     option = next((name for name, is_given in given.items() if is_given), None)
     if backend is None and option is not None:
         message = f"{option} is about an artifact that is built for a device, and {target} has none"
-        raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+        other = "cpu" if option == "--tune" else "tensorrt-2:4"
+        raise PrunecError("PC440", message, where=option, hint=f"leave it out, or use --target {other}")
     if len(build.shapes) > 1 and (backend is None or not backend.specialises):
         hint = "one shape, or --target cpu, which makes a program for each"
         raise PrunecError("PC016", f"{target} has no use for several shapes", where="--input-shape", hint=hint)

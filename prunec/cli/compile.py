@@ -64,6 +64,7 @@ def compile(
     shape_range: o.ShapeRange = None,
     precision: o.Precision = None,
     products: o.Products = None,
+    tune: o.Tune = "none",
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -88,7 +89,7 @@ def compile(
                 force=force, dump=dump, cache=not no_cache, progress=progress,
                 input_shapes=o.input_shape_sets(input_shape), build=not no_build,
                 shape_ranges=o.shape_ranges(shape_range),
-                precision=precision, products=products,
+                precision=precision, products=products, tune=tune,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -103,6 +103,10 @@ Products = Annotated[
     str | None,
     typer.Option("--products", help="Write matrix products as matmul or gemm for TensorRT; as they are without it."),
 ]
+Tune = Annotated[
+    str,
+    typer.Option("--tune", help="none, quick or full: choose generated kernels by measuring them on this machine."),
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]

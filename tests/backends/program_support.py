@@ -11,6 +11,7 @@ from prunec.backends.cpu.artifact import write_artifact
 from prunec.backends.cpu.isa import host_isa
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
+from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.program import Program
@@ -20,16 +21,18 @@ from prunec.verify.metrics import max_relative
 TOLERANCE = 1e-5
 
 
-def lowered(model: ir.Model) -> Program:
+def lowered(model: ir.Model, choose: Choose = by_rule) -> Program:
     """The program of a model in which every node has generated code."""
     ready = prepare(model)
-    program, refusals = lower(list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), host_isa())
+    program, refusals = lower(
+        list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), host_isa(), choose
+    )
     assert not refusals, [(r.node.op_type, r.reason) for r in refusals]
     return program
 
 
-def compiled(model: ir.Model, folder: Path, *, threads: int = 1) -> Model:
-    write_artifact([lowered(model)], host_isa(), folder)
+def compiled(model: ir.Model, folder: Path, *, threads: int = 1, choose: Choose = by_rule) -> Model:
+    write_artifact([lowered(model, choose)], host_isa(), folder)
     return Model(folder / LIBRARY, folder / WEIGHTS, threads=threads)
 
 

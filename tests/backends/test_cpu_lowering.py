@@ -16,9 +16,12 @@ from onnx import TensorProto
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.isa import AVX512
+from prunec.backends.cpu.kernels.block_product import BlockProduct
+from prunec.backends.cpu.kernels.panel_product import PanelProduct
 from prunec.backends.cpu.kernels.row_major import RowMajor
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
+from prunec.backends.cpu.lower.candidates import Choice, Product, candidates
 from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.lowering import lower
 from prunec.backends.cpu.lower.memory import plan_arena
@@ -132,6 +135,33 @@ def test_programs_equal_onnx_runtime(build: Callable[[], ir.Model], tmp_path: Pa
         assert_equal(model, alone, feeds)
         assert_equal(model, alone, feeds)  # nothing of the first run is left in the arena
         assert_equal(model, shared, feeds)
+
+
+def test_products_in_panels_equal_onnx_runtime(tmp_path: Path) -> None:
+    """Every product with the last of its candidates: strides, dilations, groups, images with their channels first."""
+    model, chosen = images(), list[Choice]()
+
+    def last(product: Product) -> Choice:
+        chosen.append(candidates(product)[-1])
+        return chosen[-1]
+
+    feeds = random_feeds(model, np.random.default_rng(0))
+    with (
+        compiled(model, tmp_path, choose=last) as alone,
+        Model(tmp_path / LIBRARY, tmp_path / WEIGHTS, threads=2) as shared,
+    ):
+        assert {choice.family for choice in chosen} == {"panel"}
+        assert_equal(model, alone, feeds)
+        assert_equal(model, shared, feeds)
+
+
+@pytest.mark.parametrize(("rows", "family"), [(4, PanelProduct), (16, RowMajor)])
+def test_fine_zeros_need_panels(rows: int, family: type) -> None:
+    b = Builder(0)
+    mask = np.random.default_rng(0).random((64 // rows, 32 * 9)) < 0.3
+    weight = b.const((np.repeat(mask, rows, axis=0).reshape(64, 32, 3, 3) * 1.5).astype(np.float32))
+    b.output(b.op("Conv", [b.input("x", [1, 32, 12, 12]), weight], pads=[1, 1, 1, 1]))
+    assert [type(step.call) for step in lowered(b.model()).steps if isinstance(step.call, BlockProduct)] == [family]
 
 
 def test_what_is_fused() -> None:

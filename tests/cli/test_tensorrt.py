@@ -175,6 +175,8 @@ def test_where_no_layer_is_worthwhile_the_reasons_are_given(folder: Path) -> Non
         ((*TARGET, "--dry-run", "--products", "conv"), "PC444"),
         (("--pattern", "2:4", "--precision", "int8"), "PC440"),
         (("--target", "torch-tensorrt-2:4", "--no-build", "--precision", "int8"), "PC440"),
+        (("--target", "torch-tensorrt-2:4", "--no-build", "--tune", "quick"), "PC440"),
+        (("--target", "tensorrt-2:4", "--no-build", "--tune", "quick"), "PC440"),
     ],
 )
 def test_options_that_do_not_go_with_the_target(folder: Path, options: tuple[str, ...], code: str) -> None:

@@ -15,10 +15,15 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div
 
+AHEAD = 2
+"""Blocks whose index is loaded while an earlier one is computed."""
+
 
 @dataclass(frozen=True)
 class BlockProduct(Kernel):
     """`grid`: batch, height, width of the output. `columns`: most blocks that one row of blocks can have.
+
+    `index` has AHEAD elements more than there are blocks, which are read and not used.
 
     `operands` of the epilogue: its inputs 1, 2, …; input 0 is the sum.
     """
@@ -41,7 +46,7 @@ class BlockProduct(Kernel):
         return (
             Argument("x", self.x.dtype, self.x.size),
             Argument("values", self.x.dtype, blocks * self.rows),
-            Argument("index", "int32", blocks),
+            Argument("index", "int32", blocks + AHEAD),
             Argument("pointer", "int32", self.row_blocks + 1),
             Argument("bias", self.x.dtype, self.row_blocks * self.rows),
             *(Argument(f"operand{i}", a.dtype, a.size) for i, a in enumerate(self.operands)),

@@ -8,28 +8,50 @@ from typing import Any
 
 import numpy as np
 import tvm
+from tvm import tirx
+from tvm.tirx import compilation_pipeline
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Kernel, prim_func
 
 
+def _few_passes() -> tuple[Any, Any, Any]:
+    """What our kernels need of TVM's own sequence: they have no blocks, no virtual threads and nothing to vectorise.
+
+    Every pass visits all of a kernel, and LLVM simplifies better: this takes a third of the time.
+    """
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def lowered(module: Any, _: Any) -> Any:
+        steps = (
+            tirx.transform.FlattenBuffer(), tirx.transform.NarrowDataType(32), tirx.transform.VerifyMemory(),
+            tirx.transform.AnnotateEntryFunc(), tirx.transform.SplitHostDevice(), tirx.transform.MakePackedAPI(),
+        )  # fmt: skip
+        return tvm.ir.transform.Sequential(steps)(module)
+
+    return lowered, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
+
+
+compilation_pipeline.register_tir_pipeline("prunec", _few_passes)
+
+
 def _compiled(kernels: Iterable[Kernel], isa: Isa) -> Any:
     functions = {kernel.symbol(): prim_func(kernel, isa) for kernel in kernels}
     target = tvm.target.Target({"kind": "llvm", "mcpu": isa.mcpu, "mtriple": "x86_64-unknown-linux-gnu"})
-    return tvm.compile(tvm.IRModule(functions), target=target)
+    return tvm.tirx.build(tvm.IRModule(functions), target=target, pipeline="prunec")
 
 
 def write_object(kernels: Iterable[Kernel], isa: Isa, path: Path) -> None:
     """One object file; a kernel is `int __tvm_ffi_<symbol>(void*, TVMFFIAny* args, int32_t n, TVMFFIAny* result)`."""
-    _compiled(kernels, isa).mod.write_to_file(str(path), "o")
+    _compiled(kernels, isa).write_to_file(str(path), "o")
 
 
 class Callable:
     """One kernel, ready to run on numpy arrays in this process."""
 
-    def __init__(self, kernel: Kernel, isa: Isa) -> None:
+    def __init__(self, kernel: Kernel, isa: Isa, module: Any = None) -> None:
         self.kernel = kernel
-        self._function = _compiled([kernel], isa)[kernel.symbol()]
+        self._function = (_compiled([kernel], isa) if module is None else module)[kernel.symbol()]
 
     def prepare(self, *arrays: np.ndarray) -> list[Any]:
         """Copies of the arrays as arguments for `run`, flat, in the order of `kernel.arguments()`, longer ones cut.
@@ -54,3 +76,11 @@ class Callable:
         self.run(prepared)
         result: np.ndarray = prepared[-1].numpy()
         return result
+
+
+def callables(kernels: Iterable[Kernel], isa: Isa, *, threads: int) -> dict[str, Callable]:
+    """Several kernels by symbol, compiled together, for parallel loops on so many threads (of the process)."""
+    own = {kernel.symbol(): kernel for kernel in kernels}
+    tvm.get_global_func("runtime.config_threadpool")(1, threads)
+    module = _compiled(own.values(), isa)
+    return {symbol: Callable(kernel, isa, module) for symbol, kernel in own.items()}

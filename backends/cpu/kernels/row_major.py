@@ -20,7 +20,7 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
 from prunec.backends.cpu.kernels.base import ceil_div, load, pieces, span, store
-from prunec.backends.cpu.kernels.block_product import BlockProduct
+from prunec.backends.cpu.kernels.block_product import AHEAD, BlockProduct
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,16 @@ class RowMajor(BlockProduct):
                     for i in range(len(pixels)):
                         store(sums, i * self.rows + v * lanes, start, lanes)
                 base = T.bind(self.x.at(n, py, px))
+                following = T.alloc_buffer((AHEAD,), "int32", scope="local")
+                for ahead in range(AHEAD):
+                    store(following, ahead, index[pointer[m] + ahead], 1)
                 with span(pointer[m], pointer[m + 1]) as p:
                     weights = [T.bind(load(values, p * self.rows + v * lanes, lanes)) for v in range(vectors)]
-                    source = T.bind(base + index[p])
+                    # Loaded two blocks ahead: else every block waits for its index, at a fifth of the speed.
+                    source = T.bind(base + following[0])
+                    for ahead in range(1, AHEAD):
+                        store(following, ahead - 1, following[ahead], 1)
+                    store(following, AHEAD - 1, index[p + AHEAD], 1)
                     for i, (dy, dx) in enumerate(pixels):
                         shift = dy * self.x.strides[1] + dx * self.x.strides[2]
                         element = T.bind(x[source + shift]) if vectors > 1 else x[source + shift]

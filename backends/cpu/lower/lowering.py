@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.geometry import wanted_borders
 from prunec.backends.cpu.lower.program import Buffer, Program, Tensor, plain_strides
 from prunec.backends.cpu.lower.rules import rule_of
@@ -23,13 +24,19 @@ class Refusal:
 
 
 def lower(
-    nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], isa: Isa
+    nodes: Sequence[ir.Node],
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    isa: Isa,
+    choose: Choose = by_rule,
 ) -> tuple[Program, list[Refusal]]:
     """The program of `nodes`, which compute `outputs` from `inputs` and constants; all refusals if there are any.
 
+    `choose` picks the kernels of products.
+
     A refused node's outputs are taken as given, so that one look finds everything that is missing.
     """
-    state = State(isa, wanted_borders(nodes))
+    state = State(isa, wanted_borders(nodes), choose=choose)
     for number, value in enumerate(inputs):
         state.program.inputs[value.name or ""] = _external(value, "input", number, state)
     refusals: list[Refusal] = []

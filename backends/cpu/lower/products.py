@@ -1,9 +1,10 @@
-"""Convolutions and products with constant weights: family A, or the depthwise kernel, with their epilogues."""
+"""Convolutions and products with constant weights, with their epilogues: one of `candidates`, or depthwise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -11,14 +12,15 @@ import onnx_ir as ir
 from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.depthwise import Depthwise
-from prunec.backends.cpu.kernels.row_major import RowMajor
+from prunec.backends.cpu.kernels.panel import Window
+from prunec.backends.cpu.lower.candidates import Product, build
 from prunec.backends.cpu.lower.fuse import Cluster, grow
-from prunec.backends.cpu.lower.geometry import Window, window_of
+from prunec.backends.cpu.lower.geometry import Window as Taps
+from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.program import Tensor
 from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of
-from prunec.backends.cpu.lower.tiles import choose_jobs, choose_rows, choose_tile, most_pixels
 from prunec.backends.cpu.lower.views import expanded, reshaped
-from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
+from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets
 from prunec.graph.shapes import constant
 
 _FEW_CHANNELS = 4
@@ -57,67 +59,86 @@ def lower_conv(state: State, node: ir.Node) -> Sequence[ir.Node]:
 
 
 def _dense(
-    state: State, node: ir.Node, x: Tensor, y: Tensor, weight: np.ndarray, bias: np.ndarray | None, window: Window,
+    state: State, node: ir.Node, x: Tensor, y: Tensor, weight: np.ndarray, bias: np.ndarray | None, window: Taps,
     groups: int, cluster: Cluster,
 ) -> None:  # fmt: skip
     matrix = convolution_matrix(weight, groups)
-    steps = (window.dilations[0] * x.strides[2], window.dilations[1] * x.strides[3], x.strides[1])
-    offsets = convolution_offsets((weight.shape[2], weight.shape[3]), x.shape[1], steps)
+    taps = (window.dilations[0] * x.strides[2], window.dilations[1] * x.strides[3], x.strides[1])
+    steps = (x.strides[2], x.strides[3], x.strides[1])
+    kernel = (weight.shape[2], weight.shape[3])
+    offsets = convolution_offsets(kernel, x.shape[1], taps)
     corner = x.offset - window.pads[0] * x.strides[2] - window.pads[1] * x.strides[3]
     source = (x.strides[0], window.strides[0] * x.strides[2], window.strides[1] * x.strides[3])
     read = Access(x.buffer.elements, corner, source)
     operands = [_channels_last(expanded(_rank4(state.tensor(v), y), y.shape)) for v in cluster.operands]
-    product(state, [node, *cluster.nodes], matrix, offsets, bias, read, x, _channels_last(y), operands, cluster.value)
+    reads = Reads(Window(kernel, window.strides, window.dilations, x.shape[1], steps), offsets, read, x)
+    product(state, [node, *cluster.nodes], matrix, bias, reads, _channels_last(y), operands, cluster.value)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How a product reads X: the columns of its matrix lie `offsets` from `first` [grid], which is a `window` of X."""
+
+    window: Window
+    offsets: np.ndarray
+    first: Access
+    x: Tensor
 
 
 def product(
-    state: State, nodes: Sequence[ir.Node], matrix: np.ndarray, offsets: np.ndarray, bias: np.ndarray | None,
-    read: Access, x: Tensor, y: Tensor, operands: Sequence[Tensor], epilogue: Expression,
+    state: State, nodes: Sequence[ir.Node], matrix: np.ndarray, bias: np.ndarray | None, reads: Reads, y: Tensor,
+    operands: Sequence[Tensor], epilogue: Expression,
 ) -> None:  # fmt: skip
     """Emit Y[grid, m] = epilogue(X[grid + offsets] · matrixᵀ + bias); `y` and `operands` are [grid (3 axes), m].
 
-    `read` has strides for the three axes of the grid. Axes of the grid that run on in every buffer are joined.
+    Axes of the grid that run on in every buffer are joined, where a pixel of Y reads no more than a pixel of X.
     """
     assert y.strides[3] == 1 or y.shape[3] == 1
     operands = [_channel_dense(state, tensor) for tensor in operands]
     *grid, channels = y.shape
-    strides = [read.strides, *(t.strides[:3] for t in (*operands, y))]
-    loops = [(n, tuple(own[axis] for own in strides)) for axis, n in enumerate(grid) if n != 1]
-    joined: list[tuple[int, tuple[int, ...]]] = []
-    for extent, own in loops:
+    strides = [reads.first.strides, *(t.strides[:3] for t in (*operands, y))]
+    axes = [(n, tuple(own[axis] for own in strides)) for axis, n in enumerate(grid)]
+    window = reads.window
+    if window.kernel == (1, 1):
+        axes = _joined([axis for axis in axes if axis[0] != 1])
+        axes = [(1, (0,) * len(strides))] * (3 - len(axes)) + axes
+        window = Window((1, 1), (1, 1), (1, 1), window.channels, (axes[1][1][0], axes[2][1][0], window.steps[2]))
+
+    def access(index: int, tensor: Tensor | Access, tail: tuple[int, ...]) -> Access:
+        elements = tensor.size if isinstance(tensor, Access) else tensor.buffer.elements
+        return Access(elements, tensor.offset, (*(own[index] for _, own in axes), *tail))
+
+    wanted = Product(
+        isa=state.isa, grid=(axes[0][0], axes[1][0], axes[2][0]), matrix=matrix, offsets=reads.offsets, window=window,
+        x=access(0, reads.first, ()), y=access(1 + len(operands), y, ()), epilogue=epilogue,
+        operands=tuple(
+            access(1 + i, t, (t.strides[3] if t.shape[3] != 1 else 0,)) for i, t in enumerate(operands)
+        ),
+        input_bytes=reads.x.buffer.bytes,
+    )  # fmt: skip
+    built = build(wanted, state.choose(wanted))
+    padded = np.zeros(built.kernel.row_blocks * built.kernel.rows, np.float32)
+    padded[:channels] = 0 if bias is None else bias
+    weights = [state.weights(a).buffer for a in (*built.weights, padded)]
+    state.emit(built.kernel, [reads.x.buffer, *weights, *(t.buffer for t in operands), y.buffer], nodes)
+
+
+Axis = tuple[int, tuple[int, ...]]
+
+
+def _joined(axes: Sequence[Axis]) -> list[Axis]:
+    """Axes (extent, strides) of which some run on in the next one."""
+    joined: list[Axis] = []
+    for extent, own in axes:
         if joined and all(a == b * extent for a, b in zip(joined[-1][1], own, strict=True)):
             joined[-1] = (joined[-1][0] * extent, own)
         else:
             joined.append((extent, own))
-    joined = [(1, (0,) * len(strides))] * (3 - len(joined)) + joined
-    size = (joined[0][0], joined[1][0], joined[2][0])
-
-    def access(index: int, tensor: Tensor | Access, tail: tuple[int, ...]) -> Access:
-        elements = tensor.size if isinstance(tensor, Access) else tensor.buffer.elements
-        return Access(elements, tensor.offset, (*(own[index] for _, own in joined), *tail))
-
-    rows = choose_rows(matrix, size[1] * size[2] * size[0], state.isa)
-    packed = pack_blocks(matrix, offsets, rows)
-    tile = choose_tile(size[1], size[2], most_pixels(state.isa, rows // state.isa.lanes("float32")))
-    tiles = size[0] * -(-size[1] // tile[0]) * -(-size[2] // tile[1])
-    row_blocks = len(packed.pointer) - 1
-    chunks, groups = choose_jobs(x.buffer.bytes, tiles, row_blocks)
-    kernel = RowMajor(
-        grid=size, channels=channels, rows=rows, columns=matrix.shape[1], x=access(0, read, ()),
-        y=access(1 + len(operands), y, ()), epilogue=epilogue,
-        operands=tuple(
-            access(1 + i, t, (t.strides[3] if t.shape[3] != 1 else 0,)) for i, t in enumerate(operands)
-        ),
-        tile=tile, chunks=chunks, groups=groups,
-    )  # fmt: skip
-    padded = np.zeros(row_blocks * rows, np.float32)
-    padded[:channels] = 0 if bias is None else bias
-    weights = [state.weights(a).buffer for a in (packed.values, packed.index, packed.pointer, padded)]
-    state.emit(kernel, [x.buffer, *weights, *(t.buffer for t in operands), y.buffer], nodes)
+    return joined
 
 
 def _depthwise(
-    state: State, node: ir.Node, x: Tensor, y: Tensor, weight: np.ndarray, bias: np.ndarray | None, window: Window,
+    state: State, node: ir.Node, x: Tensor, y: Tensor, weight: np.ndarray, bias: np.ndarray | None, window: Taps,
     cluster: Cluster,
 ) -> None:  # fmt: skip
     if x.strides[1] != 1:
@@ -150,7 +171,9 @@ def lower_matmul(state: State, node: ir.Node, matrix: np.ndarray, bias: np.ndarr
     operands = [_as_rows(state, expanded(state.tensor(v), y.shape)) for v in cluster.operands]
     offsets = np.arange(matrix.shape[1]) * rows_in.strides[3]
     read = Access(rows_in.buffer.elements, rows_in.offset, rows_in.strides[:3])
-    product(state, [node, *cluster.nodes], matrix, offsets, bias, read, rows_in, rows_out, operands, cluster.value)
+    window = Window((1, 1), (1, 1), (1, 1), matrix.shape[1], (0, 0, rows_in.strides[3]))
+    reads = Reads(window, offsets, read, rows_in)
+    product(state, [node, *cluster.nodes], matrix, bias, reads, rows_out, operands, cluster.value)
     state.define(cluster.output, y)
     return [node, *cluster.nodes]
 

@@ -12,6 +12,7 @@ from prunec.backends.cpu.expression import Expression, operand
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Kernel
 from prunec.backends.cpu.kernels.pointwise import Pointwise
+from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor, plain_strides
 from prunec.backends.cpu.lower.routines import Routine, ZeroBorder
 from prunec.backends.cpu.lower.views import expanded
@@ -53,6 +54,7 @@ class State:
     borders: Mapping[str, Border] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     program: Program = field(default_factory=Program)
+    choose: Choose = by_rule
 
     def tensor(self, value: ir.Value | None) -> Tensor:
         """Where a value lies; weights become part of the program when they are first asked for."""

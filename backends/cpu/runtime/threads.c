@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#define SLOTS 4 /* blocks that a kernel has at the same time, at most; more come from the heap */
 #define SPINS 20000 /* some tens of microseconds: longer than the pause between two kernels of a run */
 
 typedef struct {
@@ -14,10 +15,18 @@ typedef struct {
 } parallel_group;
 typedef int (*parallel_body)(int task, parallel_group *group, void *data);
 
+/* A block that kernels of one thread use in turn: fresh memory would cost more page faults than they compute. */
+typedef struct {
+    void *memory;
+    size_t bytes;
+    int used;
+} block;
+
 typedef struct {
     prunec_pool *pool;
     pthread_t thread;
     int number;
+    block blocks[SLOTS];
 } worker;
 
 struct prunec_pool {
@@ -32,6 +41,7 @@ struct prunec_pool {
 };
 
 static _Thread_local prunec_pool *current;
+static _Thread_local block *own_blocks;
 
 static void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -67,6 +77,7 @@ static void *worker_main(void *argument) {
     worker *self = argument;
     prunec_pool *pool = self->pool;
     unsigned seen = 0;
+    own_blocks = self->blocks;
     for (;;) {
         seen = wait_for_round(pool, seen);
         if (atomic_load(&pool->stopping)) return NULL;
@@ -98,17 +109,23 @@ void prunec_pool_destroy(prunec_pool *pool) {
     atomic_store(&pool->stopping, 1);
     next_round(pool);
     for (int i = 1; i <= pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+    for (int i = 0; pool->workers && i < pool->threads; i++)
+        for (int slot = 0; slot < SLOTS; slot++) free(pool->workers[i].blocks[slot].memory);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
     free(pool->workers);
     free(pool);
 }
 
-void prunec_pool_enter(prunec_pool *pool) { current = pool; }
+void prunec_pool_enter(prunec_pool *pool) {
+    current = pool;
+    own_blocks = pool->workers[0].blocks;
+}
 
 void prunec_pool_leave(prunec_pool *pool) {
     (void)pool;
     current = NULL;
+    own_blocks = NULL;
 }
 
 static int launch(parallel_body body, void *data, int tasks) {
@@ -130,11 +147,24 @@ static int launch(parallel_body body, void *data, int tasks) {
 
 static void *allocate(int device, int id, uint64_t bytes, int code, int bits) {
     (void)device, (void)id, (void)code, (void)bits;
-    return aligned_alloc(64, (size_t)((bytes + 63) / 64 * 64));
+    size_t size = (size_t)((bytes + 63) / 64 * 64);
+    for (block *own = own_blocks; own && own < own_blocks + SLOTS; own++) {
+        if (own->used) continue;
+        if (own->bytes < size) {
+            free(own->memory);
+            own->memory = aligned_alloc(64, size);
+            own->bytes = own->memory ? size : 0;
+        }
+        own->used = own->memory != NULL;
+        return own->memory;
+    }
+    return aligned_alloc(64, size);
 }
 
 static int release(int device, int id, void *memory) {
     (void)device, (void)id;
+    for (block *own = own_blocks; own && own < own_blocks + SLOTS; own++)
+        if (own->memory == memory && own->used) return own->used = 0;
     free(memory);
     return 0;
 }

@@ -66,7 +66,7 @@ class Cpu:
         return PATTERNS
 
     def check(self, options: BuildOptions) -> None:
-        """PC440, PC452, PC460: options; PC451: instructions; PC453, PC455: nothing to build with."""
+        """PC440, PC452, PC463: options; PC451: instructions; PC453, PC455: nothing to build with."""
         if importlib.util.find_spec("tvm") is None:
             hint = "pip install 'prunec[tvm]'"
             raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
@@ -81,10 +81,10 @@ class Cpu:
             raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
         if options.tune not in LEVELS:
             message = f"there is no level of tuning {options.tune!r}"
-            raise PrunecError("PC460", message, where="--tune", hint=", ".join(LEVELS))
+            raise PrunecError("PC463", message, where="--tune", hint=", ".join(LEVELS))
         if options.tune != "none" and not options.builds:
             message = "kernels are measured on the machine that will run them"
-            raise PrunecError("PC460", message, where="--tune", hint="leave out one of --tune and --no-build")
+            raise PrunecError("PC463", message, where="--tune", hint="leave out one of --tune and --no-build")
         if options.builds:
             check_isa(isa)
 

@@ -32,13 +32,16 @@ _PASS_BYTES = 20 * 1024
 
 @dataclass(frozen=True)
 class Product:
-    """Y[grid, m] = epilogue(X[grid + offsets] · matrixᵀ + bias), as the kernels want it. `input_bytes`: all of X."""
+    """Y[grid, m] = epilogue(X[grid + offsets] · matrixᵀ + bias). `input_bytes`: all of X.
+
+    `window`: the offsets as positions of a kernel; None where they are none, and only family A can read X.
+    """
 
     isa: Isa
     grid: tuple[int, int, int]
     matrix: np.ndarray
     offsets: np.ndarray
-    window: Window
+    window: Window | None
     x: Access
     y: Access
     epilogue: Expression
@@ -94,7 +97,9 @@ def build(product: Product, choice: Choice) -> Built:
         chunks, groups = choose_jobs(product.input_bytes, tiles, len(packed.pointer) - 1)
         kernel = RowMajor(**shared, tile=choice.tile, chunks=chunks, groups=groups)
         return Built(kernel, (packed.values, _followed(packed.index), packed.pointer))
-    window, channels = product.window, product.window.channels
+    window = product.window
+    assert window is not None
+    channels = window.channels
     part = np.tile(np.arange(channels) * choice.passes // channels, math.prod(window.kernel))
     offsets = Panel(window, *choice.tile, product.lanes).offsets()
     packed = pack_blocks(product.matrix, offsets, choice.rows, part)
@@ -121,7 +126,7 @@ def by_rule(product: Product) -> Choice:
     """
     dense, panels = _row_major(product), _panels(product)
     window, pixels, density = product.window, math.prod(product.grid), product.density(4)
-    if pixels < product.lanes or window.channels < product.lanes // 2:
+    if window is None or pixels < product.lanes or window.channels < product.lanes // 2:
         return dense
     if density < 0.75 * product.density(product.lanes):
         return panels[0]
@@ -142,6 +147,8 @@ def _row_major(product: Product) -> Choice:
 
 def _panels(product: Product) -> list[Choice]:
     """Sums of rows × vectors in registers, in strips that a panel has room for; the likely best first."""
+    if product.window is None:
+        return []
     fine = product.density(4) <= 0.75 * product.density(8)
     many = product.isa.registers >= 32
     shapes = [(4, 6), (8, 3), (4, 4)] if many else [(4, 3), (4, 2)]
@@ -149,14 +156,14 @@ def _panels(product: Product) -> list[Choice]:
         shapes = [(8, 3), (4, 6), (8, 2)]
     found = []
     for rows, vectors in shapes:
-        strip = _strip(product, vectors)
-        found += [Choice("panel", rows, strip, vectors, n) for n in dict.fromkeys((_passes(product, vectors), 1))]
+        strip, passes = _strip(product, product.window, vectors), _passes(product, product.window, vectors)
+        found += [Choice("panel", rows, strip, vectors, n) for n in dict.fromkeys((passes, 1))]
     return found
 
 
-def _strip(product: Product, vectors: int) -> tuple[int, int]:
+def _strip(product: Product, window: Window, vectors: int) -> tuple[int, int]:
     """Lines and columns of a panel."""
-    (_, h, w), lanes, window = product.grid, product.lanes, product.window
+    (_, h, w), lanes = product.grid, product.lanes
     if h == 1:
         tile = vectors * lanes
         room = _PANEL_BYTES // (4 * window.channels * _planes(window))
@@ -178,9 +185,8 @@ def _planes(window: Window) -> int:
     return len(window.phases(0)) * len(window.phases(1))
 
 
-def _passes(product: Product, vectors: int) -> int:
+def _passes(product: Product, window: Window, vectors: int) -> int:
     """How often to stop on the way through the channels so that what a tile reads stays in the first cache."""
-    window = product.window
     if window.kernel == (1, 1):
         return 1  # what is read once for a row of blocks need not stay
     lines = sum(1 + reach for reach in window.phases(0).values())

@@ -77,9 +77,12 @@ def _dense(
 
 @dataclass(frozen=True)
 class Reads:
-    """How a product reads X: the columns of its matrix lie `offsets` from `first` [grid], which is a `window` of X."""
+    """How a product reads X: the columns of its matrix lie `offsets` from `first` [grid].
 
-    window: Window
+    `window`: the same as positions of a kernel, in this order; None where they are none.
+    """
+
+    window: Window | None
     offsets: np.ndarray
     first: Access
     x: Tensor
@@ -99,9 +102,10 @@ def product(
     strides = [reads.first.strides, *(t.strides[:3] for t in (*operands, y))]
     axes = [(n, tuple(own[axis] for own in strides)) for axis, n in enumerate(grid)]
     window = reads.window
-    if window.kernel == (1, 1):
+    if window is None or window.kernel == (1, 1):
         axes = _joined([axis for axis in axes if axis[0] != 1])
         axes = [(1, (0,) * len(strides))] * (3 - len(axes)) + axes
+    if window is not None and window.kernel == (1, 1):
         window = Window((1, 1), (1, 1), (1, 1), window.channels, (axes[1][1][0], axes[2][1][0], window.steps[2]))
 
     def access(index: int, tensor: Tensor | Access, tail: tuple[int, ...]) -> Access:

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from prunec.backends.cpu.expression import const, operand
 from prunec.backends.cpu.kernels.base import Access
+from prunec.backends.cpu.kernels.panel import Window
 from prunec.backends.cpu.kernels.recurrent import GATES, Cell, Recurrent
-from prunec.backends.cpu.lower.products import product
+from prunec.backends.cpu.lower.products import Reads, product
 from prunec.backends.cpu.lower.program import Buffer, Tensor, plain_strides
 from prunec.backends.cpu.lower.routines import Fill
 from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
@@ -136,7 +137,9 @@ def _input_products(state: State, node: ir.Node, layer: _Layer, x: Tensor) -> Te
     result = y.view((1, *y.shape), (0, *y.strides))
     read = Access(x.buffer.elements, x.offset, lead.strides[:3])
     offsets = np.arange(matrix.shape[1]) * x.strides[2]
-    product(state, [node], matrix, offsets, bias.reshape(-1), read, lead, result, [], operand(0))
+    window = Window((1, 1), (1, 1), (1, 1), matrix.shape[1], (0, 0, x.strides[2]))
+    reads = Reads(window, offsets, read, lead)
+    product(state, [node], matrix, bias.reshape(-1), reads, result, [], operand(0))
     return y
 
 

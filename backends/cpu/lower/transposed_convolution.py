@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.lower.fuse import grow
-from prunec.backends.cpu.lower.products import bordered, product
+from prunec.backends.cpu.lower.products import Reads, bordered, product
 from prunec.backends.cpu.lower.program import Tensor
 from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
 from prunec.backends.cpu.lower.views import expanded, sliced, transposed
@@ -87,7 +87,8 @@ def conv_transpose(state: State, node: ir.Node) -> Sequence[ir.Node]:
         steps = [dy * x.strides[2] + dx * x.strides[3] for (_, dy), (_, dx) in taps] or [0]
         offsets = np.add.outer(steps, np.arange(x.shape[1]) * x.strides[1]).reshape(-1)
         read = Access(x.buffer.elements, x.offset, (x.strides[0], x.strides[2], x.strides[3]))
-        product(state, nodes, matrix, offsets, bias, read, x, part(y), [part(t) for t in operands], cluster.value)
+        reads = Reads(None, offsets, read, x)
+        product(state, nodes, matrix, bias, reads, part(y), [part(t) for t in operands], cluster.value)
     state.define(cluster.output, y if len(out_shape) == 4 else y.view(out_shape, (*y.strides[:2], y.strides[3])))
     return nodes
 

@@ -55,9 +55,13 @@ TARGETS: tuple[Target, ...] = (
             how="to compile: pip install 'prunec[tvm]'; to run: nothing but prunec, or a C compiler",
         )
         for name, machine, patterns in (
-            ("cpu", "this machine (x86-64 Linux)", ("block:16x1", "block:32x1", "block:8x1", "channel")),
-            ("x86-avx2", "x86-64 Linux with AVX2", ("block:16x1", "block:8x1", "block:32x1", "channel")),
-            ("x86-avx512", "x86-64 Linux with AVX-512", ("block:16x1", "block:32x1", "block:8x1", "channel")),
+            ("cpu", "this machine (x86-64 Linux)", ("block:16x1", "block:32x1", "block:8x1", "block:4x1", "channel")),
+            ("x86-avx2", "x86-64 Linux with AVX2", ("block:16x1", "block:8x1", "block:32x1", "block:4x1", "channel")),
+            (
+                "x86-avx512",
+                "x86-64 Linux with AVX-512",
+                ("block:16x1", "block:32x1", "block:8x1", "block:4x1", "channel"),
+            ),
         )
     ),
     *(

@@ -3,9 +3,9 @@
     ‖y_canonical − y_source‖ ≤ tolerance · ‖y_source‖        for every floating-point output, on seeded random inputs
 
 Folding a batch norm or a shape is exact in real numbers only, so the tolerance is that of a network's rounding and not
-of one operator's. An output that a sigmoid made is compared in front of it where it differs: random inputs can leave
-it at 1e-7, the difference of large numbers, and then its own relative error says nothing. Integer outputs (indices of the largest score, say) may flip on ties and are not judged; neither is a
-model that draws random numbers.
+of one operator's. An output that a sigmoid made is compared in front of it where it differs: random inputs can leave it
+at 1e-7, behind the difference of large numbers, and then its own relative error says nothing. Integer outputs (indices
+of the largest score, say) may flip on ties and are not judged; neither is a model that draws random numbers.
 """
 
 from __future__ import annotations

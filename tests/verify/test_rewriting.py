@@ -8,7 +8,10 @@ import pytest
 
 from prunec.diagnostics import GateError
 from prunec.passes.canonicalise import canonicalise
-from prunec.verify.rewriting import check_rewriting
+from prunec.verify import rewriting
+from prunec.verify.inputs import candidate_feeds
+from prunec.verify.once import answers
+from prunec.verify.rewriting import _without_saturation, check_rewriting
 from tests.graph.builder import Builder
 
 
@@ -35,17 +38,32 @@ def test_a_planted_error_is_found() -> None:
 
 
 def saturated() -> ir.Model:
-    """A sigmoid of differences of numbers around 1e4, most of them far below zero: what is left is rounding."""
-    b = Builder()
-    x = b.batch_norm(b.conv(b.input("x", [1, 64, 8, 8]), 64))
-    x = b.op("Sub", [b.op("Mul", [x, b.const(np.full(1, 2e4, np.float32))]), b.const(np.full(1, 1e5, np.float32))])
-    b.output(b.op("Sigmoid", [x]))
-    return b.model()
+    """A sigmoid of differences of numbers around 1e7, the largest about -14: what is left of it is rounding."""
+
+    def built(shift: float) -> ir.Model:
+        b = Builder()
+        x = b.batch_norm(b.conv(b.input("x", [1, 64, 8, 8]), 64))
+        x = b.op("Mul", [x, b.const(np.array([1e6], np.float32))])
+        b.output(b.op("Sigmoid", [b.op("Sub", [x, b.const(np.array([shift], np.float32))])]))
+        return b.model()
+
+    plain = built(0)
+    sums = _without_saturation(plain)
+    (largest,) = (value.max() for value in answers(sums, next(candidate_feeds(sums, 0)), 1).values())
+    return built(float(largest) + 14)
 
 
 def test_behind_a_saturated_sigmoid_its_input_decides() -> None:
     source = saturated()
     assert check_rewriting(source, canonicalise(source), seed=0) < 1e-5
+
+
+def test_the_output_of_a_saturated_sigmoid_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewriting, "_saturated_outputs", lambda model: {})
+    source = saturated()
+    canonical = canonicalise(source)
+    with pytest.raises(GateError, match="PC506"):
+        check_rewriting(source, canonical, seed=0)
 
 
 def test_a_planted_error_in_front_of_a_sigmoid_is_found() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from prunec.backends.cpu.parts import split_model
 from prunec.backends.cpu.tuning import Tuning, identity
 from prunec.cache import Cache
 from tests.backends.kernel_support import needs_x86
+from tests.cli.helpers import ENVIRONMENT
 from tests.graph.builder import Builder
 
 pytestmark = needs_x86
@@ -112,3 +115,17 @@ def test_what_a_measurement_depends_on() -> None:
     assert identity(sparser, 1, "quick") != identity(first, 1, "quick")
     other = Product(**{**vars(first), "matrix": first.matrix * 2})
     assert identity(other, 1, "quick") == identity(first, 1, "quick")
+
+
+def test_the_process_may_use_the_same_cpus_afterwards() -> None:
+    script = (
+        "import os; before = os.sched_getaffinity(0)\n"
+        "from tests.backends.test_cpu_tuning import network, tuner\n"
+        "from prunec.backends.cpu.isa import host_isa\n"
+        "from prunec.backends.cpu.parts import split_model\n"
+        "model = network()\n"
+        "split_model(model, host_isa(), tuner(None, threads=2).chooser(model))\n"
+        "assert os.sched_getaffinity(0) == before, os.sched_getaffinity(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

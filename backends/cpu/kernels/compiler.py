@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("TVM_BIND_THREADS", "0")  # else the first parallel kernel pins this whole process to one CPU
 import tvm
 from tvm import tirx
 from tvm.tirx import compilation_pipeline

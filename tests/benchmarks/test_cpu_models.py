@@ -52,6 +52,7 @@ def slow() -> float:
 
 
 @needs_x86
+@pytest.mark.slow
 def test_rows_of_a_small_model_and_of_one_that_cannot_be_compiled(tmp_path: Path) -> None:
     pytest.importorskip("tvm", reason="needs the [tvm] extra")
     from benchmarks.cpu_models import all_rows, tables

@@ -130,6 +130,7 @@ def test_a_slower_package_says_so(folder: Path) -> None:
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+@pytest.mark.slow
 def test_two_threads_are_compiled_checked_and_measured(folder: Path) -> None:
     """Whichever run time was faster on two threads is the default, and a warning goes with ONNX Runtime."""
     options = ("--threads", "2", "--include", "*")  # zeros whether they pay or not: on a busy machine they may not
@@ -171,6 +172,7 @@ def test_verify_and_bench_look_at_the_compiled_model(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+@pytest.mark.slow
 def test_bench_shows_layers_on_two_threads(folder: Path) -> None:
     """The share of the peak is that of both threads, in the table as in the document."""
     done = prunec("bench", "out", "--source", "model.onnx", "--blocks", "6", "--threads", "2", cwd=folder)

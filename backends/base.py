@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -176,6 +177,7 @@ class Backend(Protocol):
         threads: int,
         shapes: Mapping[str, Sequence[int]] | None,
         cache: Cache | None,
+        /,
     ) -> Mapping[str, LayerTimes]:
         """What the layers of a dense model would take with these zeros, by node; without those nothing is known of.
 
@@ -201,12 +203,7 @@ def spell_range(name: str, given: Range) -> str:
 
 def first_batches(batches: Iterable[Feeds], most: int) -> tuple[Feeds, ...]:
     """At most `most` of them."""
-    found: list[Feeds] = []
-    for batch in batches:
-        found.append(batch)
-        if len(found) == most:
-            break
-    return tuple(found)
+    return tuple(islice(batches, most))
 
 
 def refuse_tuning(options: BuildOptions, target: str) -> None:

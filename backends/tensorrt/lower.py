@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from prunec.backends.base import BuildOptions, Feeds, Range, Verdict, refuse_tuning
+from prunec.backends.base import BuildOptions, Feeds, Range, Verdict
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt.eligibility import judge
 from prunec.backends.tensorrt.half import Half, to_half
@@ -27,12 +27,11 @@ CALIBRATE = 4
 
 
 def check_lowering_options(options: BuildOptions) -> None:
-    """Raise PrunecError PC445 for a precision, PC444 for a form of products that there is not, PC440 for tuning."""
+    """Raise PrunecError PC445 for a precision, PC444 for a form of products that there is not."""
     if options.precision not in (None, "fp16", "int8"):
         message = f"there is no precision {options.precision!r}"
         raise PrunecError("PC445", message, where="--precision", hint="fp16 or int8; sparse kernels have no other")
     check_products(options.products)
-    refuse_tuning(options, "tensorrt-2:4")
 
 
 def prepared(model: ir.Model, planned: Sequence[str], batches: Sequence[Feeds], options: BuildOptions) -> ir.Model:

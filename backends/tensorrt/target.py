@@ -9,7 +9,15 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict, first_batches
+from prunec.backends.base import (
+    Artifact,
+    BuildOptions,
+    LayerTimes,
+    Subject,
+    Verdict,
+    first_batches,
+    refuse_tuning,
+)
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.eligibility import judge
@@ -28,9 +36,7 @@ from prunec.backends.tensorrt.lower import (
 from prunec.backends.tensorrt.package import FOLDER, Contents, write_folder, write_words
 from prunec.backends.tensorrt.proving_again import verify_folder
 from prunec.backends.tensorrt.smoke import smoke
-from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic
-from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import DENSE, TargetRules
 from prunec.verify.records import DenseLayer, TensorRTRecord
 
@@ -48,38 +54,42 @@ The folder tensorrt/ holds the FP16 model with 2:4 weights and what builds and m
 """
 
 
-class TensorRT:
-    """See the module."""
+class TwoOfFour:
+    """What is the same in every target whose kernels TensorRT chooses."""
 
-    name = "tensorrt-2:4"
     specialises = False
     patterns = ("2:4",)
-
-    def check(self, options: BuildOptions) -> None:
-        check_lowering_options(options)
-        if options.builds:
-            environment.check()
 
     def judge(self, model: ir.Model) -> Sequence[Verdict]:
         return judge(model)
 
+    def rules(self, model: ir.Model) -> TargetRules:
+        """Reasons of layers that cannot be sparse, and of those that are not expected to be faster so."""
+        verdicts = judge(model, counts=False)
+        return TargetRules(
+            impossible={verdict.node: verdict.reason for verdict in verdicts if not verdict.eligible},
+            unprofitable={v.node: f"eligible, but {v.reason}" for v in verdicts if v.eligible and not v.worthwhile},
+        )
+
+    def times(self, *_: object) -> Mapping[str, LayerTimes]:
+        """Nothing is known: TensorRT chooses on the device."""
+        return {}
+
+
+class TensorRT(TwoOfFour):
+    """See the module."""
+
+    name = "tensorrt-2:4"
+
+    def check(self, options: BuildOptions) -> None:
+        check_lowering_options(options)
+        refuse_tuning(options, self.name)
+        if options.builds:
+            environment.check()
+
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         check_operators(model)
         check_ranges(model, options.ranges)
-
-    def rules(self, model: ir.Model) -> TargetRules:
-        return rules_of(judge(model, counts=False))
-
-    def times(
-        self,
-        model: ir.Model,
-        layers: Mapping[str, LayerPattern],
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None,
-        cache: Cache | None,
-    ) -> Mapping[str, LayerTimes]:
-        """Nothing is known: TensorRT chooses its kernels on the device."""
-        return {}
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         asked = [layer.node for layer in subject.layers if layer.pattern != DENSE]
@@ -123,14 +133,6 @@ class TensorRT:
 
     def verify(self, package: Path) -> int:
         return verify_folder(package / FOLDER)
-
-
-def rules_of(verdicts: Sequence[Verdict]) -> TargetRules:
-    """Reasons of layers that cannot be sparse, and of those that are not expected to be faster so."""
-    return TargetRules(
-        impossible={verdict.node: verdict.reason for verdict in verdicts if not verdict.eligible},
-        unprofitable={v.node: f"eligible, but {v.reason}" for v in verdicts if v.eligible and not v.worthwhile},
-    )
 
 
 def split(

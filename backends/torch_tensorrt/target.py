@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Feeds, LayerTimes, Subject, Verdict, refuse_tuning
+from prunec.backends.base import Artifact, BuildOptions, Feeds, Subject, Verdict, refuse_tuning
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.tensorrt import environment
 from prunec.backends.tensorrt.checker import digest
@@ -21,13 +21,10 @@ from prunec.backends.tensorrt.lower import fitted, prove_planned
 from prunec.backends.tensorrt.package import layer_document
 from prunec.backends.tensorrt.proof import WeightProof
 from prunec.backends.tensorrt.proving_again import recorded_hashes
-from prunec.backends.tensorrt.target import NOT_EXECUTED, rules_of, split
+from prunec.backends.tensorrt.target import NOT_EXECUTED, TwoOfFour, split
 from prunec.backends.tensorrt.writing import rows_of, vectors, write_json, write_scripts, write_template
-from prunec.cache import Cache
 from prunec.diagnostics import GateError, PrunecError
 from prunec.frontend.torch_extra import require_torch
-from prunec.passes.sparsify import LayerPattern
-from prunec.plan.layers import TargetRules
 from prunec.verify.metrics import is_inexact, max_relative
 from prunec.verify.records import DenseLayer, LoweringRecord, SemiStructuredRecord, TensorRTRecord
 
@@ -54,12 +51,10 @@ The folder torch_tensorrt/ holds the pruned model as a torch.export program and 
 """
 
 
-class TorchTensorRT:
+class TorchTensorRT(TwoOfFour):
     """See the module."""
 
     name = "torch-tensorrt-2:4"
-    specialises = False
-    patterns = ("2:4",)
 
     def check(self, options: BuildOptions) -> None:
         require_torch("the target torch-tensorrt-2:4")
@@ -75,28 +70,11 @@ class TorchTensorRT:
             raise PrunecError("PC430", "Torch-TensorRT is not installed", where="--target", hint=hint)
         environment.check()
 
-    def judge(self, model: ir.Model) -> Sequence[Verdict]:
-        return judge(model)
-
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         from prunec.torch.from_ir import refuse_unknown
 
         check_ranges(model, options.ranges)
         refuse_unknown(model.graph)
-
-    def rules(self, model: ir.Model) -> TargetRules:
-        return rules_of(judge(model, counts=False))
-
-    def times(
-        self,
-        model: ir.Model,
-        layers: Mapping[str, LayerPattern],
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None,
-        cache: Cache | None,
-    ) -> Mapping[str, LayerTimes]:
-        """Nothing is known: TensorRT chooses its kernels on the device."""
-        return {}
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         from prunec.backends.torch_tensorrt import module

@@ -68,9 +68,7 @@ class Patches:
         if self.by_channel:
             columns: np.ndarray = rows_at(self.x, self.axis, positions).T
             return columns[:, :, None]
-        if not self.is_conv:
-            return rows_at(self.x, self.axis, positions)[None]
-        if self.is_pointwise and self.groups == 1:
+        if not self.is_conv or (self.is_pointwise and self.groups == 1):
             return rows_at(self.x, self.axis, positions)[None]
         found = self._gathered(self._inputs(positions))
         count, kernel, channels = found.shape

@@ -1,10 +1,10 @@
 """Which models are generated whole, which in parts with nodes in ONNX Runtime, which are refused, and why.
 
-    python -m benchmarks.cpu_coverage ../shared/graphs zoo [--gib 8] [--seconds 300] [--markdown table.md]
+    python -m benchmarks.cpu_coverage FOLDER zoo [--gib 8] [--seconds 300] [--markdown table.md]
 
 Folders of graphs, files, `zoo` for every model of the zoo, or its models by name. Nothing is compiled: this asks the
 lowering. Each model has a process of its own that may take so much memory and time; one that takes more is a row that
-says so. Free axes get the lengths of the zoo's table, or those of `LENGTHS`; a free batch is 1.
+says so. Free axes get the lengths of the zoo's table, or those of `zoo_shapes`; a free batch is 1.
 """
 
 from __future__ import annotations
@@ -23,20 +23,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 import prunec.models as zoo
-from benchmarks.graph_files import graph_files, read_graph
+from benchmarks.graph_files import graph_files, graph_name, read_graph
 from benchmarks.tables import line, markdown
+from benchmarks.zoo_shapes import SHAPES
 from prunec.backends.cpu.isa import AVX512
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.parts import split_model
 from prunec.diagnostics import PrunecError
-
-LENGTHS: dict[str, dict[str, Sequence[int]]] = {
-    "nudenet": {"images": (1, 3, 320, 320)},
-    "ddddocr": {"input1": (1, 1, 64, 160)},
-    "silero-vad": {"input": (1, 512), "state": (2, 1, 128), "sr": ()},
-    "silero-vad-16k": {"input": (1, 512), "state": (2, 1, 128), "sr": ()},
-}
-"""For the models of the zoo whose table entry has none."""
 
 
 @dataclass
@@ -90,7 +83,7 @@ def bounded(model: str, gib: float, seconds: float) -> Coverage:
     process.kill()
     process.join()
     reason = f"took more than {seconds:g} s" if is_late else f"ended before it was done, within {gib:g} GiB"
-    return row or Coverage(short(model), 0, "not known", 0, reason)
+    return row or Coverage(graph_name(model), 0, "not known", 0, reason)
 
 
 def _work(model: str, limit: int, sender: Connection) -> None:
@@ -98,11 +91,7 @@ def _work(model: str, limit: int, sender: Connection) -> None:
     try:
         sender.send(covered(model))
     except MemoryError:
-        sender.send(Coverage(short(model), 0, "not known", 0, f"needs more than {limit / 2**30:g} GiB"))
-
-
-def short(model: str) -> str:
-    return Path(model).name.removesuffix(".gz").removesuffix(".onnx")
+        sender.send(Coverage(graph_name(model), 0, "not known", 0, f"needs more than {limit / 2**30:g} GiB"))
 
 
 def covered(model: str) -> Coverage:
@@ -112,16 +101,16 @@ def covered(model: str) -> Coverage:
         loaded = read_graph(Path(model))
     else:
         loaded = ir.load(zoo.get(model).path)
-        shapes = LENGTHS.get(model) or zoo.BY_NAME[model].static_inputs
+        shapes = SHAPES.get(model) or zoo.entry(model).static_inputs
     try:
         ready = prepare(loaded, shapes)
         split = split_model(ready, AVX512)
     except PrunecError as refusal:
-        return Coverage(short(model), 0, "refused", 0, str(refusal.diagnostic))
+        return Coverage(graph_name(model), 0, "refused", 0, str(refusal.diagnostic))
     reasons = Counter(f"{refusal.node.op_type}: {refusal.reason}" for refusal in split.refusals)
     missing = "; ".join(f"{count}× {reason}" for reason, count in reasons.most_common(4))
     verdict = "generated" if split.is_whole else "in parts"
-    return Coverage(short(model), len(ready.graph), verdict, len(split.parts), missing)
+    return Coverage(graph_name(model), len(ready.graph), verdict, len(split.parts), missing)
 
 
 if __name__ == "__main__":

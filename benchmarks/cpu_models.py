@@ -1,6 +1,6 @@
 """Whole models compiled for this CPU beside other runtimes in one interleaved run, and what a package costs.
 
-    python -m benchmarks.cpu_models fashion-net crepe-full ../shared/graphs/tv_resnet18.onnx.gz
+    python -m benchmarks.cpu_models fashion-net crepe-full FOLDER/tv_resnet18.onnx.gz
         [--densities 1 .5 .25] [--threads 1 2] [--input-shape input_ids=1,64 …] [--beside openvino deepsparse]
         [--blocks 30] [--keep rows.json] [--markdown table.md]
 

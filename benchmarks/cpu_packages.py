@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 import prunec
 import prunec.models as zoo
-from benchmarks.graph_files import read_graph
+from benchmarks.graph_files import graph_name, read_graph
 from benchmarks.runtimes import able, installed
 from benchmarks.stopwatch import stopwatch
 from prunec.api.opening import one_sample
@@ -30,9 +29,6 @@ from prunec.measure.ratio import ratio
 from prunec.measure.results import Measurements, Speedup, Times
 from prunec.measure.run import measure
 from prunec.passes.canonicalise import canonicalise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 STAGES = {
     "lowering": ("prunec.backends.cpu.building:prepare", "prunec.backends.cpu.building:split_model"),
@@ -82,7 +78,7 @@ class Subject:
     """A model with static shapes, compiled when it is first asked for."""
 
     def __init__(self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
-        self.name = Path(name).name.removesuffix(".gz").removesuffix(".onnx")
+        self.name = graph_name(name)
         self._given, self._shapes, self._folder = name, shapes, folder
         self._packages: dict[float, Package] = {}
 

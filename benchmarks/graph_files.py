@@ -22,6 +22,10 @@ def graph_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.endswith((".onnx", ".onnx.gz")))
 
 
+def graph_name(path: Path | str) -> str:
+    return Path(path).name.removesuffix(".gz").removesuffix(".onnx")
+
+
 def read_graph(path: Path, seed: int = 0) -> ir.Model:
     """Model of one file, with seeded weights where the file has none."""
     if path.suffix != ".gz":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +25,20 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from benchmarks.environments import NoEnvironment, python_of
-from benchmarks.peers.catalogue import TORCH
+from benchmarks.peers.catalogue import PEERS
 from benchmarks.tables import line, markdown
-from benchmarks.tensorrt_models import add_arguments, opened
-from benchmarks.tensorrt_precision import errors
+from benchmarks.tensorrt_command import add_model_arguments
+from benchmarks.tensorrt_models import opened
 from prunec.api.opening import open_model
-from prunec.backends.base import first_batches
-from prunec.backends.tensorrt.lower import CALIBRATE, convert
+from prunec.backends.base import Feeds, first_batches
+from prunec.backends.tensorrt.lower import CALIBRATE, convert, errors
 from prunec.frontend.calibration import open_calibration
 from prunec.verify.inputs import first_line
 from prunec.verify.ort_errors import ORT_ERRORS
 
-VERSION = "0.47.0"
 REQUIREMENTS = (
-    *TORCH, f"nvidia-modelopt=={VERSION}", "huggingface_hub==2.4.0", "requests==2.34.2", "onnx_graphsurgeon==0.6.1",
-    "onnxruntime==1.31.1", "onnxslim==0.1.98", "polygraphy==0.53.6", "onnxconverter-common==1.16.0",
-    "onnxscript==0.7.2", "lief==1.0.0",
+    *PEERS["modelopt"].requirements, "onnx_graphsurgeon==0.6.1", "onnxruntime==1.31.1", "onnxslim==0.1.98",
+    "polygraphy==0.53.6", "onnxconverter-common==1.16.0", "onnxscript==0.7.2", "lief==1.0.0",
 )  # fmt: skip
 METHODS = {"mixed": "autocast, mixed precision", "f16": "autocast, convert_to_f16"}
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,9 +70,9 @@ def in_fp32(model: ir.Model) -> dict[str, str]:
     }
 
 
-def row(name: str, tool: str, dense: ir.Model, model: ir.Model, ours: dict[str, str], data: list[dict]) -> Row:  # type: ignore[type-arg]
+def row(name: str, tool: str, dense: ir.Model, model: ir.Model, ours: dict[str, str], data: Sequence[Feeds]) -> Row:
     try:
-        max_rel, l2_rel = errors(dense, model, data)
+        found = errors(dense, model, data)
     except ORT_ERRORS as error:
         return failure(name, tool, f"does not run: {first_line(error)}")
     kept = in_fp32(model)
@@ -86,8 +84,8 @@ def row(name: str, tool: str, dense: ir.Model, model: ir.Model, ours: dict[str, 
         which=", ".join(f"{count} {op}" for op, count in Counter(kept.values()).most_common()),
         as_ours=len(kept.keys() & ours.keys()),
         casts=sum(node.op_type == "Cast" for node in model.graph),
-        max_rel=f"{max_rel:.1e}",
-        l2_rel=f"{l2_rel:.1e}",
+        max_rel=f"{max(found['max_rel'].values()):.1e}",
+        l2_rel=f"{max(found['l2_rel'].values()):.1e}",
     )
 
 
@@ -132,8 +130,7 @@ def ask(place: Path, method: str) -> ir.Model | str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="FP16 by prunec and by ModelOpt's autocast.")
-    add_arguments(parser)
-    parser.add_argument("--markdown", type=Path)
+    add_model_arguments(parser)
     arguments = parser.parse_args()
     table: list[Row] = []
     for name in arguments.models:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 import prunec.models as zoo
-from benchmarks.graph_files import graph_files, read_graph
+from benchmarks.graph_files import graph_files, graph_name, read_graph
+from benchmarks.zoo_shapes import SHAPES
 from prunec.api.compilation import compile as compile_model
 from prunec.api.opening import open_model
 from prunec.api.results import Compiled
@@ -28,12 +28,6 @@ RANGES = {
     "ocr-det": ["x=1x3x480x480:1x3x480x480:2x3x640x640"],
     "minilm-l6": ["input_ids=1x8:8x32:32x128", "attention_mask=1x8:8x32:32x128"],
 }
-STATIC: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "nudenet": {"images": (1, 3, 320, 320)},
-    "ddddocr": {"input1": (1, 1, 64, 160)},
-    "silero-vad-16k": {"input": (1, 512), "state": (2, 1, 128)},
-}
-"""Shapes of models without data, whose free axes nobody can guess."""
 LENGTHS = (16, 32, 64)
 """Of dynamic axes other than the batch, in graphs."""
 EXPECTED, WORTHWHILE, ELIGIBLE = "expected", "worthwhile", "eligible"
@@ -51,24 +45,17 @@ class Source:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--graphs", type=Path, help="the models are files of this folder, not of the zoo")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--solver", default="fast")
-
-
 @contextmanager
 def opened(name: str, graphs: Path | None) -> Iterator[Source]:
     """A graph's seeded weights are written to a file that goes away."""
     if graphs is None:
         entry = zoo.get(name)
-        shapes = STATIC.get(name, {})
+        shapes = SHAPES.get(name, {})
         given = parse_ranges(RANGES[name]) if name in RANGES else ranges_of(open_model(entry.path, shapes).canonical)
         yield Source(name, entry.path, given, entry.calib, shapes)
         return
     with TemporaryDirectory(prefix="prunec-tensorrt-graph-") as place:
-        (file,) = [path for path in graph_files(graphs) if path.name.split(".onnx")[0] == name]
+        (file,) = [path for path in graph_files(graphs) if graph_name(path) == name]
         model, path = read_graph(file), Path(place, f"{name}.onnx")
         ir.save(model, path)
         yield Source(name, path, ranges_of(model))

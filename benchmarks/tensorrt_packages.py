@@ -21,6 +21,7 @@ speed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -28,19 +29,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 import prunec.models as zoo
-from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
-from benchmarks.tables import line, markdown
-from benchmarks.tensorrt_models import ELIGIBLE, EXPECTED, WORTHWHILE, add_arguments, opened, package
+from benchmarks.tensorrt_command import add_package_arguments, fill_table
+from benchmarks.tensorrt_models import opened, package
 from benchmarks.tensorrt_tools import polygraphy, rtx
 from prunec.api.results import Compiled
-from prunec.diagnostics import PrunecError
 
 
 @dataclass(frozen=True)
@@ -142,33 +140,14 @@ def one(name: str, layers: str, arguments: argparse.Namespace) -> Iterator[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="What packages for TensorRT hold, for many models.")
-    add_arguments(parser)
-    parser.add_argument("--layers", nargs="+", choices=[EXPECTED, WORTHWHILE, ELIGIBLE], default=[EXPECTED])
+    add_package_arguments(parser)
     parser.add_argument("--precision", choices=["fp16", "int8"], default="fp16")
-    parser.add_argument("--test-samples", type=int)
-    parser.add_argument("--no-quality", action="store_true", help="do not judge the models: a packages' table only")
     parser.add_argument("--rtx", metavar="PYTHON", help="an interpreter that has TensorRT-RTX")
     parser.add_argument("--polygraphy", metavar="COMMAND")
-    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
-    parser.add_argument("--markdown", type=Path)
-    arguments = parser.parse_args()
-    kept = KeptRows(Row, arguments.keep)
-    table: list[Row] = []
-    failed = 0
-    for name in arguments.models:
-        for layers in arguments.layers:
-            tools = (bool(arguments.rtx), bool(arguments.polygraphy), arguments.no_quality, arguments.test_samples)
-            key = (name, layers, arguments.precision, arguments.solver, arguments.samples, *tools)
-            try:
-                table += kept.rows(key, partial(one, name, layers, arguments))
-            except PrunecError as refusal:
-                failed += 1
-                print(f"{name}, {layers}: refused: {refusal.diagnostic}", flush=True)
-                continue
-            print(line(table[-1]), flush=True)
-            if arguments.markdown:
-                arguments.markdown.write_text(markdown(table), encoding="utf-8")
-    return 1 if failed else 0
+    a = parser.parse_args()
+    tools = (bool(a.rtx), bool(a.polygraphy))
+    drawn = (a.precision, a.solver, a.samples, *tools, a.no_quality, a.test_samples)
+    return fill_table(Row, itertools.product(a.models, a.layers), one, a, drawn)
 
 
 if __name__ == "__main__":

@@ -13,24 +13,22 @@ multiplied. `nodes in FP32` leaves casts out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 import prunec.models as zoo
-from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
-from benchmarks.tables import line, markdown
-from benchmarks.tensorrt_models import ELIGIBLE, EXPECTED, WORTHWHILE, add_arguments, opened, package
+from benchmarks.tensorrt_command import add_package_arguments, fill_table
+from benchmarks.tensorrt_models import opened, package
 from prunec.backends.onnx.session import make_session, run
-from prunec.diagnostics import GateError, PrunecError
+from prunec.backends.tensorrt.lower import errors
 from prunec.frontend.calibration import open_calibration
-from prunec.verify.metrics import Agreement, max_relative
 from prunec.verify.user_metric import evaluate, load_metric
 
 
@@ -51,20 +49,7 @@ class Row:
     lowered: float | None
 
 
-def errors(reference: ir.Model, lowered: ir.Model, batches: list[dict]) -> tuple[float, float]:  # type: ignore[type-arg]
-    """(largest error over largest output, norm of the error over norm of the output), of the worst output."""
-    first, second = make_session(reference), make_session(lowered, quantisers_as_written=True)
-    largest: list[float] = []
-    norms: dict[str, Agreement] = {}
-    for feeds in batches:
-        wanted, found = run(first, feeds), run(second, feeds)
-        for name, array in wanted.items():
-            largest.append(max_relative(array, found[name]))
-            norms.setdefault(name, Agreement()).add(array, found[name])
-    return max(largest), max(agreement.relative_error for agreement in norms.values())
-
-
-def one(name: str, precision: str, layers: str, arguments: argparse.Namespace) -> Iterator[Row]:
+def one(name: str, layers: str, precision: str, arguments: argparse.Namespace) -> Iterator[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="prunec-tensorrt-precision-") as place,
         opened(name, arguments.graphs) as source,
@@ -78,7 +63,7 @@ def one(name: str, precision: str, layers: str, arguments: argparse.Namespace) -
         assert record is not None and lowering is not None
         pruned, lowered = ir.load(out / "model.onnx"), ir.load(out / "tensorrt/model.onnx")
         data = open_calibration(source.calib, pruned, samples=arguments.samples, seed=0, demanded=True)
-        max_rel, l2_rel = errors(pruned, lowered, list(data.held_out()))
+        found = errors(pruned, lowered, list(data.held_out()))
         values: list[float | None] = [None, None, None]
         metric = None
         if not arguments.no_quality and arguments.graphs is None and zoo.entry(name).metric is not None:
@@ -92,8 +77,8 @@ def one(name: str, precision: str, layers: str, arguments: argparse.Namespace) -
             planned=len(record.planned_sparse),
             proved=record.weights_proved,
             fp32=", ".join(f"{count} {reason}" for reason, count in record.fp32_islands.items()),
-            max_rel=f"{max_rel:.1e}",
-            l2_rel=f"{l2_rel:.1e}",
+            max_rel=f"{max(found['max_rel'].values()):.1e}",
+            l2_rel=f"{max(found['l2_rel'].values()):.1e}",
             allowed=f"{lowering.bounds} {lowering.tolerance:g}",
             metric=metric,
             dense=values[0],
@@ -112,30 +97,11 @@ def judged(name: str, model: ir.Model, metric: str, samples: int | None) -> floa
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="What FP16 and INT8 cost in packages for TensorRT.")
-    add_arguments(parser)
+    add_package_arguments(parser)
     parser.add_argument("--precisions", nargs="+", choices=["fp16", "int8"], default=["fp16", "int8"])
-    parser.add_argument("--layers", nargs="+", choices=[EXPECTED, WORTHWHILE, ELIGIBLE], default=[EXPECTED])
-    parser.add_argument("--test-samples", type=int)
-    parser.add_argument("--no-quality", action="store_true", help="errors only: do not judge by the metric")
-    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
-    parser.add_argument("--markdown", type=Path)
-    arguments = parser.parse_args()
-    kept, table, failed = KeptRows(Row, arguments.keep), [], 0
-    for name in arguments.models:
-        for layers in arguments.layers:
-            for precision in arguments.precisions:
-                key = (name, layers, precision, arguments.solver, arguments.samples, arguments.test_samples)
-                key += (arguments.no_quality,)
-                try:
-                    table += kept.rows(key, partial(one, name, precision, layers, arguments))
-                except (PrunecError, GateError) as refusal:
-                    failed += 1
-                    print(f"{name}, {layers}, {precision}: refused: {refusal.diagnostic}", flush=True)
-                    continue
-                print(line(table[-1]), flush=True)
-                if arguments.markdown:
-                    arguments.markdown.write_text(markdown(table), encoding="utf-8")
-    return 1 if failed else 0
+    a = parser.parse_args()
+    cases = itertools.product(a.models, a.layers, a.precisions)
+    return fill_table(Row, cases, one, a, (a.solver, a.samples, a.test_samples, a.no_quality))
 
 
 if __name__ == "__main__":

@@ -78,18 +78,16 @@ a lot (a class that was undecided), so its norm is bounded; that shows a wrong s
 of quality."""
 
 
-def compare(
-    reference: ir.Model, lowered: ir.Model, batches: Sequence[Feeds], *, threads: int, precision: str = "fp16"
-) -> LoweringRecord:
-    """Errors of `lowered` over all batches, of the worst output that is floating-point numbers.
+Errors = dict[str, dict[str, float]]
+"""Kind ("max_rel", "l2_rel") → output → error."""
+
+
+def errors(reference: ir.Model, lowered: ir.Model, batches: Sequence[Feeds], *, threads: int = 1) -> Errors:
+    """Of `lowered` over all batches, on outputs that are floating-point numbers.
 
     Quantisers compute as they are written: ONNX Runtime would quantise biases by products of two FP16 scales, which
     underflow.
-
-    Raises:
-        GateError PC524: above what `BOUNDS` allows.
     """
-    bound = BOUNDS[precision]
     first = make_session(reference, threads=threads)
     second = make_session(lowered, threads=threads, quantisers_as_written=True)
     largest: dict[str, float] = {}
@@ -101,19 +99,32 @@ def compare(
                 largest[name] = max(largest.get(name, 0.0), max_relative(array, found[name]))
                 norms.setdefault(name, Agreement()).add(array, found[name])
     by_norm = {name: a.relative_error if np.isfinite(largest[name]) else np.inf for name, a in norms.items()}
-    errors = largest if bound.of == "max_rel" else by_norm
-    worst = max(errors, key=lambda name: errors[name], default="")
-    if not errors.get(worst, 0.0) <= bound.tolerance:
+    return {"max_rel": largest, "l2_rel": by_norm}
+
+
+def compare(
+    reference: ir.Model, lowered: ir.Model, batches: Sequence[Feeds], *, threads: int, precision: str = "fp16"
+) -> LoweringRecord:
+    """The worst of the outputs' errors.
+
+    Raises:
+        GateError PC524: above what `BOUNDS` allows.
+    """
+    bound = BOUNDS[precision]
+    found = errors(reference, lowered, batches, threads=threads)
+    bounded = found[bound.of]
+    worst = max(bounded, key=lambda name: bounded[name], default="")
+    if not bounded.get(worst, 0.0) <= bound.tolerance:
         what = f"of its {'largest value' if bound.of == 'max_rel' else 'norm'}"
         raise GateError(
             "PC524",
-            f"lowered, an output differs by {errors[worst]:.1e} {what}, more than the {bound.tolerance:g} allowed",
+            f"lowered, an output differs by {bounded[worst]:.1e} {what}, more than the {bound.tolerance:g} allowed",
             where=worst,
             hint="give data as the model sees it with --calib: ranges are taken from them",
         )
     return LoweringRecord(
-        max_rel=max(largest.values(), default=0.0),
-        l2_rel=max(by_norm.values(), default=0.0) if bound.of == "l2_rel" else None,
+        max_rel=max(found["max_rel"].values(), default=0.0),
+        l2_rel=max(found["l2_rel"].values(), default=0.0) if bound.of == "l2_rel" else None,
         tolerance=bound.tolerance,
         passed=True,
     )

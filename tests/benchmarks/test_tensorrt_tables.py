@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import onnx_ir as ir
 import pytest
 
-from benchmarks import tensorrt_packages, tensorrt_tools
+from benchmarks import tensorrt_packages, tensorrt_precision, tensorrt_tools
 from benchmarks.tensorrt_models import ELIGIBLE, EXPECTED, WORTHWHILE, opened, package
 from prunec.diagnostics import PrunecError
 from tests.graph.builder import Builder
@@ -64,6 +65,23 @@ def test_a_row_says_what_the_package_holds_and_what_a_tool_said_of_it(graphs: Pa
     assert (row.layers, row.eligible, row.worthwhile, row.planned, row.proved) == (4, 4, 2, 2, 2)
     assert row.polygraphy == "0 of 2; 2 not looked at (FLOAT16, rank 4)" and row.metric is None
     assert row.left_dense == "1 stem; 1 head"
+
+
+@pytest.mark.parametrize(
+    ("command", "given"), [(tensorrt_packages, "--precision"), (tensorrt_precision, "--precisions")]
+)
+def test_a_command_goes_on_behind_a_refusal_and_fails(
+    graphs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: ModuleType, given: str
+) -> None:
+    table, kept = graphs / "table.md", graphs / "rows.json"
+    options = ["--graphs", str(graphs), "--layers", WORTHWHILE, "--solver", "magnitude", "--samples", "2"]
+    own = ["narrow", "wide", *options, given, "fp16", "--keep", str(kept), "--markdown", str(table)]
+    monkeypatch.setattr(sys, "argv", ["command", *own])
+    assert command.main() == 1
+    said = capsys.readouterr().out
+    assert "narrow, worthwhile" in said and "refused: [PC225]" in said
+    assert len(table.read_text().splitlines()) == 3 and "| wide |" in table.read_text()
+    assert len(json.loads(kept.read_text())) == 1
 
 
 @pytest.mark.parametrize(

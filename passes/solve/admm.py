@@ -3,9 +3,8 @@
     B = (T A − V + ρD)(A + ρ)⁻¹,   D = Proj(B + V/ρ),   V += ρ(B − D)
 
 in coordinates where diag(H) = 1; ρ starts at 0.1 and grows every three iterations by how much the mask still moves,
-about twice as fast as in the paper where inverses are dear: a third less time for a thousandth more error. It ends when
-the mask stands still. Any pattern is only another Proj. What comes back is the mask; its exact weights are `refit`'s
-business.
+about twice as fast as in the paper where inverses are dear. It ends when the mask stands still. Any pattern is only
+another Proj. What comes back is the mask; its exact weights are `refit`'s business.
 """
 
 from __future__ import annotations

@@ -7,11 +7,9 @@ they depend on: the kernels, their source, pattern and share, processor, instruc
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Set
-from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +23,13 @@ from prunec.backends.cpu.kernels.base import Kernel
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model, TensorInfo
 from prunec.backends.cpu.lower.program import Program
+from prunec.backends.cpu.provenance import processor, sources
+from prunec.backends.cpu.timing import node_times
 from prunec.cache import Cache
-from prunec.measure.machine import describe_machine
-from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.recurrent import write_weights
+from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.embeddings import Embedding
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns.zeros import masked
 
@@ -72,16 +73,22 @@ def layer_times(
 
 
 def with_zeros(model: ir.Model, wanted: Mapping[str, LayerPattern]) -> ir.Model:
-    """A copy whose layers have their patterns by magnitude; layers other than convolutions and products stay dense."""
+    """A copy whose layers have their patterns by magnitude; tables of embeddings stay, they run in no kernel."""
     copy = model.clone()
     layers = prunable_layers(copy)
     for node, own in wanted.items():
         layer = layers.get(node)
-        if not isinstance(layer, Layer):
+        if layer is None or isinstance(layer, Embedding):
             continue
-        kept = [own.pattern.project(np.abs(m), layout, own.level) for m, layout in matrices(layer)]
-        matrix = layer.matrix()
-        layer.write(copy.graph, masked(matrix, np.stack(kept).reshape(matrix.shape)), layer.bias())
+        zeroed = [masked(m, own.pattern.project(np.abs(m), layout, own.level)) for m, layout in matrices(layer)]
+        if isinstance(layer, RecurrentLayer):
+            weights, left = layer.weights(), iter(zeroed)
+            for part in layer.parts:
+                matrix = np.stack([next(left) for _ in weights.matrix(part)]).astype(np.float64, copy=False)
+                weights = weights.with_part(part, matrix, weights.bias(part))
+            write_weights(copy.graph, layer, weights)
+        else:
+            layer.write(copy.graph, np.stack(zeroed).reshape(layer.matrix().shape), layer.bias())
     return copy
 
 
@@ -93,21 +100,16 @@ def _keys(
     for node, own in wanted.items():
         if node in before and node in after:
             what = (before[node], after[node], str(own.pattern), own.level, isa.name, threads)
-            yield node, repr(("layer times", _sources(), describe_machine().cpu, *what))
+            yield node, repr(("layer times", sources("kernel_table.py", "timing.py"), processor(), *what))
 
 
 def _kernels(program: Program) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for step in program.steps:
-        for node in step.nodes if isinstance(step.call, Kernel) else ():
-            found.setdefault(node, []).append(step.call.symbol())  # type: ignore[union-attr]
+        if isinstance(step.call, Kernel):
+            for node in step.nodes:
+                found.setdefault(node, []).append(step.call.symbol())
     return found
-
-
-@once
-def _sources() -> str:
-    files = sorted((Path(__file__).parent / "kernels").glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _timed(programs: tuple[Program, Program], wanted: Set[str], isa: Isa, threads: int) -> dict[str, LayerTimes]:
@@ -120,9 +122,8 @@ def _timed(programs: tuple[Program, Program], wanted: Set[str], isa: Isa, thread
             while runs < FEWEST or time.perf_counter() - start < (MOST_S if _in_doubt(*best) else ENOUGH_S):
                 runs += 1
                 for number, own in enumerate(best):
-                    for nodes, taken in model.profile(feeds, number):
-                        for node in wanted & set(nodes.split(", ")):
-                            own[node] = min(taken, own.get(node, taken))
+                    taken = node_times(model.profile(feeds, number))
+                    own |= {node: min(taken[node], own.get(node, taken[node])) for node in wanted}
     return {node: LayerTimes(best[0][node] / 1e3, best[1][node] / 1e3) for node in best[0]}
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.cpu.compiled import CompiledModel
 from prunec.graph.cost import node_macs
-from prunec.graph.shapes import constant
 from prunec.measure.results import LayerTiming
+from prunec.passes.sparsify.views import Prunable, constants, prunable_layers
 from prunec.plan.plan import LayerPlan
 
 RUNS = 15
@@ -33,16 +34,16 @@ def time_layers(
     after, before = ({} for _ in range(2))  # type: dict[str, int], dict[str, int]
     for _ in range(RUNS):
         for compiled, best in ((sparse, after), (dense, before)):
-            for names, taken in () if compiled is None else compiled.profile(feeds):
-                for name in names.split(", "):
-                    best[name] = min(taken, best.get(name, taken))
+            for name, taken in node_times(() if compiled is None else compiled.profile(feeds)).items():
+                best[name] = min(taken, best.get(name, taken))
+    prunable = prunable_layers(model)
     nodes = {node.name: node for node in model.graph}
     found = []
     for layer in layers:
         node = nodes.get(layer.node)
         if node is None or layer.node not in after:
             continue
-        density = _density(node)
+        density = _density(prunable.get(layer.node))
         gflops = 2 * node_macs(node) * density / max(after[layer.node], 1)
         found.append(
             LayerTiming(
@@ -55,6 +56,17 @@ def time_layers(
     return tuple(found)
 
 
-def _density(node: ir.Node) -> float:
-    weight = constant(node.inputs[1])
-    return 1.0 if weight is None or not weight.size else np.count_nonzero(weight) / weight.size
+def node_times(steps: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Nanoseconds of every node in one run, all its steps together: a recurrent layer has several, for example."""
+    found: Counter[str] = Counter()
+    for names, taken in steps:
+        for name in names.split(", "):
+            found[name] += taken
+    return found
+
+
+def _density(layer: Prunable | None) -> float:
+    """Of all weights of a layer: a recurrent one has two."""
+    weights = [] if layer is None else constants(layer)
+    size = sum(weight.size for weight in weights)
+    return sum(int(np.count_nonzero(weight)) for weight in weights) / size if size else 1.0

@@ -8,14 +8,11 @@ is ended goes on there the next time.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable as Function
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache as once
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,8 +22,8 @@ from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import Callable, callables
 from prunec.backends.cpu.lower.candidates import Built, Choice, Choose, Product, build, by_rule, candidates
 from prunec.backends.cpu.parts import split_model
+from prunec.backends.cpu.provenance import processor, sources
 from prunec.cache import Arrays
-from prunec.measure.machine import describe_machine
 
 Progress = Function[[str, int, int], None]
 _ROUNDS = {"quick": (30, 0.1), "full": (100, 1.0)}
@@ -113,20 +110,8 @@ def identity(product: Product, threads: int, level: str) -> str:
         product.epilogue,
         product.operands,
     )
-    return repr(("tuned", _sources(), _processor(), product.isa.name, threads, level, shape, densities))
-
-
-@once
-def _processor() -> str:
-    return describe_machine().cpu
-
-
-@once
-def _sources() -> str:
-    """Hash of the kernels and of what proposes them."""
-    here = Path(__file__).parent
-    files = [*sorted((here / "kernels").glob("*.py")), here / "lower" / "candidates.py", here / "lower" / "tiles.py"]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    code = sources("lower/candidates.py", "lower/tiles.py")
+    return repr(("tuned", code, processor(), product.isa.name, threads, level, shape, densities))
 
 
 def _modules(products: Mapping[str, Product], *, thorough: bool) -> Iterator[dict[str, dict[Choice, Built]]]:

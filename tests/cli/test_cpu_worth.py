@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -13,17 +14,24 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.base import LayerTimes
 from prunec.backends.cpu import kernel_table
+from prunec.backends.cpu.building import build
+from prunec.backends.cpu.checking import samples_for
+from prunec.backends.cpu.compiled import CompiledModel
 from prunec.backends.cpu.isa import host_isa
 from prunec.backends.cpu.kernel_table import layer_times, with_zeros
+from prunec.backends.cpu.peak import peak_gflops
 from prunec.backends.cpu.target import Cpu
+from prunec.backends.cpu.timing import node_times, time_layers
 from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.sparsify import LayerPattern, prove_patterns
 from prunec.patterns import parse
+from prunec.plan.plan import LayerPlan
 from tests.backends.kernel_support import needs_x86
 from tests.cli.helpers import prunec, refuses
 from tests.cli.test_cpu import FAST, TARGET, network
+from tests.graph.builder import Builder
 
 pytestmark = needs_x86
 QUARTER = LayerPattern(parse("block:16x1"), 0.75)
@@ -79,6 +87,30 @@ def test_the_zeros_that_are_timed_have_the_pattern(folder: Path) -> None:
     proofs = prove_patterns(with_zeros(model, wanted), wanted)
     assert len(proofs) == 2 and all(proof.passed and proof.zeros == 0.75 for proof in proofs.values())
     assert not any(proof.passed for proof in prove_patterns(model, wanted).values())
+
+
+def test_layers_of_several_steps_are_timed_as_a_whole(tmp_path: Path) -> None:
+    """A recurrent layer zeroes its state, a transposed convolution has phases: none is as fast as its fastest step."""
+    b = Builder(0, 14)
+    found = b.op("LSTM", [b.input("x", [32, 1, 64]), b.weight(1, 256, 64), b.weight(1, 256, 64)], 3, hidden_size=64)
+    image = b.op("Transpose", [b.op("Unsqueeze", [found[0], b.const(np.array([0]))])], perm=[0, 4, 1, 2, 3])
+    b.output(b.conv_transpose(b.op("Squeeze", [image, b.const(np.array([3]))]), 32))
+    model = canonicalise(b.model())
+    names = [node.name or "" for node in model.graph if node.op_type in ("LSTM", "ConvTranspose")]
+    wanted = dict.fromkeys(names, QUARTER)
+    proofs = prove_patterns(with_zeros(model, wanted), wanted).values()
+    assert len(proofs) == 2 and all(proof.passed and proof.zeros == 0.75 for proof in proofs)
+    package = build(model, host_isa(), tmp_path)
+    feeds = samples_for((), package.ready)[0][0]
+    compiled = CompiledModel(package.folder)
+    steps = compiled.profile(feeds)
+    for name in names:
+        own = [taken for nodes, taken in steps if nodes == name]
+        assert len(own) > 1 and node_times(steps)[name] == sum(own)
+    layers = [LayerPlan(node=name, tensor="", pattern="block:16x1", level=0.75, why="") for name in names]
+    for timed in time_layers(compiled, None, package.ready[0], layers, feeds, peak_gflops(host_isa(), 1)):
+        assert 0 < timed.peak_share < 1, timed
+    compiled.close()
 
 
 def test_a_slow_layer_stays_dense_unless_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def split_model(model: ir.Model, isa: Isa, choose: Choose = by_rule) -> Split:
     found = list(refusals)
     while True:
         foreign = {refusal.node for refusal in found}
-        parts, more = _attempt(model, nodes, foreign, isa, choose)
+        parts, more = _attempt(nodes, foreign, isa, choose)
         if not more:
             break
         found += more
@@ -71,11 +71,11 @@ def split_model(model: ir.Model, isa: Isa, choose: Choose = by_rule) -> Split:
 
 
 def _attempt(
-    model: ir.Model, nodes: Sequence[ir.Node], foreign: set[ir.Node], isa: Isa, choose: Choose
+    nodes: Sequence[ir.Node], foreign: set[ir.Node], isa: Isa, choose: Choose
 ) -> tuple[list[Part], list[Refusal]]:
     parts, refusals = [], []
     for own, is_generated in _runs(nodes, foreign):
-        inputs, outputs = _borders(model, own)
+        inputs, outputs = _borders(own)
         program, more = None, list[Refusal]()
         if is_generated:
             try:
@@ -109,7 +109,7 @@ def _runs(nodes: Sequence[ir.Node], foreign: set[ir.Node]) -> list[tuple[list[ir
     return runs
 
 
-def _borders(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
+def _borders(nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
     """Values that come from elsewhere, and those that are needed elsewhere."""
     own = set(nodes)
     read = dict.fromkeys(v for node in nodes for v in reads(node) if not is_constant(v))

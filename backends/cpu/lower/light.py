@@ -11,6 +11,7 @@ from prunec.backends.cpu.kernels.pool import Pool
 from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
+from prunec.backends.cpu.lower.views import as_image
 
 Lowered = Sequence[ir.Node]
 
@@ -38,7 +39,7 @@ def pool(state: State, node: ir.Node) -> Lowered:
     x, y = state.tensor(node.inputs[0]), None
     shape = shape_of(node.outputs[0])
     if len(shape) == 3:
-        x = x.view((*x.shape[:2], 1, x.shape[2]), (*x.strides[:2], 0, x.strides[2]))
+        x = as_image(x)
         image = state.image((*shape[:2], 1, shape[2]))
         y = image.view(shape, (*image.strides[:2], image.strides[3]))
     else:

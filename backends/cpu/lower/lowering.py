@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -38,7 +39,7 @@ def lower(
     """
     state = State(isa, wanted_borders(nodes), choose=choose)
     for number, value in enumerate(inputs):
-        state.program.inputs[value.name or ""] = _external(value, "input", number, state)
+        state.program.inputs[value.name or ""] = _input(value, number, state)
     refusals: list[Refusal] = []
     done: set[ir.Node] = set()
     for node in nodes:
@@ -56,15 +57,10 @@ def lower(
         found = state.tensor(value)
         buffer = Buffer("output", dtype, max(found.size, 1), number=number)
         result = Tensor(shape, dtype, buffer, 0, plain_strides(shape))
-        if not _retarget(state, found, result, value, outputs):
+        if not _retarget(state, found, result, outputs):
             state.copy(found, result)
         state.program.outputs[value.name or ""] = result
     return state.program, refusals
-
-
-def unknown_operators(nodes: Collection[ir.Node]) -> list[Refusal]:
-    """Nodes that no rule is for."""
-    return [Refusal(node, "no generated code for this operator") for node in nodes if rule_of(node) is None]
 
 
 def _lower_node(state: State, node: ir.Node) -> Sequence[ir.Node]:
@@ -80,12 +76,9 @@ def _lower_node(state: State, node: ir.Node) -> Sequence[ir.Node]:
     return found
 
 
-def _external(value: ir.Value, place: str, number: int, state: State) -> Tensor:
+def _input(value: ir.Value, number: int, state: State) -> Tensor:
     shape, dtype = shape_of(value), dtype_of(value)
-    size = 1
-    for n in shape:
-        size *= n
-    buffer = Buffer("input" if place == "input" else "output", dtype, size, number=number)
+    buffer = Buffer("input", dtype, math.prod(shape), number=number)
     tensor = Tensor(shape, dtype, buffer, 0, plain_strides(shape))
     state.tensors[value.name or ""] = tensor
     return tensor
@@ -99,7 +92,7 @@ def _take_as_given(state: State, node: ir.Node) -> None:
             continue
 
 
-def _retarget(state: State, found: Tensor, result: Tensor, value: ir.Value, outputs: Sequence[ir.Value]) -> bool:
+def _retarget(state: State, found: Tensor, result: Tensor, outputs: Sequence[ir.Value]) -> bool:
     """Let the step that writes `found` write the output itself: it must be plain, written once and read by nobody."""
     if not found.is_plain() or found.buffer.place != "arena" or not found.has_order(result.strides):
         return False

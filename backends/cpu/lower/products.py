@@ -19,7 +19,7 @@ from prunec.backends.cpu.lower.geometry import Window as Taps
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.program import Tensor
 from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of
-from prunec.backends.cpu.lower.views import expanded, reshaped
+from prunec.backends.cpu.lower.views import as_image, expanded, reshaped
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets
 from prunec.graph.shapes import constant
 
@@ -39,7 +39,7 @@ def lower_conv(state: State, node: ir.Node) -> Sequence[ir.Node]:
     out_shape = shape_of(node.outputs[0])
     x = state.tensor(node.inputs[0])
     if len(shape) == 3:  # one axis is an image of one line
-        weight, x = weight[:, :, None, :], _unsqueezed(x)
+        weight, x = weight[:, :, None, :], as_image(x)
     window = window_of(node, weight.shape[2:])
     x = bordered(state, x, window.pads)
     if len(shape) == 3:
@@ -211,16 +211,10 @@ def _bias(node: ir.Node, index: int) -> np.ndarray | None:
     return None if value is None else constant(value)
 
 
-def _unsqueezed(x: Tensor) -> Tensor:
-    """[n, c, l] as [n, c, 1, l]."""
-    n, c, length = x.shape
-    return x.view((n, c, 1, length), (x.strides[0], x.strides[1], 0, x.strides[2]))
-
-
 def _rank4(operand: Tensor, y: Tensor) -> Tensor:
     """An operand of a [n, c, l] epilogue beside a y that is seen as [n, c, 1, l]."""
     if len(operand.shape) == 3 and y.shape[2] == 1:
-        return _unsqueezed(operand)
+        return as_image(operand)
     return operand
 
 

@@ -21,7 +21,7 @@ Lowered = Sequence[ir.Node]
 def global_pool(state: State, node: ir.Node) -> Lowered:
     x = state.tensor(node.inputs[0])
     axes = tuple(range(2, len(x.shape)))
-    return _reduce(state, node, axes, "mean" if node.op_type == "GlobalAveragePool" else "max", keeps=True)
+    return _reduce(state, node, axes, "mean" if node.op_type == "GlobalAveragePool" else "max")
 
 
 REDUCTIONS: dict[str, Reduction] = {
@@ -36,10 +36,10 @@ def reduction(state: State, node: ir.Node) -> Lowered:
     if axes is None and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Unsupported("a reduction that does nothing")
     chosen = tuple(range(rank)) if not axes else tuple(sorted(axis % rank for axis in axes))
-    return _reduce(state, node, chosen, REDUCTIONS[node.op_type], bool(node.attributes.get_int("keepdims", 1)))
+    return _reduce(state, node, chosen, REDUCTIONS[node.op_type])
 
 
-def _reduce(state: State, node: ir.Node, axes: tuple[int, ...], kind: Reduction, keeps: bool) -> Lowered:
+def _reduce(state: State, node: ir.Node, axes: tuple[int, ...], kind: Reduction) -> Lowered:
     x = state.tensor(node.inputs[0])
     if x.dtype != "float32":
         raise Unsupported(f"a reduction of {x.dtype}")
@@ -65,15 +65,13 @@ def _reduce(state: State, node: ir.Node, axes: tuple[int, ...], kind: Reduction,
                 1 if first is None else x.shape[first], (extents[0], extents[1]), outer, source, target, kind
             )
             state.emit(kernel, [x.buffer, y.buffer], [node])
-            _define_reduced(state, node, y, axes, keeps)
+            _define_reduced(state, node, y)
             return [node]
     view = transposed(x, order)
-    rows = reshaped(view, [*(x.shape[axis] for axis in rest), math.prod(x.shape[axis] for axis in axes)])
+    shape = [*(x.shape[axis] for axis in rest), math.prod(x.shape[axis] for axis in axes)]
+    rows = reshaped(view, shape)
     if rows is None:
-        rows = reshaped(
-            state.copy(view, state.plain(view.shape, "float32")),
-            [*(x.shape[axis] for axis in rest), math.prod(x.shape[axis] for axis in axes)],
-        )
+        rows = reshaped(state.copy(view, state.plain(view.shape, "float32")), shape)
     assert rows is not None
     loops = tuple(range(len(rest)))
     kernel = Reduce(
@@ -81,11 +79,11 @@ def _reduce(state: State, node: ir.Node, axes: tuple[int, ...], kind: Reduction,
         rows.access([*(loops or [None]), len(rest)]), y.access([named[axis] for axis in rest] or [None]), kind,
     )  # fmt: skip
     state.emit(kernel, [rows.buffer, y.buffer], [node])
-    _define_reduced(state, node, y, axes, keeps)
+    _define_reduced(state, node, y)
     return [node]
 
 
-def _define_reduced(state: State, node: ir.Node, y: Tensor, axes: tuple[int, ...], keeps: bool) -> None:
+def _define_reduced(state: State, node: ir.Node, y: Tensor) -> None:
     result = reshaped(y, shape_of(node.outputs[0]))
     assert result is not None
     state.define(node.outputs[0], result)

@@ -19,7 +19,7 @@ from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.products import Reads, bordered, product
 from prunec.backends.cpu.lower.program import Tensor
 from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
-from prunec.backends.cpu.lower.views import expanded, sliced, transposed
+from prunec.backends.cpu.lower.views import as_image, expanded, sliced, transposed
 from prunec.graph.shapes import constant
 
 
@@ -67,8 +67,8 @@ def conv_transpose(state: State, node: ir.Node) -> Sequence[ir.Node]:
     operands = [expanded(state.tensor(value), out_shape) for value in cluster.operands]
     axes = _axes(node, x.shape[2:], out_shape[2:], weight.shape[2:])
     if len(x.shape) == 3:  # one axis is an image of one line
-        weight, x, axes = weight[:, :, None, :], _image(x), [_Axis(1, 1, 1, 1, 1, 0), *axes]
-        operands = [_image(t) for t in operands]
+        weight, x, axes = weight[:, :, None, :], as_image(x), [_Axis(1, 1, 1, 1, 1, 0), *axes]
+        operands = [as_image(t) for t in operands]
     down, right = axes
     (top, bottom), (left, far) = down.border(), right.border()
     x = bordered(state, x, (top, left, bottom, far))
@@ -122,9 +122,3 @@ def _matrix(weight: np.ndarray, groups: int, taps: Sequence[tuple[int, int]]) ->
             mine = slice(group * own, (group + 1) * own)
             matrix[group * per_group : (group + 1) * per_group, place, mine] = weight[mine, :, ky, kx].T
     return matrix.reshape(len(matrix), -1)
-
-
-def _image(x: Tensor) -> Tensor:
-    """[n, c, l] as [n, c, 1, l]."""
-    n, c, length = x.shape
-    return x.view((n, c, 1, length), (x.strides[0], x.strides[1], 0, x.strides[2]))

@@ -40,6 +40,12 @@ def transposed(x: Tensor, order: Sequence[int]) -> Tensor:
     return x.view([x.shape[axis] for axis in order], [x.strides[axis] for axis in order])
 
 
+def as_image(x: Tensor) -> Tensor:
+    """[n, c, l] as [n, c, 1, l]: an image of one line."""
+    n, c, length = x.shape
+    return x.view((n, c, 1, length), (x.strides[0], x.strides[1], 0, x.strides[2]))
+
+
 def sliced(x: Tensor, axis: int, start: int, count: int, step: int = 1) -> Tensor:
     """`count` positions of one axis from `start`, every `step`-th; a negative step goes backwards."""
     shape, strides = list(x.shape), list(x.strides)

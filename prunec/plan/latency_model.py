@@ -64,7 +64,9 @@ class LatencyModel:
         weights: Sequence[float],
     ) -> None:
         self._costs = costs
-        self._kinds = _kinds(model)
+        kinds = _kinds(model)
+        self._layers = np.flatnonzero(kinds >= 0)
+        self._kinds = kinds[self._layers]
         rows = np.stack([self._features(one) for one in alive])
         self._scale = np.maximum(rows.max(axis=0), 1e-300)
         rows = rows / self._scale
@@ -80,10 +82,6 @@ class LatencyModel:
         plain, padded = (self._costs.layer_macs(alive, multiple)[self._layers] for multiple in (1, PADDING))
         return np.concatenate([plain, padded, [self._costs.layer_elements(alive).sum(), 1.0]])
 
-    @property
-    def _layers(self) -> np.ndarray:
-        return np.flatnonzero(self._kinds >= 0)
-
     def _fit(self, rows: np.ndarray, found: np.ndarray, weight: np.ndarray) -> None:
         folds = np.arange(len(found)) % FOLDS
         tried: list[tuple[float, float | None, np.ndarray]] = []
@@ -93,14 +91,14 @@ class LatencyModel:
                 seen = folds != fold
                 own = self._solve(rows[seen], found[seen], weight[seen], pull)
                 guess[~seen] = rows[~seen] @ own
-            tried.append((float((weight * (guess / found - 1) ** 2).sum()), pull, guess))
+            tried.append((float(((weight * (guess / found - 1)) ** 2).sum()), pull, guess))
         _, pull, guess = min(tried, key=lambda one: one[0])
         self.fit = Fit(guess, found)
         self._coefficients = self._solve(rows, found, weight, pull)
 
     def _solve(self, rows: np.ndarray, found: np.ndarray, weight: np.ndarray, pull: float | None) -> np.ndarray:
         """Coefficients of the features. Errors are relative to the time, so that fast models count like slow ones."""
-        kinds = self._kinds[self._layers]
+        kinds = self._kinds
         count, number = len(kinds), int(kinds.max(initial=-1)) + 1
         by_kind = np.zeros((rows.shape[1], 2 * number + 2))  # in true units a kind has one rate
         sizes = self._scale[: 2 * count].reshape(2, count)

@@ -15,6 +15,7 @@ that nothing has looked at. `upper` is the confidence bound that decided.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 import time
@@ -30,6 +31,7 @@ from prunec.api.dropping import DropPlanner
 from prunec.api.options import PlanOptions
 from prunec.api.progress import silent
 from prunec.api.pruning import Judged
+from prunec.api.saving import dense_file
 from prunec.api.statistics import cut_errors, score_context
 from prunec.api.timing import TimedPlanner
 from prunec.cache import default_cache
@@ -95,7 +97,8 @@ class Timed:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
 
-    def planner(self, way: str) -> tuple[TimedPlanner, PlanOptions]:
+    @contextlib.contextmanager
+    def planner(self, way: str) -> Iterator[tuple[TimedPlanner, PlanOptions]]:
         criterion, scope = WAYS[way]
         subject, opened = self.subject, self.subject.opened
         options = PlanOptions(criterion=criterion, scope=scope, seed=subject.seed, cache=default_cache())
@@ -106,7 +109,8 @@ class Timed:
             opened.canonical, opened.analysis, own, context, scope=scope, seed=subject.seed, floor=FLOORS["loss"],
             measured=cut_errors(*data, options, silent),
         )  # fmt: skip
-        return TimedPlanner(opened, planner, subject.calibration, options, silent), options
+        with dense_file(opened.source) as dense:
+            yield TimedPlanner(opened, planner, dense, subject.calibration, options, silent), options
 
     def refitted(self, plan: Plan) -> ir.Model:
         opened, subject = self.subject.opened, self.subject
@@ -118,8 +122,7 @@ class Timed:
 
 def speed_rows(subject: Subject, arguments: argparse.Namespace) -> Iterator[SpeedRow]:
     for way in arguments.ways:
-        planner, _ = Timed(subject).planner(way)
-        with planner:
+        with Timed(subject).planner(way) as (planner, _):
             for asked in arguments.speedups:
                 start = time.perf_counter()
                 plan, note = None, ""
@@ -145,8 +148,7 @@ def drop_rows(subject: Subject, arguments: argparse.Namespace) -> Iterator[DropR
     metric, count = load_metric(subject.found.metric), arguments.judged
     seen = functools.partial(metric, samples=count)
     dense = subject.numbers(seen, subject.opened.source.model)
-    planner, options = Timed(subject).planner("loss")
-    with planner:
+    with Timed(subject).planner("loss") as (planner, options):
         for allowed in arguments.drops:
             start = time.perf_counter()
             judged = Judged(seen, dense)

@@ -18,6 +18,7 @@ from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged, judge_dense
 from prunec.api.sample_count import default_samples, samples_for_drop
+from prunec.api.saving import dense_file
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.statistics import cut_errors, score_context
@@ -229,7 +230,8 @@ def make_channels(
     if not budget.is_measured:
         overhead = graph_bytes(opened.canonical) if budget.kind == "size-mb" else 0
         return planner.least_cut(budget, overhead=overhead), tuple(context.notes)
-    with TimedPlanner(opened, planner, calibration, options, progress) as timed:
+    with dense_file(opened.source) as dense:
+        timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
         if budget.is_time:
             made, _ = timed.meet(budget)
             return made, tuple(context.notes)

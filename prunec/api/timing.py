@@ -19,7 +19,6 @@ import numpy as np
 from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
-from prunec.api.saving import dense_file
 from prunec.diagnostics import GateError, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.machine import describe_machine
@@ -28,6 +27,7 @@ from prunec.package.writer import save_model
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.allocate import Ladder, Path
 from prunec.plan.budget import Budget
+from prunec.plan.impossible import nothing_goes
 from prunec.plan.knapsack import choose_rungs, losses
 from prunec.plan.latency_model import LatencyModel
 from prunec.plan.plan import Plan, TimePlan
@@ -58,29 +58,31 @@ class Point:
 class TimedPlanner:
     """Plans for times, of what `planner` can cut. Everything that was measured serves the next question.
 
-    Raises GateError PC512 to PC515 where a model cannot be timed.
+    `dense`: the dense model as a file (`saving.dense_file`).
+
+    Raises PrunecError PC207 where nothing may go, GateError PC512 to PC515 where a model cannot be timed.
     """
 
     def __init__(
-        self, opened: Opened, planner: Planner, calibration: Calibration, options: PlanOptions, progress: Progress
+        self,
+        opened: Opened,
+        planner: Planner,
+        dense: File,
+        calibration: Calibration,
+        options: PlanOptions,
+        progress: Progress,
     ) -> None:
         self._opened, self._planner, self._options, self._progress = opened, planner, options, progress
         self._own_path = planner.path()
+        if not len(self._own_path):
+            raise nothing_goes(self._own_path, planner.selection, floor=planner.floor, step=planner.step)
         self.ladders = self._own_path.ladders
-        self._files = contextlib.ExitStack()
-        dense = self._files.enter_context(dense_file(opened.source))
         self._stopwatch = Stopwatch(
             dense, one_sample(calibration, opened.canonical), identity=opened.source.sha256, threads=options.threads,
             seed=options.seed, cache=options.cache,
         )  # fmt: skip
         self._known: list[tuple[tuple[int, ...], Share, float]] = []
         self._learn(self._design())
-
-    def __enter__(self) -> TimedPlanner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
 
     @property
     def dense_ms(self) -> float:
@@ -89,8 +91,7 @@ class TimedPlanner:
     @property
     def floor(self) -> Share:
         """Time with every ladder at its end."""
-        bottom = tuple(len(ladder.rungs) - 1 for ladder in self.ladders)
-        return next(share for rungs, share, _ in self._known if rungs == bottom)
+        return next(share for rungs, share, _ in self._known if rungs == self._bottom())
 
     def meet(self, budget: Budget) -> tuple[Plan, Point]:
         """The plan of least loss that was measured to meet the budget.
@@ -120,7 +121,7 @@ class TimedPlanner:
                 raise _noisy(budget, point.share)
             if limit * (1 - CLOSE) <= now <= limit:
                 break
-            aim = limit * self._model.share(self.alive(rungs)) / now * (0.995 if now > limit else 1.0)
+            aim = limit * self.predict(rungs) / now * (0.995 if now > limit else 1.0)
         good = [point for point in tried if point.share.median <= limit]
         if not good:
             best = min(tried, key=lambda point: point.share.median)
@@ -133,12 +134,12 @@ class TimedPlanner:
         if self._planner.scope != "loss":
             length = self._own_path.shortest(lambda n: self._model.share(self._own_path.alive(n)) <= limit)
             return None if length is None else self._rungs_of(self._own_path, length)
-        found = choose_rungs(self.ladders, lambda rungs: self._model.share(self.alive(rungs)), limit)
+        found = choose_rungs(self.ladders, self.predict, limit)
         return None if found is None else tuple(found)
 
     def measure(self, rungs: tuple[int, ...]) -> Point:
         """Time the model with these widths with care, and learn from it."""
-        predicted = self._model.share(self.alive(rungs))
+        predicted = self.predict(rungs)
         (share,) = self._stopwatch.shares([self._candidate(rungs)], how=SURE)
         self._known.append((rungs, share, CERTAIN))
         self._refit()
@@ -185,10 +186,10 @@ class TimedPlanner:
     # -- learning ---------------------------------------------------------------------------------------------------
     def _design(self) -> list[tuple[int, ...]]:
         """The dense one, the narrowest, and some in between whose widths differ from layer to layer."""
-        most = np.array([len(ladder.rungs) - 1 for ladder in self.ladders])
+        most = np.array(self._bottom())
         count = int(np.clip(2 * len(most) + 4, *MODELS))
         rng = np.random.default_rng(self._options.seed)
-        found = [(0,) * len(most), tuple(most.tolist())]
+        found = [(0,) * len(most), self._bottom()]
         for number in range(count - 2):
             share = (number + 0.5) / (count - 2) + SPREAD * rng.standard_normal(len(most))
             found.append(tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist()))

@@ -30,11 +30,8 @@ WORDS: dict[BudgetKind, str] = {
     "params": "parameters",
     "flops": "FLOPs",
     "channels": "channels",
-    "speedup": "time",
-    "latency-ms": "time",
-    "max-drop": "quality",
-    "size-mb": "size",
 }
+"""What kinds with a share as their value are about."""
 TIMES: tuple[BudgetKind, ...] = ("speedup", "latency-ms")
 NUMBERS: tuple[BudgetKind, ...] = (*TIMES, "max-drop", "size-mb")
 """Kinds whose value is no share."""

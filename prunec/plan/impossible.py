@@ -12,6 +12,8 @@ from prunec.plan.budget import WORDS, Budget
 from prunec.plan.cost_model import Cost, CostModel
 from prunec.plan.select import Selection
 
+_NOTHING = "prunec inspect shows what pins each group; --structures names what may go, channels among them"
+
 
 def impossible(
     budget: Budget, path: Path, selection: Selection, costs: CostModel, dense: Cost, *, floor: float, step: int
@@ -24,6 +26,13 @@ def impossible(
     reasons = _reasons(path, selection, floor, step)
     message = f"at most {most:g} % of the {WORDS[budget.kind]} can be removed here, because {' and '.join(reasons)}"
     return PrunecError("PC207", message, where=f"--{budget.kind} {budget.value:g}", hint=_hint(budget, left, selection))
+
+
+def nothing_goes(path: Path, selection: Selection, *, floor: float, step: int) -> PrunecError:
+    """PC207 where not a single channel may go, whatever the budget."""
+    return PrunecError(
+        "PC207", f"nothing can be cut here, because {' and '.join(_reasons(path, selection, floor, step))}", hint=_NOTHING
+    )
 
 
 def too_large(budget: Budget, left: float, floor: float) -> PrunecError:
@@ -65,6 +74,6 @@ def _hint(budget: Budget, left: float, selection: Selection) -> str:
     goes = budget.kind in ("sparsity", "channels")
     nearest = math.floor((1 - left) * 1000) / 1000 if goes else math.ceil(left * 1000) / 1000
     if left >= 1:
-        return "prunec inspect shows what pins each group; --structures names what may go, channels among them"
+        return _NOTHING
     also = "; or exclude less" if selection.excluded else ""
     return f"--{budget.kind} {nearest:g} can be met{also}"

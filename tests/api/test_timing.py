@@ -100,6 +100,29 @@ def test_what_the_narrowest_model_cannot_do_is_refused_with_what_it_can(model: P
     assert plan(model, speedup=nearest).plan.time is not None
 
 
+@pytest.mark.parametrize("options", [{"speedup": 2.0}, {"latency_ms": 5.0}, {"max_drop": 0.1}])
+def test_a_model_with_nothing_to_cut_is_refused_before_it_is_timed(tmp_path: Path, options: dict[str, float]) -> None:
+    b = Builder(0)
+    b.output(b.conv(b.input("x", [1, 3, 8, 8]), 8, 3))
+    ir.save(b.model(), tmp_path / "model.onnx")
+    with pytest.raises(PrunecError, match=r"PC207.*nothing can be cut here, because 1 of 1 groups .* are pinned"):
+        plan(tmp_path / "model.onnx", **options)
+
+
+def test_choices_that_all_turn_out_slower_are_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times that it learns from are kinder than those of the careful measurements."""
+    shares = Clock.shares
+
+    def slower(self: Clock, candidates: Sequence[Candidate], *, how: Mapping[str, float], **more: Any) -> list[Share]:
+        found = shares(self, candidates, how=how)
+        rise = 0.3 if how is timing.SURE else 0.0
+        return [Share(one.median + rise, one.ci95, one.dense_ms) for one in found]
+
+    monkeypatch.setattr(Clock, "shares", slower)
+    with pytest.raises(GateError, match=r"PC527.* choices takes .* of the dense model's time"):
+        plan(model, speedup=4)
+
+
 def test_a_latency_that_the_dense_model_has_is_refused(model: Path) -> None:
     with pytest.raises(PrunecError, match="PC208"):
         plan(model, latency_ms=11)

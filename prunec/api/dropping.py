@@ -25,7 +25,7 @@ from prunec.frontend.calibration import Calibration
 from prunec.passes.compensate import Options
 from prunec.plan.budget import Budget
 from prunec.plan.plan import DropPlan, Plan
-from prunec.verify.bounds import finest_drop
+from prunec.verify.bounds import finest_drop, samples_for
 from prunec.verify.records import QualityRecord
 
 TRIALS = 6
@@ -71,14 +71,15 @@ class DropPlanner:
             if wide / narrow < CLOSE:
                 break
             self._progress("judging a choice", number, TRIALS)
-            rungs = self._timed.choose(math.sqrt(narrow * wide))
+            middle = math.sqrt(narrow * wide)
+            rungs = self._timed.choose(middle)
             trial = None if rungs is None else self._trial(rungs, budget)
             if trial is not None and trial.is_good:
-                wide = min(trial.predicted, math.sqrt(narrow * wide))
+                wide = min(trial.predicted, middle)
             else:
-                narrow = math.sqrt(narrow * wide)
-        good = {trial.rungs: trial for trial in self.trials if trial.is_good}
-        for trial in sorted(good.values(), key=lambda one: one.predicted):
+                narrow = middle
+        good = (trial for trial in self.trials if trial.is_good)
+        for trial in sorted(good, key=lambda one: one.predicted):
             self._progress("measuring the choice", 0, 0)
             point = self._timed.measure(trial.rungs)
             if point.share.ci95[1] < 1:
@@ -124,7 +125,8 @@ class DropPlanner:
             message = (
                 f"a drop of {budget.value:g} is finer than {about} can show: they rule out {quality.drop_upper:.2g}"
             )
-            hint = f"give {math.ceil(math.log(0.1) / math.log1p(-budget.value))} samples to judge with, or allow more"
+            enough = samples_for(budget.value)
+            hint = "allow more" if enough is None else f"give {enough} samples to judge with, or allow more"
             return (Diagnostic("PC231", message, where="--max-drop", hint=hint),)
         return ()
 

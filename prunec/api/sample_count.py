@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
@@ -12,7 +10,7 @@ from prunec.graph.cost import model_macs
 from prunec.graph.shapes import dims
 from prunec.passes.compensate.find import find_layers
 from prunec.passes.compensate.layers import Layer
-from prunec.verify.bounds import CONFIDENCE
+from prunec.verify.bounds import samples_for
 
 CALIBRATION_MACS, SPARSE_MACS = 250e9, 750e9
 """Of one forward pass over the calibration data. Masks and the weights under them are fitted to it, and need more."""
@@ -36,8 +34,7 @@ def default_samples(model: ir.Model, calib: Samples = None, *, is_sparse: bool =
 
 def samples_for_drop(samples: int, drop: float) -> int:
     """`samples`, or up to `MORE_FOR_DROP` times as many: what is held out of them should rule out such a drop."""
-    wanted = HELD_OUT * math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-drop)) if 0 < drop < 1 else samples
-    return max(samples, min(wanted, MORE_FOR_DROP * samples))
+    return max(samples, min(HELD_OUT * (samples_for(drop) or 0), MORE_FOR_DROP * samples))
 
 
 def sample_macs(model: ir.Model, calib: str) -> int:

@@ -32,3 +32,8 @@ def upper_mean(losses: np.ndarray) -> float:
 def finest_drop(samples: int) -> float:
     """The least drop that this many samples can rule out."""
     return upper_share(0, samples)
+
+
+def samples_for(drop: float) -> int | None:
+    """The fewest samples that can rule out a `drop` in (0, 1), None for any other; the inverse of `finest_drop`."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-drop)) if 0 < drop < 1 else None

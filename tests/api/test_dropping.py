@@ -67,6 +67,20 @@ def test_the_users_metric_decides_where_it_is_given(model: Path, monkeypatch: py
     assert [warning.code for warning in found.warnings if warning.code == "PC231"] == ["PC231"]
 
 
+def test_no_drop_at_all_can_be_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number of samples rules out every drop, so what changes nothing on them is taken, with a warning."""
+
+    def metric(run: Any) -> float:
+        run({"x": np.zeros((1, 3, 8, 8), np.float32)})
+        return 0.9
+
+    monkeypatch.setattr(planning, "load_metric", lambda spec: metric)
+    found = plan(model, max_drop=0.0, metric="own:metric")
+    assert found.plan.drop is not None and found.plan.drop.drop == 0 and any(group.cut for group in found.plan.groups)
+    (warning,) = (warning for warning in found.warnings if warning.code == "PC231")
+    assert "finer than 1 samples can show" in warning.message and warning.hint == "allow more"
+
+
 def quality(drop: float, upper: float | None, samples: int | None) -> QualityRecord:
     return QualityRecord(
         metric="m", dense=1, pruned=1 - drop, drop=drop, drop_upper=upper, data="user", samples=samples
@@ -92,5 +106,8 @@ def test_what_is_asked_of_nothing_is_refused(model: Path) -> None:
         plan(model, flops=0.5, max_drop=0.1, metric="own:metric")
     with pytest.raises(PrunecError, match="PC222"):
         compile(model, max_drop=0.01, measure=False)
+    for options in ({"structures": "depth"}, {"target": "cpu", "pattern": "channel"}):
+        with pytest.raises(PrunecError, match="PC230"):
+            plan(model, max_drop=0.01, **options)
     with pytest.raises(PrunecError, match="PC208"):
         plan(model, max_drop=-0.1)

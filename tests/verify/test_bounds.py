@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunec.verify.bounds import CONFIDENCE, finest_drop, upper_mean, upper_share
+from prunec.verify.bounds import CONFIDENCE, finest_drop, samples_for, upper_mean, upper_share
 from prunec.verify.metrics import Agreement
 from prunec.verify.quality import quality_by_metric
 
@@ -30,6 +30,13 @@ def test_nothing_seen_rules_out_what_would_have_been_seen() -> None:
     assert finest_drop(230) == pytest.approx(1 - 0.1 ** (1 / 230))
     assert (1 - finest_drop(50)) ** 50 == pytest.approx(0.1)
     assert upper_share(5, 5) == 1.0
+
+
+@pytest.mark.parametrize("drop", [0.001, 0.01, 0.3])
+def test_the_fewest_samples_that_can_rule_out_a_drop(drop: float) -> None:
+    enough = samples_for(drop)
+    assert enough is not None and finest_drop(enough) <= drop < finest_drop(enough - 1)
+    assert samples_for(0.0) is None and samples_for(1.0) is None
 
 
 def test_losses_are_those_of_the_primary_number() -> None:

@@ -59,18 +59,17 @@ class Package:
 
         For the first of the shapes that it was compiled for; `run` decides for each.
         """
-        is_compiled = self.compiled_path is not None and not prefers_onnxruntime(self.measurements)
-        return "prunec" if is_compiled else "onnxruntime"
+        return self._preferred()
 
-    def _preferred(self, feeds: Mapping[str, np.ndarray]) -> Runtime:
-        """`default_runtime` for the shapes of these inputs."""
-        shapes = {name: np.shape(array) for name, array in feeds.items()}
+    def _preferred(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Runtime:
+        """For inputs with these shapes; without them the first that it was compiled for."""
         is_compiled = self.compiled_path is not None and not prefers_onnxruntime(self.measurements, shapes)
         return "prunec" if is_compiled else "onnxruntime"
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. PC614 if the names of the feeds are not the inputs'; what the compiled model refuses."""
-        if (self.runtime or self._preferred(feeds)) == "prunec":
+        shapes = {name: np.shape(array) for name, array in feeds.items()}
+        if (self.runtime or self._preferred(shapes)) == "prunec":
             return self._compiled.run(feeds)
         wanted = {record.name for record in self.manifest.inputs}
         if feeds.keys() != wanted:
@@ -102,7 +101,7 @@ class Package:
 
 
 def load_package(path: Path, *, threads: int = 1, runtime: Runtime | None = None) -> Package:
-    """Open the package at `path`; see the module for what is raised. `runtime` None: `Package.default_runtime`."""
+    """Open the package at `path`; see the module for what is raised. `runtime` None: the faster one for each input."""
     manifest = _manifest(path)
     problems = check_files(path, manifest)
     if problems:

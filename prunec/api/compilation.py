@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prunec.api.dump import Dump
-from prunec.api.gates import check_gate_options, check_measured_budget, refusals
+from prunec.api.gates import check_gates, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
@@ -118,19 +118,20 @@ def compile(
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
-    check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measure, dry_run=dry_run, builds=build)
+    budget = None if plan is not None else options.required_budget(max_drop=max_drop)
+    check_gates(
+        min_speedup=min_speedup, max_drop=max_drop, budget=budget, measures=measure, dry_run=dry_run, builds=build
+    )
     progress = tidying(progress)
     own_build = BuildOptions(
         build, shape_ranges or {}, threads, precision, products, measure, shape_sets, tune, cache, progress
     )
     backend = _backend(target, own_build, dry_run=dry_run)
-    budget = None if plan is not None else options.required_budget(max_drop=max_drop)
-    if budget is not None:
-        check_measured_budget(budget, measures=measure)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
     judged_by = None if metric is None else load_metric(metric)
+    judges = not dry_run or (budget is not None and budget.kind == "max-drop")
     if not dry_run:
         check_destination(out, force=force)
 
@@ -138,10 +139,7 @@ def compile(
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
-    own = None
-    if judged_by is not None and not dry_run:
-        progress("judging the dense model", 0, 0)
-        own = judge_dense(opened, judged_by, threads)
+    own = judge_dense(opened, judged_by if judges else None, threads, progress)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))

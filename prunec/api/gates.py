@@ -10,17 +10,28 @@ from prunec.plan.budget import Budget
 from prunec.verify.records import QualityRecord
 
 
-def check_gate_options(
-    *, min_speedup: float | None, max_drop: float | None, measures: bool, dry_run: bool = False, builds: bool = True
+def check_gates(
+    *,
+    min_speedup: float | None,
+    max_drop: float | None,
+    budget: Budget | None,
+    measures: bool,
+    dry_run: bool = False,
+    builds: bool = True,
 ) -> None:
-    """Refuse gates that cannot be judged, before any work is done. PrunecError PC208, PC222."""
+    """Refuse gates that cannot be judged, and a measured budget where nobody may time, before any work is done.
+
+    Raises:
+        PrunecError PC208, PC222.
+    """
     if min_speedup is not None and not min_speedup > 0:
         raise PrunecError(
             "PC208", f"{min_speedup:g} is not a speed-up", where="--min-speedup", hint="above 0, as in 1.5"
         )
     if max_drop is not None and not max_drop >= 0:
         raise PrunecError("PC208", f"{max_drop:g} is not a drop", where="--max-drop", hint="0 or more, as in 0.01")
-    if dry_run and (min_speedup is not None or max_drop is not None):
+    is_gate = max_drop is not None and (budget is None or budget.kind != "max-drop")
+    if dry_run and (min_speedup is not None or is_gate):
         gate = "--max-drop" if min_speedup is None else "--min-speedup"
         message = f"{gate} judges a finished model and --dry-run makes none"
         raise PrunecError("PC222", message, hint="leave one of the two out")
@@ -33,11 +44,7 @@ def check_gate_options(
             "--min-speedup demands a measurement and --no-measure forbids it",
             hint="leave one of the two out",
         )
-
-
-def check_measured_budget(budget: Budget, *, measures: bool) -> None:
-    """Refuse a budget that is met by timing where nobody may time. PrunecError PC222."""
-    if budget.is_measured and not measures:
+    if budget is not None and budget.is_measured and not measures:
         message = f"--{budget.kind} is met by measuring and --no-measure forbids it"
         raise PrunecError("PC222", message, hint="leave one of the two out")
 

@@ -107,10 +107,7 @@ def plan(
     judged_by = None if metric is None else load_metric(metric)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-    own = None
-    if judged_by is not None:
-        progress("judging the dense model", 0, 0)
-        own = judge_dense(opened, judged_by, threads)
+    own = judge_dense(opened, judged_by, threads, progress)
     calibration = open_data(opened, options, budget)
     made, warnings = make(opened, calibration, options, budget, progress, own)
     if output is not None:

@@ -14,7 +14,7 @@ from prunec.api.opening import Opened, one_sample
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, sparsifier
 from prunec.api.permuting import proved
-from prunec.api.progress import Progress, counted
+from prunec.api.progress import Progress, counted, silent
 from prunec.api.refitting import refit
 from prunec.api.stage_proofs import prove_stages
 from prunec.api.stages import stages_of, tidied
@@ -105,8 +105,11 @@ class Judged:
     dense: dict[str, float]
 
 
-def judge_dense(opened: Opened, metric: Metric, threads: int) -> Judged:
-    """The dense model's numbers. PrunecError PC351: the metric fails."""
+def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: Progress = silent) -> Judged | None:
+    """The dense model's numbers; None without a metric. PrunecError PC351: it fails."""
+    if metric is None:
+        return None
+    progress("judging the dense model", 0, 0)
     return Judged(metric, evaluate(metric, runner(opened.source.model, threads), samples=None))
 
 

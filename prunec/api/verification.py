@@ -175,5 +175,4 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
 
 def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
     calibration = open_data(dense, options)
-    own = None if metric is None else judge_dense(dense, metric, options.threads)
-    return judge(dense, pruned.model, calibration, options, own)
+    return judge(dense, pruned.model, calibration, options, judge_dense(dense, metric, options.threads))

@@ -45,6 +45,17 @@ def test_a_compile_keeps_what_the_plan_found(model: Path, tmp_path: Path, monkey
     assert found.verification.sparsity is not None and found.verification.sparsity.requested is None
 
 
+def test_a_dry_run_plans_for_a_drop(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunec.api.compilation.load_metric", lambda spec: lambda run: 20.0)
+    found = compile(
+        model, max_drop=0.05, metric="own:metric", samples=40, dry_run=True, output=tmp_path / "out", cache=False
+    )
+    assert found.plan.drop is not None and found.plan.drop.metric == "<lambda>"
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(PrunecError, match="PC222"):
+        compile(model, flops=0.5, max_drop=0.05, dry_run=True)
+
+
 def test_no_gain_is_a_no(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GateError, match="PC530"):
         plan(model, max_drop=0.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from prunec.api.gates import check_gate_options, gate_drop, refusals
+from prunec.api.gates import check_gates, gate_drop, refusals
 from prunec.api.options import PlanOptions
 from prunec.api.target_list import targets
 from prunec.diagnostics import PrunecError
+from prunec.plan.budget import Budget
 from prunec.verify.records import QualityRecord
 
 
@@ -45,7 +46,7 @@ def test_gates_that_cannot_be_judged(
     min_speedup: float | None, max_drop: float | None, measures: bool, code: str
 ) -> None:
     with pytest.raises(PrunecError, match=code):
-        check_gate_options(min_speedup=min_speedup, max_drop=max_drop, measures=measures)
+        check_gates(min_speedup=min_speedup, max_drop=max_drop, budget=None, measures=measures)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,9 @@ def test_one_budget_and_only_one() -> None:
 
 @pytest.mark.parametrize("gate", [{"min_speedup": 1.5, "max_drop": None}, {"min_speedup": None, "max_drop": 0.1}])
 def test_a_dry_run_has_no_model_to_judge(gate: dict[str, float | None]) -> None:
-    with pytest.raises(PrunecError, match="PC222"):
-        check_gate_options(**gate, measures=True, dry_run=True)
+    for budget in (None, Budget.of("flops", 0.5)):
+        with pytest.raises(PrunecError, match="PC222"):
+            check_gates(**gate, budget=budget, measures=True, dry_run=True)
 
 
 def test_only_the_best_effort_looks_for_orders_by_itself() -> None:

@@ -32,7 +32,7 @@ from prunec.passes.compensate import Compensated, Method, Options, compensate
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan, Scope
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from prunec.statistics import collect
 from prunec.statistics.cut_errors import CutErrors
 
@@ -80,7 +80,8 @@ class Scored:
         model, analysis, seed = self.subject.opened.canonical, self.subject.opened.analysis, self.subject.seed
         context = ScoreContext(model, analysis, self.statistics, seed)
         measured = self.measured if scope == "loss" else None
-        return make_plan(model, analysis, create(criterion), context, budget, scope=scope, seed=seed, measured=measured)
+        planner = Planner(model, analysis, create(criterion), context, scope=scope, seed=seed, measured=measured)
+        return planner.least_cut(budget)
 
     @cached_property
     def measured(self) -> CutErrors:

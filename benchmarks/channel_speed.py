@@ -24,7 +24,7 @@ from prunec.measure.contender import Contender
 from prunec.measure.run import measure
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 
 
 def main() -> int:
@@ -50,7 +50,7 @@ def report(name: str, ratio: float, arguments: argparse.Namespace) -> None:
     model, analysis = opened.canonical, opened.analysis
     budget = Budget.of("channels", ratio)
     context = ScoreContext(model, analysis)
-    plan = make_plan(model, analysis, create("l1"), context, budget, round_to=arguments.round_to)
+    plan = Planner(model, analysis, create("l1"), context, round_to=arguments.round_to).least_cut(budget)
     cut = slice_channels(model, analysis, analysis.alive(plan.keeps()))
     feeds = next(iter(importlib.import_module(found.entry.module).test_inputs(1, 0)))
     with tempfile.TemporaryDirectory() as folder:

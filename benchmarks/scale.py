@@ -30,7 +30,7 @@ from prunec.package.writer import save_model
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 
 Result = TypeVar("Result")
 STEPS = ("canonicalise", "analyse", "plan", "cut")
@@ -50,7 +50,7 @@ def times(model: ir.Model) -> dict[str, float]:
     analysis = timed("analyse", lambda: analyse(canonical))
     context = ScoreContext(canonical, analysis)
     budget = Budget.of("params", 0.6)
-    plan = timed("plan", lambda: make_plan(canonical, analysis, create("l1"), context, budget, round_to=1))
+    plan = timed("plan", lambda: Planner(canonical, analysis, create("l1"), context, round_to=1).least_cut(budget))
     timed("cut", lambda: slice_channels(canonical, analysis, analysis.alive(plan.keeps())))
     return taken
 

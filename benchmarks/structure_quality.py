@@ -38,7 +38,7 @@ from prunec.measure.run import measure
 from prunec.passes.compensate import Options
 from prunec.plan.budget import Budget
 from prunec.plan.depth import choose_blocks
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from prunec.plan.shares import baseline_cost
 from prunec.statistics import collect
 from prunec.statistics.block_errors import BlockErrors
@@ -107,15 +107,9 @@ class Structured(Subject):
         if structure == "depth":
             return self.shallower(ratio)
         model, analysis, context = self.scored(structure)
-        made = make_plan(
-            model,
-            analysis,
-            create(self.arguments.criterion),
-            context,
-            Budget.of("channels", ratio),
-            scope="global",
-            floor=0.1,
-        )
+        criterion = create(self.arguments.criterion)
+        planner = Planner(model, analysis, criterion, context, scope="global", floor=0.1)
+        made = planner.least_cut(Budget.of("channels", ratio))
         return cut("channels", model, analysis, analysis.alive(made.keeps()))
 
     def shallower(self, ratio: float) -> Stage:

@@ -19,9 +19,9 @@ from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged, judge_dense
 from prunec.api.sample_count import default_samples, samples_for_drop
 from prunec.api.saving import dense_file
+from prunec.api.scoring import scored
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
-from prunec.api.statistics import cut_errors, score_context
 from prunec.api.timing import TimedPlanner
 from prunec.cache import default_cache
 from prunec.criteria import create
@@ -32,7 +32,6 @@ from prunec.graph.cost import PARAMETER_TYPES
 from prunec.package.writer import save_model
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
-from prunec.plan.planner import Planner
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
@@ -199,41 +198,19 @@ def make_channels(
     own: Judged | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
-    recipe = options.chosen_recipe()
-    if recipe.structures != DEFAULT_STRUCTURES:
+    if options.chosen_recipe().structures != DEFAULT_STRUCTURES:
         return make_staged(opened, calibration, options, budget, progress)
-    criterion = create(recipe.criterion)
-    if criterion.needs or recipe.scope == "loss":
-        progress("statistics", 0, 0)
-    context = score_context(opened.canonical, opened.analysis, calibration, criterion, options, progress)
-    measured = cut_errors(opened.canonical, opened.analysis, calibration, options, progress)
-    progress("planning", 0, 0)
-    planner = Planner(
-        opened.canonical,
-        opened.analysis,
-        criterion,
-        context,
-        target=options.target,
-        scope=recipe.scope,
-        round_to=options.round_to,
-        include=options.include,
-        exclude=options.exclude,
-        floor=recipe.floor,
-        normalise=recipe.normalise,
-        seed=options.seed,
-        source_sha256=opened.source.sha256,
-        measured=measured,
-    )
+    planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
     if not budget.is_measured:
         overhead = graph_bytes(opened.canonical) if budget.kind == "size-mb" else 0
-        return planner.least_cut(budget, overhead=overhead), tuple(context.notes)
+        return planner.least_cut(budget, overhead=overhead), planner.notes
     with dense_file(opened.source) as dense:
         timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
         if budget.is_time:
             made, _ = timed.meet(budget)
-            return made, tuple(context.notes)
+            return made, planner.notes
         made, warnings = DropPlanner(opened, timed, calibration, options, own, progress).fastest(budget)
-    return made, (*context.notes, *warnings)
+    return made, (*planner.notes, *warnings)
 
 
 def graph_bytes(model: ir.Model) -> int:

@@ -10,9 +10,8 @@ import onnx_ir as ir
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
+from prunec.api.scoring import scored
 from prunec.api.stages import Stage, analyse_channels, base_model, cut, realised_shares, remove
-from prunec.api.statistics import cut_errors, score_context
-from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.graph import Analysis
@@ -22,7 +21,7 @@ from prunec.plan.budget import WORDS, Budget
 from prunec.plan.depth import choose_blocks
 from prunec.plan.fingerprint import fingerprint
 from prunec.plan.plan import BlockPlan, Plan, WidthPlan
-from prunec.plan.planner import FLOORS, make_plan
+from prunec.plan.planner import FLOORS
 from prunec.plan.rounding import step_for
 from prunec.plan.shares import baseline_cost
 from prunec.plan.structures import check_budget, stage_budget, stage_names
@@ -109,20 +108,12 @@ class _Planner:
         self.model = stage.after
 
     def _cut(self, what: str, analysis: Analysis, budget: Budget, is_last: bool) -> Plan:
-        options, recipe = self.options, self.recipe
-        criterion = create(recipe.criterion)
-        if criterion.needs or recipe.scope == "loss":
-            self.progress(f"statistics of {what}", 0, 0)
-        context = score_context(self.model, analysis, self.calibration, criterion, options, self.progress)
-        measured = cut_errors(self.model, analysis, self.calibration, options, self.progress)
-        self.progress(f"planning {what}", 0, 0)
-        made = make_plan(
-            self.model, analysis, criterion, context, budget, target=options.target, scope=recipe.scope,
-            round_to=options.round_to, include=options.include, exclude=options.exclude, floor=recipe.floor,
-            normalise=recipe.normalise, seed=options.seed, source_sha256=self.opened.source.sha256,
-            baseline=self.opened.canonical, is_last=is_last, measured=measured,
+        planner = scored(
+            self.opened, self.model, analysis, self.calibration, self.options, self.progress, what=what,
+            baseline=self.opened.canonical,
         )  # fmt: skip
-        self.notes += context.notes
+        made = planner.least_cut(budget, is_last=is_last)
+        self.notes += planner.notes
         return made
 
     def plan(self, budget: Budget) -> Plan:

@@ -31,7 +31,9 @@ def impossible(
 def nothing_goes(path: Path, selection: Selection, *, floor: float, step: int) -> PrunecError:
     """PC207 where not a single channel may go, whatever the budget."""
     return PrunecError(
-        "PC207", f"nothing can be cut here, because {' and '.join(_reasons(path, selection, floor, step))}", hint=_NOTHING
+        "PC207",
+        f"nothing can be cut here, because {' and '.join(_reasons(path, selection, floor, step))}",
+        hint=_NOTHING,
     )
 
 

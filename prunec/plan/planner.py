@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.criteria.base import Criterion, ScoreContext, score_groups
-from prunec.diagnostics import PrunecError
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.graph import Analysis, Group
 from prunec.plan.allocate import Arrange, Ladder, Path, Planned, by_key
 from prunec.plan.budget import Budget
@@ -37,45 +37,16 @@ FLOORS: dict[Scope, float] = {"layer": 0.1, "global": 0.25, "loss": 0.1}
 WHY: dict[Scope, Why] = {"layer": "ratio", "global": "threshold", "loss": "loss"}
 
 
-def make_plan(
-    model: ir.Model,
-    analysis: Analysis,
-    criterion: Criterion,
-    context: ScoreContext,
-    budget: Budget,
-    *,
-    target: str = "onnx",
-    scope: Scope = "layer",
-    round_to: int | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    floor: float | None = None,
-    normalise: Normalise = "mean",
-    seed: int = 0,
-    source_sha256: str = "",
-    baseline: ir.Model | None = None,
-    is_last: bool = True,
-    measured: CutErrors | None = None,
-) -> Plan:
-    """The least cut along the scope's path that meets `budget`. `model` is canonical, `context` is about it.
+class Planner:
+    """What can be cut, scored once, for as many budgets as are asked about.
 
-    `baseline` is the model that shares are taken of, where `model` is not the dense one any more. Unless `is_last`, a
-    budget that cannot be met gives the most that can be done.
+    `model` is canonical, `context` is about it. `baseline` is the model that shares are taken of, where `model` is not
+    the dense one any more.
 
     Raises:
-        PrunecError PC206: a pattern names nothing; PC207: the budget cannot be met; PC208: a value is out of range;
-        PC209 to PC211: the criterion cannot score a group.
+        PrunecError PC206: a pattern names nothing; PC208: a value is out of range; PC209 to PC211: the criterion cannot
+        score a group.
     """
-    planner = Planner(
-        model, analysis, criterion, context, target=target, scope=scope, round_to=round_to, include=include,
-        exclude=exclude, floor=floor, normalise=normalise, seed=seed, source_sha256=source_sha256, baseline=baseline,
-        measured=measured,
-    )  # fmt: skip
-    return planner.least_cut(budget, is_last=is_last)
-
-
-class Planner:
-    """What can be cut, scored once, for as many budgets as are asked about; see `make_plan` for the arguments."""
 
     def __init__(
         self,
@@ -116,8 +87,20 @@ class Planner:
             "floor": self.floor, "include": tuple(include), "exclude": tuple(exclude),
         }  # fmt: skip
 
+    @property
+    def notes(self) -> tuple[Diagnostic, ...]:
+        """What the criterion had to say."""
+        return tuple(self._context.notes)
+
     def least_cut(self, budget: Budget, *, is_last: bool = True, overhead: int = 0) -> Plan:
-        """As `make_plan`, for a budget that is counted. `overhead`: bytes of a model file beside its parameters."""
+        """The least cut along the scope's path that meets a budget that is counted.
+
+        Unless `is_last`, a budget that cannot be met gives the most that can be done. `overhead`: bytes of a model file
+        beside its parameters.
+
+        Raises:
+            PrunecError PC207: the budget cannot be met.
+        """
 
         def remaining(alive: np.ndarray) -> float:
             if budget.kind == "channels":
@@ -149,7 +132,7 @@ class Planner:
             budget=budget,
             groups=tuple(_describe(path, length, budget, self.scope, self.selection)),
             realised=shares(self.costs.evaluate(path.alive(length)), self.dense),
-            notes=tuple(str(note) for note in self._context.notes),
+            notes=tuple(map(str, self.notes)),
             **self._about,
         )
 

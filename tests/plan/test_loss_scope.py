@@ -17,7 +17,7 @@ from prunec.plan.allocate import Ladder
 from prunec.plan.budget import Budget
 from prunec.plan.least_loss import hull_rises
 from prunec.plan.plan import Plan
-from prunec.plan.planner import FLOORS, make_plan
+from prunec.plan.planner import FLOORS, Planner
 from prunec.statistics import collect
 from prunec.statistics.cut_errors import CutErrors
 from tests.criteria.small import chain, context, prepare
@@ -59,7 +59,7 @@ def plan(
     kind: Any = "flops", value: float = 0.7, *, scope: Any = "loss", criterion: str = "obs", **options: Any
 ) -> Plan:
     fresh = replace(ABOUT, notes=[])
-    return make_plan(MODEL, ANALYSIS, create(criterion), fresh, Budget.of(kind, value), scope=scope, **options)
+    return Planner(MODEL, ANALYSIS, create(criterion), fresh, scope=scope, **options).least_cut(Budget.of(kind, value))
 
 
 @pytest.mark.parametrize("measured", [ERRORS, None])
@@ -124,7 +124,8 @@ def test_a_group_without_a_covariance_is_named() -> None:
     wide = {node: replace(own, covariance=None, limited="too wide") for node, own in about.statistics.items()}
     for statistics, is_noted in ((wide, True), (about.statistics, False)):
         fresh = replace(about, statistics=statistics, notes=[])
-        found = make_plan(fresh.model, fresh.analysis, create("obs"), fresh, Budget.of("params", 0.8), scope="loss")
+        planner = Planner(fresh.model, fresh.analysis, create("obs"), fresh, scope="loss")
+        found = planner.least_cut(Budget.of("params", 0.8))
         assert found.realised.params <= 0.8
         assert any(note.startswith("[PC229]") for note in found.notes) == is_noted
 

@@ -14,7 +14,7 @@ from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from prunec.plan.replay import EDITED, check_plan
 from tests.criteria.small import branches, chain, context, grouped
 
@@ -26,7 +26,7 @@ Edit = Callable[[dict[str, Any]], object]
 @pytest.fixture
 def made() -> Plan:
     options: dict[str, Any] = {"seed": 3, "source_sha256": SHA, "exclude": ["no*such*thing", "conv*"][:0]}
-    return make_plan(ABOUT.model, ABOUT.analysis, create("l1"), ABOUT, Budget.of("channels", 0.5), **options)
+    return Planner(ABOUT.model, ABOUT.analysis, create("l1"), ABOUT, **options).least_cut(Budget.of("channels", 0.5))
 
 
 def edited(made: Plan, tmp_path: Path, edit: Edit) -> Plan:
@@ -98,7 +98,7 @@ def test_nonsense_is_refused(made: Plan, tmp_path: Path, edit: Edit, says: str) 
 
 def test_a_slice_that_runs_empty_is_refused(tmp_path: Path) -> None:
     about = context(branches())
-    made = make_plan(about.model, about.analysis, create("l1"), about, Budget.of("channels", 0.25))
+    made = Planner(about.model, about.analysis, create("l1"), about).least_cut(Budget.of("channels", 0.25))
     number = next(i for i, g in enumerate(made.groups) if g.size == 64)
     empty = edited(made, tmp_path, lambda d: d["groups"][number].update(cut=list(range(40, 64))))
     with pytest.raises(PrunecError, match="without channels") as caught:

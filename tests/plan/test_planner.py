@@ -17,7 +17,7 @@ from prunec.graph.cost import model_macs, parameter_count
 from prunec.passes.slice_channels import slice_channels
 from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.plan import Plan, Scope
-from prunec.plan.planner import FLOORS, make_plan
+from prunec.plan.planner import FLOORS, Planner
 from prunec.plan.replay import check_plan
 from prunec.plan.shares import prunable_weights
 from tests.criteria.small import attention, branches, chain, context, grouped
@@ -44,7 +44,7 @@ some_plans = settings(max_examples=40, deadline=None, derandomize=True)
 def plan(name: str, kind: BudgetKind, value: float, criterion: str = "l1", **options: Any) -> Plan:
     about = CONTEXTS[name]
     fresh = replace(about, notes=[])
-    return make_plan(about.model, about.analysis, create(criterion), fresh, Budget.of(kind, value), **options)
+    return Planner(about.model, about.analysis, create(criterion), fresh, **options).least_cut(Budget.of(kind, value))
 
 
 def possible_plan(name: str, kind: BudgetKind, value: float, criterion: str, **options: Any) -> Plan | None:
@@ -186,5 +186,5 @@ def test_notes_of_the_criterion_are_in_the_plan() -> None:
     x = b.input("x", [1, 6, 16])
     b.output(b.op("MatMul", [b.linear(x, 32), b.op("Transpose", [b.linear(x, 32)], perm=[0, 2, 1])]))
     about = context(b.model())
-    made = make_plan(about.model, about.analysis, create("wanda"), about, Budget.of("channels", 0.5))
+    made = Planner(about.model, about.analysis, create("wanda"), about).least_cut(Budget.of("channels", 0.5))
     assert len(made.notes) == 1 and made.notes[0].startswith("[PC212]")

@@ -10,7 +10,7 @@ from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.plan import Plan
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from tests.criteria.small import attention, chain, context, free, grouped
 from tests.graph.builder import Builder
 
@@ -19,7 +19,7 @@ ABOUT = {"chain": context(chain()), "grouped": context(grouped()), "attention": 
 
 def plan(name: str, kind: BudgetKind = "channels", value: float = 0.5, **options: Any) -> Plan:
     about = ABOUT[name]
-    return make_plan(about.model, about.analysis, create("l1"), about, Budget.of(kind, value), **options)
+    return Planner(about.model, about.analysis, create("l1"), about, **options).least_cut(Budget.of(kind, value))
 
 
 def refusal(name: str, *args: Any, **options: Any) -> Diagnostic:
@@ -65,7 +65,7 @@ def test_a_model_with_nothing_to_cut() -> None:
     b.output(b.conv(b.input("x", [1, 3, 8, 8]), 16))
     about = context(b.model())
     with pytest.raises(PrunecError, match=r"at most 0 %.*1 of 1 groups.*graph output") as caught:
-        make_plan(about.model, about.analysis, create("l1"), about, Budget.of("sparsity", 0.5))
+        Planner(about.model, about.analysis, create("l1"), about).least_cut(Budget.of("sparsity", 0.5))
     assert caught.value.diagnostic.code == "PC207" and "inspect" in (caught.value.diagnostic.hint or "")
 
 

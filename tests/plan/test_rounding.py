@@ -8,7 +8,7 @@ import pytest
 from prunec.criteria import create
 from prunec.plan.budget import Budget
 from prunec.plan.cells import split_cells
-from prunec.plan.planner import make_plan
+from prunec.plan.planner import Planner
 from prunec.plan.rounding import blocked_nodes, levels, step_for, unit
 from tests.criteria.small import attention, branches, context, free, grouped, prepare
 from tests.graph.builder import Builder
@@ -73,7 +73,7 @@ def test_parts_too_narrow_for_a_unit_lose_multiples_instead() -> None:
     b.output(b.conv(b.op("Concat", [narrow, wide], axis=1), 8), b.conv(narrow, 4))
     about = context(b.model())
     for share in (0.2, 0.5, 0.8):
-        made = make_plan(about.model, about.analysis, create("l1"), about, Budget.of("channels", share))
+        made = Planner(about.model, about.analysis, create("l1"), about).least_cut(Budget.of("channels", share))
         kept = next(g for g in made.groups if g.size == 36).keep()
         assert kept.sum() % 4 == 0 and kept.sum() < 36
 

@@ -147,7 +147,20 @@ def make(
     own: Judged | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
-    made, warnings = _make(opened, calibration, options, budget, progress, own)
+    pattern = options.sparse_pattern()
+    only_zeros = pattern is not None and budget.kind == "sparsity"
+    warnings: tuple[Diagnostic, ...] = ()
+    if only_zeros:
+        made = whole_plan(opened, options, budget)
+    else:
+        asked = options if pattern is None else channel_options(options, pattern)
+        made, warnings = make_channels(opened, calibration, asked, budget, progress, own)
+    if pattern is not None:
+        cut = opened.canonical if only_zeros else stages_of(opened, made)[-1].after
+        made, on_layers = with_layers(made, cut, options, pattern, calibration, progress)
+        made = with_permutation(made, opened, cut, calibration, options, progress)
+        known = (NOT_FASTER,) if options.target == "onnx" else ()
+        warnings = (*known, *warnings, *on_layers)
     if calibration.source == "synthetic" and _uses_data(options):
         warnings = (MADE_UP, *warnings)
     return recorded(made, options, calibration), warnings
@@ -163,30 +176,6 @@ def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan
     """`plan`, with how its model is refitted."""
     own = {"compensation": options.chosen_recipe().compensation, "samples": calibration.samples}
     return plan.model_copy(update=own)
-
-
-def _make(
-    opened: Opened,
-    calibration: Calibration,
-    options: PlanOptions,
-    budget: Budget,
-    progress: Progress,
-    own: Judged | None = None,
-) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    pattern = options.sparse_pattern()
-    if pattern is None:
-        return make_channels(opened, calibration, options, budget, progress, own)
-    warnings: tuple[Diagnostic, ...] = (NOT_FASTER,) if options.target == "onnx" else ()
-    if budget.kind == "sparsity":
-        plan, cut = whole_plan(opened, options, budget), opened.canonical
-    else:
-        without = channel_options(options, pattern)
-        plan, notes = make_channels(opened, calibration, without, budget, progress, own)
-        cut = stages_of(opened, plan)[-1].after
-        warnings = (*warnings, *notes)
-    made, notes_on_layers = with_layers(plan, cut, options, pattern, calibration, progress)
-    warnings = (*warnings, *notes_on_layers)
-    return with_permutation(made, opened, cut, calibration, options, progress), warnings
 
 
 def make_channels(

@@ -13,7 +13,10 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,33 +61,20 @@ def measure(
     names = [contender.name for contender in contenders]
     chosen = _subject(names, subject)
     busy = load_average()
-    report = progress or (lambda stage, done, of: None)
-    times: dict[str, list[Blocks]] = {name: [] for name in names}
-    schedule: Schedule | None = None
-
     with tempfile.TemporaryDirectory(prefix="prunec-measure-") as folder:
         feeds_file = Path(folder) / "feeds.npz"
         np.savez(feeds_file, *feeds.values())
         cpus = tuple(allowed_cpus()[:threads])
         setting = Setting(feeds_file, tuple(feeds), threads, cpus, warmup_s, timeout_s, clock)
-        for index in range(processes):
-            report("warming up", index, processes)
-            in_turn = contenders if index % 2 == 0 else contenders[::-1]  # nobody is always the first
-            with Generation(in_turn, setting) as generation:
-                schedule = schedule or plan_blocks(
-                    generation.run_ns, blocks=blocks, processes=processes, block_ms=block_ms, budget_s=budget_s
-                )
-                found = generation.run(schedule, _rounds(report, index, schedule))
-                peaks, loaded = generation.end(), generation.loaded
-            for name in names:
-                times[name].append(found[name])
-    assert schedule is not None
-    _rounds(report, processes, schedule)(0)
-
+        found = _generations(
+            contenders, setting, processes, progress or (lambda stage, done, of: None),
+            partial(plan_blocks, blocks=blocks, processes=processes, block_ms=block_ms, budget_s=budget_s),
+        )  # fmt: skip
     medians = {
         name: [[float(np.median(block)) / 1e6 for block in generation] for generation in generations]
-        for name, generations in times.items()
+        for name, generations in found.times.items()
     }
+    schedule, loaded = found.schedule, found.loaded
     measured_blocks = schedule.blocks * processes
     return Measurements(
         machine=describe_machine({key: value for one in loaded.values() for key, value in one["versions"].items()}),
@@ -107,12 +97,46 @@ def measure(
             load_average_1min=busy,
         ),
         contenders={
-            name: _times(times[name], loaded[name]["first_run_ns"], loaded[name]["load_ns"], peaks[name])
+            name: _times(found.times[name], loaded[name]["first_run_ns"], loaded[name]["load_ns"], found.peaks[name])
             for name in names
         },
         speedup={f"vs_{name}": ratio(medians[name], medians[chosen], seed=seed) for name in names if name != chosen},
         distributions={name: tuple(np.concatenate(values).tolist()) for name, values in medians.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Times of all generations; of the last one what every contender said when it was loaded, and its peak memory."""
+
+    times: dict[str, list[Blocks]]
+    loaded: dict[str, Mapping[str, Any]]
+    peaks: dict[str, int | None]
+    schedule: Schedule
+
+
+def _generations(
+    contenders: Sequence[Contender],
+    setting: Setting,
+    count: int,
+    report: Progress,
+    plan: Callable[[Mapping[str, float]], Schedule],
+) -> _Found:
+    """All contenders in `count` generations; `plan` makes the schedule from what a run takes in the first one."""
+    times: dict[str, list[Blocks]] = {contender.name: [] for contender in contenders}
+    schedule: Schedule | None = None
+    for index in range(count):
+        report("warming up", index, count)
+        in_turn = contenders if index % 2 == 0 else contenders[::-1]  # nobody is always the first
+        with Generation(in_turn, setting) as generation:
+            schedule = schedule or plan(generation.run_ns)
+            found = generation.run(schedule, _rounds(report, index, schedule))
+            peaks, loaded = generation.end(), generation.loaded
+        for name, blocks in found.items():
+            times[name].append(blocks)
+    assert schedule is not None
+    _rounds(report, count, schedule)(0)
+    return _Found(times, loaded, peaks, schedule)
 
 
 def _rounds(report: Progress, generation: int, schedule: Schedule) -> Callable[[int], None]:

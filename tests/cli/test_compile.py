@@ -159,14 +159,21 @@ def test_measured_faster_passes_and_absurdly_faster_does_not(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("stage", "number", "code"),
-    [("reading", signal.SIGINT, 130), ("compensating", signal.SIGTERM, 143), ("measuring", signal.SIGINT, 130)],
+    ("stage", "number", "code", "budget"),
+    [
+        ("reading", signal.SIGINT, 130, "--flops"),
+        ("compensating", signal.SIGTERM, 143, "--flops"),
+        ("measuring", signal.SIGINT, 130, "--flops"),
+        ("timing whole models", signal.SIGINT, 130, "--max-drop"),
+    ],
 )
-def test_a_signal_leaves_nothing_behind(number: signal.Signals, code: int, stage: str, folder: Path) -> None:
+def test_a_signal_leaves_nothing_behind(
+    number: signal.Signals, code: int, stage: str, budget: str, folder: Path
+) -> None:
     scratch = folder.parent / f"{folder.name}-scratch"
     scratch.mkdir()
     process = subprocess.Popen(
-        [*COMMAND, "compile", "model.onnx", "--flops", "0.5", "--samples", "256", "--dump", "dump", "--json"],
+        [*COMMAND, "compile", "model.onnx", budget, "0.5", "--samples", "256", "--dump", "dump", "--json"],
         cwd=folder,
         env={**ENVIRONMENT, "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,

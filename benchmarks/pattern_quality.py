@@ -2,15 +2,17 @@
 
     python -m benchmarks.pattern_quality fashion-net crepe-tiny [--cases 2:4 2:4@0.3 block:4x1@0.5 unstructured@0.7]
         [--methods magnitude Wanda SparseGPT ours ours+order] [--solver balanced] [--samples N …] [--test-samples N]
-        [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--layers] [--keep F.json] [--markdown F]
+        [--seeds 0 1 2] [--allocations uniform erk lamp global loss] [--exclude NAME …] [--layers] [--keep F.json]
+        [--markdown F]
 
 Every zoo model with a metric; stem, depthwise convolutions and head stay dense, as in a compile. All methods go through
 the layers in order, on the inputs that the layers before give once they are pruned. The peers are the published
 methods: no dense target, no biases, the other layers as they are. The test data is none that calibration saw. Seeds
 draw the calibration data: `value` is the mean over them, `least` and `most` their range. Several numbers of samples
 give the curve of quality against them. `--allocations` spread the level over the layers; the mean over all weights
-stays. `--layers` says what every layer lost, behind its activation, on held-out data, and what its own outputs would
-have lost without any zeros, because of what its inputs have become.
+stays. `--exclude` leaves further layers dense, by name or glob, as in a compile. `--layers` says what every layer lost,
+behind its activation, on held-out data, and what its own outputs would have lost without any zeros, because of what its
+inputs have become.
 
 Times are seconds of the processor, which other work on the machine does not change; `passes` is their number in forward
 passes of the dense model over the same calibration samples, in ONNX Runtime with one thread. The peak memory, on
@@ -24,7 +26,7 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -77,6 +79,7 @@ class Row:
     output_error: float
     seconds: float
     passes: float
+    excluded: str = ""
 
 
 @dataclass
@@ -115,12 +118,13 @@ def attempt(
     method: str,
     effort: Effort,
     allocation: Allocation,
+    exclude: Sequence[str],
     *,
     shows_layers: bool,
 ) -> Trial:
     start = time.process_time()
     watched = Watched() if shows_layers else None
-    done = solved(subject, pattern, share, method, effort, allocation, watched)
+    done = solved(subject, pattern, share, method, effort, allocation, exclude, watched)
     seconds = time.process_time() - start
     if watched is not None:
         print_layers(done, watched)
@@ -134,12 +138,13 @@ def solved(
     method: str,
     effort: Effort,
     allocation: Allocation,
+    exclude: Sequence[str] = (),
     watched: Watched | None = None,
 ) -> Compensated:
     """The subject with that pattern and that share of zeros (None: what the pattern implies), its zeros proved."""
     opened = subject.opened
     level, mean = pattern.level(share), pattern.mean_level(share)
-    plans = choose_layers(opened.canonical, pattern, level)
+    plans = choose_layers(opened.canonical, pattern, level, exclude=exclude)
     own = PlanOptions(seed=subject.seed, threads=subject.threads)
     plans = allocate_levels(plans, opened.canonical, pattern, allocation, mean, subject.calibration, own, silent)
     layers = {plan.node: LayerPattern(pattern, plan.level) for plan in plans if plan.pattern != "dense"}
@@ -221,18 +226,28 @@ class Table:
     def rows(self) -> Iterator[Row]:
         a = self.arguments
         for case, method, allocation in itertools.product(a.cases, a.methods, a.allocations):
-            drawn = (a.solver if method in OURS else "", allocation, self.samples, a.test_samples, a.seeds)
+            drawn = (a.solver if method in OURS else "", allocation, self.samples, a.test_samples, a.seeds, *a.exclude)
             yield from self.kept.rows((self.name, case, method, *drawn), partial(self.row, case, method, allocation))
 
     def row(self, case: str, method: str, allocation: Allocation) -> Iterator[Row]:
-        effort: Effort = self.arguments.solver
+        a = self.arguments
+        effort: Effort = a.solver
         text, _, asked = case.partition("@")
         pattern, share = parse(text), float(asked) if asked else None
         mean = pattern.mean_level(share)
         if pattern.fixed_level is not None and mean < pattern.fixed_level and allocation in ("uniform", "erk"):
             allocation = "loss"  # as in a compile: whole layers stay dense
         trials = [
-            attempt(subject, pattern, share, method, effort, allocation, shows_layers=self.arguments.layers)
+            attempt(
+                subject,
+                pattern,
+                share,
+                method,
+                effort,
+                allocation,
+                self.arguments.exclude,
+                shows_layers=self.arguments.layers,
+            )
             for subject in self.subjects
         ]
         first = self.subjects[0]
@@ -256,6 +271,7 @@ class Table:
             output_error=float(np.mean([trial.output_error for trial in trials])),
             seconds=float(np.mean([trial.seconds for trial in trials])),
             passes=float(np.mean([trial.passes for trial in trials])),
+            excluded=" ".join(a.exclude),
         )
 
 
@@ -275,6 +291,7 @@ def main() -> int:
     )
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the calibration data")
+    parser.add_argument("--exclude", nargs="+", default=[], help="layers that stay dense besides those that always do")
     parser.add_argument("--layers", action="store_true", help="print what every layer lost")
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)

@@ -50,20 +50,31 @@ def layer(
     return [found] if count == 1 else list(found)
 
 
+DIRECTIONS = ["bidirectional", *(pytest.param(one, marks=pytest.mark.slow) for one in ("forward", "reverse"))]
+
+
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
-def test_recurrent_layers_equal_onnx_runtime(op: str, tmp_path: Path) -> None:
-    """Directions, awkward widths and batches, starts, lengths, zeros, activations; two layers on top of each other."""
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_recurrent_layers_equal_onnx_runtime(op: str, direction: str, tmp_path: Path) -> None:
+    """Awkward widths and batches, starts, lengths, zeros."""
     b = Builder(0, 14)
     x = b.input("x", [7, 5, 9])
     single = b.input("single", [11, 1, 20])
-    for direction in ("forward", "reverse", "bidirectional"):
-        b.output(*layer(b, op, x, 17, direction=direction))
-        b.output(*layer(b, op, single, 32, direction=direction, zeros=0.6, starts=True))
-        b.output(*layer(b, op, x, 3, direction=direction, lengths=[7, 2, 2, 1, 7], starts=True))
-        b.output(*layer(b, op, x, 16, direction=direction, bias=False, lengths=[7] * 5))
+    b.output(*layer(b, op, x, 17, direction=direction))
+    b.output(*layer(b, op, single, 32, direction=direction, zeros=0.6, starts=True))
+    b.output(*layer(b, op, x, 3, direction=direction, lengths=[7, 2, 2, 1, 7], starts=True))
+    b.output(*layer(b, op, x, 16, direction=direction, bias=False, lengths=[7] * 5))
+    assert_layers_equal(b, tmp_path)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_forms_of_recurrent_layers_equal_onnx_runtime(op: str, tmp_path: Path) -> None:
+    """Activations, the reset gate before and after the product, a layer on another one, a start that is computed."""
+    b = Builder(0, 14)
+    x = b.input("x", [7, 5, 9])
     if op == "GRU":
         b.output(*layer(b, op, x, 24, direction="bidirectional", linear_before_reset=1, starts=True))
-        b.output(*layer(b, op, single, 19, linear_before_reset=1, zeros=0.5))
+        b.output(*layer(b, op, b.input("single", [11, 1, 20]), 19, linear_before_reset=1, zeros=0.5))
     if op == "RNN":
         b.output(*layer(b, op, x, 8, activations=["Relu"]))
     first = layer(b, op, x, 20, direction="bidirectional")[0]
@@ -72,9 +83,13 @@ def test_recurrent_layers_equal_onnx_runtime(op: str, tmp_path: Path) -> None:
     state = b.input("state", [1, 5, 6])
     weights = [b.weight(1, GATES[op] * 6, 9), b.weight(1, GATES[op] * 6, 6)]
     b.output(b.op(op, [x, *weights, "", "", b.op("Tanh", [state])], hidden_size=6))
+    assert_layers_equal(b, tmp_path)
+
+
+def assert_layers_equal(b: Builder, folder: Path) -> None:
     model = b.model()
     rng = np.random.default_rng(1)
-    with compiled(model, tmp_path, threads=2) as package:
+    with compiled(model, folder, threads=2) as package:
         for _ in range(2):
             feeds = {i.name: rng.standard_normal(b.shapes[i.name]).astype(np.float32) for i in b.inputs}
             assert_equal(model, package, feeds)

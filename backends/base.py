@@ -52,8 +52,8 @@ class Verdict:
 
     `inputs`, `outputs`: channels (of one group); `positions` of the kernel; `rows` of activations that one run
     multiplies (None: dynamic). `axis`: of the stored tensor. `count`: its zeros now. `eligible` is a rule,
-    `worthwhile` a prediction. `reason`: why it would stay dense; `change`: what would help. Both are empty where it
-    is eligible and worthwhile.
+    `worthwhile` a prediction. `reason`: why it would stay dense, or why zeros that it has do not count; `change`: what
+    would help. Both are empty where it is eligible and worthwhile.
     """
 
     node: str

@@ -13,6 +13,8 @@ from prunec.backends.base import Count
 
 GROUP = 4
 KEPT = 2
+MANY = 0.25
+"""Share of zeros from which a weight is taken to have been pruned by somebody."""
 
 
 def count(array: np.ndarray, axis: int, zero: int = 0) -> Count:
@@ -31,6 +33,26 @@ def count(array: np.ndarray, axis: int, zero: int = 0) -> Count:
         zeros=1 - float(runs.sum()) / max(array.size, 1),
         negative=negative,
     )
+
+
+def misplaced(array: np.ndarray, axis: int, found: Count, zero: int = 0) -> tuple[str, str] | None:
+    """Why a weight with many zeros is not 2:4 along `axis`, and what to change; None where it is or has few.
+
+    `found` is what `count` says of that axis.
+    """
+    if found.is_sparse or found.zeros < MANY:
+        return None
+    change = "put them there: prunec compile does"
+    others = {f"axis {other}": (array, other) for other in range(array.ndim) if other != axis}
+    if axis == 1 and array.ndim > 2:
+        others["inputs and kernel positions in one line"] = (array.reshape(len(array), -1), 1)
+    for name, (form, other) in others.items():
+        if form.shape[other] % GROUP == 0 and count(form, other, zero).is_sparse:
+            return f"its zeros are 2:4 along {name}, TensorRT reads along axis {axis}", change
+    if found.valid == found.units:
+        return f"{found.negative} of its zeros are −0.0, which are no zeros in the stored bytes", "store them as +0.0"
+    what = f"{found.zeros:.0%} of it are zeros, but {found.units - found.valid} of {found.units} runs of four have"
+    return f"{what} fewer than two", change
 
 
 def digest(array: np.ndarray) -> str:

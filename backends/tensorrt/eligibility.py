@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.base import Verdict
-from prunec.backends.tensorrt.checker import GROUP, count
+from prunec.backends.tensorrt.checker import GROUP, count, misplaced
 from prunec.backends.tensorrt.weights import STANDARD, NotFound, find_weight
 from prunec.graph.cost import FLOAT_TYPES, node_macs
 from prunec.graph.shapes import dims
@@ -35,18 +35,23 @@ STORED = FLOAT_TYPES | {ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN}
 
 
 def judge(model: ir.Model, *, counts: bool = True) -> list[Verdict]:
-    """Every layer of the main graph that multiplies by a weight, and products of two activations, in graph order.
+    """Every layer that multiplies by a weight, and products of two activations, in graph order.
 
-    `counts=False` leaves the weights unread.
+    Those inside branches are not eligible. `counts=False` leaves the weights unread.
     """
     return list(_judge(model, counts))
 
 
 def _judge(model: ir.Model, counts: bool) -> Iterator[Verdict]:
-    for node in model.graph:
-        if node.domain in STANDARD and node.op_type in LOOKED_AT:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        is_looked_at = node.domain in STANDARD and node.op_type in LOOKED_AT
+        if not (is_looked_at or node_macs(node) or (node.op_type in OTHERS and node.domain in STANDARD)):
+            continue
+        if node.graph is not model.graph:
+            yield _dense(node, "", "it is inside a branch or a loop, prunec prunes the main graph only")
+        elif is_looked_at:
             yield _verdict(node, counts)
-        elif node_macs(node) or (node.op_type in OTHERS and node.domain in STANDARD):
+        else:
             yield _dense(
                 node, "", f"TensorRT looks for 2:4 weights in Conv, Gemm and MatMul only, this is {node.op_type}"
             )
@@ -79,10 +84,13 @@ def _verdict(node: ir.Node, counts: bool) -> Verdict:
         reason = f"{channels} input channels are no multiple of {GROUP}"
         what = f"pad them with zeros to {-(-channels // GROUP) * GROUP}, or widen the layer before"
         return replace(base, reason=reason, change=what if groups == 1 else "")
-    zeros = count(np.asarray(found.tensor.numpy()), stored, found.zero) if counts else None
     doubt = _doubt(base, groups)
-    return replace(base, count=zeros, eligible=True, worthwhile=doubt is None, reason=(doubt or ("", ""))[0],
-                 change=(doubt or ("", ""))[1])  # fmt: skip
+    array = np.asarray(found.tensor.numpy()) if counts else None
+    zeros = None if array is None else count(array, stored, found.zero)
+    flaw = None if array is None or zeros is None else misplaced(array, stored, zeros, found.zero)
+    said = [words for words in (flaw, doubt) if words is not None]
+    reason, change = ("; ".join(parts) for parts in zip(*said, strict=True)) if said else ("", "")
+    return replace(base, count=zeros, eligible=True, worthwhile=doubt is None, reason=reason, change=change)
 
 
 def _name(node: ir.Node) -> str:

@@ -21,7 +21,7 @@ from prunec.backends.tensorrt.lower import fitted, prove_planned
 from prunec.backends.tensorrt.package import layer_document
 from prunec.backends.tensorrt.proof import WeightProof
 from prunec.backends.tensorrt.proving_again import recorded_hashes
-from prunec.backends.tensorrt.target import NOT_EXECUTED, TwoOfFour, split
+from prunec.backends.tensorrt.target import MARK, NOT_EXECUTED, TwoOfFour, split
 from prunec.backends.tensorrt.writing import rows_of, vectors, write_json, write_scripts, write_template
 from prunec.diagnostics import GateError, PrunecError
 from prunec.frontend.torch_extra import require_torch
@@ -117,7 +117,7 @@ class TorchTensorRT(TwoOfFour):
         document = _document(record, proofs, verdicts)
         _words(written, subject.name, document, lowering, executed=False)
         if not options.builds:
-            return Artifact(USAGE, lowering, record, warnings=(NOT_EXECUTED_HERE,))
+            return Artifact(MARK + USAGE, lowering, record, warnings=(NOT_EXECUTED_HERE,))
         from prunec.backends.torch_tensorrt.executed import execute
 
         done = execute(written, HALF_TOLERANCE)

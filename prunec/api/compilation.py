@@ -107,6 +107,7 @@ def compile(
     shape_sets = () if input_shapes is None or isinstance(input_shapes, Mapping) else tuple(input_shapes)
     if not isinstance(input_shapes, Mapping):
         input_shapes = common_shapes(shape_sets) if shape_sets else None
+    ranges = shape_ranges or {}
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
@@ -114,7 +115,8 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute,
         compensation=None if compensate else "none", input_shapes=input_shapes,
-        measures=measure and build, made_up_shapes=shape_sets[0] if shape_sets else None,
+        measures=measure and build,
+        made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
@@ -123,9 +125,7 @@ def compile(
         min_speedup=min_speedup, max_drop=max_drop, budget=budget, measures=measure, dry_run=dry_run, builds=build
     )
     progress = tidying(progress)
-    own_build = BuildOptions(
-        build, shape_ranges or {}, threads, precision, products, measure, shape_sets, tune, cache, progress
-    )
+    own_build = BuildOptions(build, ranges, threads, precision, products, measure, shape_sets, tune, cache, progress)
     backend = _backend(target, own_build, dry_run=dry_run)
     if plan is not None:
         options.check_replay()

@@ -41,6 +41,9 @@ def channel_options(options: PlanOptions, pattern: Pattern) -> PlanOptions:
     return replace(options, pattern="channel", sparsity=None, round_to=step)
 
 
+NOTHING = "its main graph has no layer with constant weights, and those of branches stay as they are"
+
+
 def whole_plan(opened: Opened, options: PlanOptions, budget: Budget) -> Plan:
     """A plan that cuts no channels."""
     model, analysis = opened.canonical, opened.analysis
@@ -80,11 +83,11 @@ def with_layers(
     layers = choose_layers(cut, pattern, level, options.include, options.exclude, rules)
     layers, notes = worthwhile(layers, cut, options, progress)
     if all(layer.pattern == DENSE for layer in layers):
-        why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or "it has no layer with constant weights"
+        why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or NOTHING
         hint = "try unstructured"
         if rules is not ANY_LAYER:
             hint = f"prunec explain MODEL --target {options.target} has all reasons; --include '*' takes what can be"
-        raise PrunecError("PC225", f"no layer can be {pattern}: {why}", where="--pattern", hint=hint)
+        raise PrunecError("PC225", f"no layer is to be {pattern}: {why}", where="--pattern", hint=hint)
     mean = pattern.mean_level(options.sparsity)
     allocation = chosen_allocation(options, pattern)
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)

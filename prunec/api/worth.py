@@ -1,4 +1,8 @@
-"""Zeros only where they pay: layers that a target was measured to run no faster with zeros stay dense."""
+"""Zeros only where they pay: layers that a target's kernels run no faster with zeros stay dense.
+
+What is known of layers is the target's: prunec's own kernels are measured, for TensorRT, which chooses on the device,
+there is nothing to add to the rules that its layers were chosen by.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ def worthwhile(
     }
     if backend is None or not asked or not options.measures:
         return tuple(layers), []
-    progress("timing layers", 0, 0)
+    progress("weighing layers with zeros against dense ones", 0, 0)
     try:
         times = backend.times(cut, asked, options.threads, options.made_up_shapes, options.cache)
     except PrunecError as reason:

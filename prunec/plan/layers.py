@@ -65,7 +65,7 @@ def choose_layers(
     names = [name for name, node in nodes.items() if name in own or (name in reasons and node_macs(node))]
     tensors = {name: _tensor(nodes[name], own.get(name)) for name in names}
     for wanted in (*include, *exclude):
-        if not any(matches(name, wanted) or matches(tensors[name], wanted) for name in names):
+        if wanted.strip("*") and not any(matches(name, wanted) or matches(tensors[name], wanted) for name in names):
             raise unknown_name("PC206", "layer", wanted, names)
 
     named_tables = [wanted for wanted in include if wanted.strip("*")]

@@ -11,15 +11,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.cli.helpers import files, prunec, refuses
+from tests.cli.helpers import Done, files, prunec, refuses
 from tests.graph.builder import Builder
 
 TARGET = ("--target", "tensorrt-2:4")
 FAST = ("--samples", "10", "--solver", "fast", "--no-cache")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_model(folder: Path) -> None:
     """Two layers that TensorRT is expected to run sparse, a narrow one, a stem and a head."""
     b = Builder(0)
     x = b.input("x", [2, 3, 8, 8])
@@ -27,8 +26,21 @@ def folder(tmp_path: Path) -> Path:
     y = b.relu(b.conv(b.relu(b.conv(y, 128)), 16))
     head = b.op("Flatten", [b.op("GlobalAveragePool", [y])])
     b.output(b.gemm(head, 10))
-    ir.save(b.model(), tmp_path / "model.onnx")
+    ir.save(b.model(), folder / "model.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_model(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A folder with the model and its package `out`, which tests leave as they are, and what the compile said."""
+    place = tmp_path_factory.mktemp("made")
+    write_model(place)
+    return place, prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", "--json", cwd=place)
 
 
 def document(path: Path) -> Any:
@@ -46,8 +58,8 @@ def test_without_tensorrt_a_compile_says_what_to_install_or_to_leave_out(folder:
     assert not (folder / "model.pruned").exists()
 
 
-def test_a_package_made_without_a_gpu(folder: Path) -> None:
-    done = prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", "--json", cwd=folder)
+def test_a_package_made_without_a_gpu(made: tuple[Path, Done]) -> None:
+    folder, done = made
     assert done.code == 0, done.err
     found = done.json["verification"]["tensorrt"]
     assert not found["executed"] and "kernels" not in found
@@ -71,6 +83,7 @@ def test_a_package_made_without_a_gpu(folder: Path) -> None:
     assert all(p["valid"] == p["runs_of_four"] > 0 and p["round_trip"] and p["dtype"] == "float16" for p in proofs)
     for name in ("README.md", "build.sh"):
         assert "ot executed" in (package / "tensorrt" / name).read_text(), name
+    assert "Not executed here" in (package / "README.txt").read_text()
     assert "tensorrt/build.sh" in document(package / "manifest.json")["files"]
     report = (package / "report.html").read_text()
     assert "Not executed here" in report and "Sparse tensor cores" in report
@@ -78,12 +91,12 @@ def test_a_package_made_without_a_gpu(folder: Path) -> None:
     assert verified.code == 0 and verified.json["weights_proved"] == 2
 
 
-def test_verify_sees_a_shipped_weight_that_is_not_the_proved_one(folder: Path) -> None:
+def test_verify_sees_a_shipped_weight_that_is_not_the_proved_one(made: tuple[Path, Done], tmp_path: Path) -> None:
     from prunec.backends.tensorrt.proving_again import verify_folder
     from prunec.diagnostics import GateError
 
-    assert prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", cwd=folder).code == 0
-    place = folder / "out/tensorrt"
+    place = tmp_path / "tensorrt"
+    shutil.copytree(made[0] / "out/tensorrt", place)
     assert verify_folder(place) == 2
     proof = document(place / "sparsity.json")
     model = ir.load(place / "model.onnx")
@@ -101,8 +114,8 @@ def test_verify_sees_a_shipped_weight_that_is_not_the_proved_one(folder: Path) -
         verify_folder(place)
 
 
-def test_planned_weights_of_the_shipped_graph_are_sparse_where_tensorrt_looks(folder: Path) -> None:
-    assert prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", cwd=folder).code == 0
+def test_planned_weights_of_the_shipped_graph_are_sparse_where_tensorrt_looks(made: tuple[Path, Done]) -> None:
+    folder = made[0]
     done = prunec("explain", "out/tensorrt/model.onnx", *TARGET, "--json", cwd=folder)
     planned = document(folder / "out/tensorrt/sparsity.json")["planned"]
     assert [row["node"] for row in done.json["layers"] if row["sparse_now"]] == planned
@@ -110,16 +123,17 @@ def test_planned_weights_of_the_shipped_graph_are_sparse_where_tensorrt_looks(fo
     assert dense["sparse_now"] == 0 and dense["worthwhile"] == 2
 
 
-def test_the_same_command_gives_the_same_bytes(folder: Path) -> None:
-    for out in ("a", "b"):
-        assert prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", out, cwd=folder).code == 0
-    first, second = files(folder / "a"), files(folder / "b")
+def test_the_same_command_gives_the_same_bytes(made: tuple[Path, Done], folder: Path) -> None:
+    done = prunec("compile", "model.onnx", *TARGET, "--no-build", *FAST, "-o", "out", cwd=folder)
+    assert done.code == 0, done.err
+    first, second = files(made[0] / "out"), files(folder / "out")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] in ([], ["report.html"])
 
 
 def test_a_plan_replays_and_an_edit_that_tensorrt_cannot_use_is_refused(folder: Path) -> None:
-    assert prunec("plan", "model.onnx", *TARGET, *FAST, "-o", "p.json", cwd=folder).code == 0
+    done = prunec("plan", "model.onnx", *TARGET, *FAST, "-o", "p.json", cwd=folder)
+    assert done.code == 0 and "weighing layers" in done.err and "timing" not in done.err  # nothing is timed here
     replay = ("compile", "model.onnx", "--plan", "p.json", *TARGET, "--no-build", "--no-cache", "--force", "-o", "out")
     assert prunec(*replay, cwd=folder).code == 0
     plan = document(folder / "p.json")
@@ -203,6 +217,29 @@ def test_dynamic_shapes_need_a_range(folder: Path) -> None:
     assert "--optShapes=x:5x3x8x8" in (folder / "out/tensorrt/build.sh").read_text()
     with np.load(folder / "out/tensorrt/vectors.npz") as arrays:
         assert arrays["in:x"].shape == (5, 3, 8, 8)
+
+
+def test_made_up_inputs_have_the_usual_shape_of_their_range(folder: Path) -> None:
+    model = ir.load(folder / "model.onnx")
+    (value,) = model.graph.inputs
+    value.shape = ir.Shape(["n", 3, "height", "width"])
+    model.graph.outputs[0].shape = ir.Shape(["n", 10])
+    ir.save(model, folder / "free.onnx")
+    arguments = ("compile", "free.onnx", *TARGET, "--no-build", *FAST, "-o", "out")
+    done = prunec(*arguments, "--shape-range", "x=1x3x8x8:2x3x12x10:4x3x16x16", cwd=folder)
+    assert done.code == 0, done.err
+    with np.load(folder / "out/tensorrt/vectors.npz") as arrays:
+        assert arrays["in:x"].shape == (2, 3, 12, 10)
+
+
+def test_a_model_whose_layers_are_inside_branches_says_so(folder: Path) -> None:
+    b = Builder(0)
+    b.output(b.op("Relu", [b.input("x", [2, 8])]))
+    ir.save(b.model(), folder / "empty.onnx")
+    for include in ((), ("--include", "*")):
+        done = prunec("compile", "empty.onnx", *TARGET, "--no-build", *FAST, *include, cwd=folder)
+        refuses(done, "PC225")
+        assert "its main graph has no layer" in done.err
 
 
 def test_operators_that_tensorrt_does_not_have(folder: Path) -> None:

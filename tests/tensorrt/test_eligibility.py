@@ -96,6 +96,52 @@ def test_channels_that_are_no_multiple_of_four() -> None:
     assert found.change == "pad them with zeros to 4, or widen the layer before"
 
 
+def with_one_full_run() -> np.ndarray:
+    weight = sparse((256, 256), 0)
+    weight[:4, 7] = 1
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (sparse((256, 256), 1), "its zeros are 2:4 along axis 1, TensorRT reads along axis 0"),
+        (with_one_full_run(), "50% of it are zeros, but 1 of 16384 runs of four have fewer than two"),
+        (np.full((256, 256), -0.0, np.float32), "65536 of its zeros are −0.0, which are no zeros in the stored bytes"),
+    ],
+    ids=["outputs", "one run", "negative"],
+)
+def test_zeros_that_do_not_count_are_explained(weight: np.ndarray, reason: str) -> None:
+    found = only(product(weight), "MatMul")
+    assert found.eligible and found.worthwhile and not found.is_sparse
+    assert found.reason == reason and found.change
+
+
+def test_zeros_along_a_flattened_kernel_are_explained_beside_what_else_speaks_against_the_layer() -> None:
+    flat = sparse((64, 16 * 9), 1).reshape(64, 16, 3, 3)
+    found = only(convolution(flat), "Conv")
+    assert found.reason == (
+        "its zeros are 2:4 along inputs and kernel positions in one line, TensorRT reads along axis 1; "
+        "16 input channels × 9 positions, sparse kernels are expected to win from 256"
+    )
+    assert not found.is_sparse and not found.worthwhile
+
+
+def test_layers_inside_branches_are_named_and_stay_dense() -> None:
+    inner = Builder()
+    data = inner.input("data", [64, 256])
+    inner.output(inner.op("MatMul", [data, inner.const(sparse((256, 320), 0))]))
+    branch = inner.model().graph
+    node = next(node for node in branch if node.op_type == "MatMul")
+    node.name = "inside"
+    outer = Builder()
+    outer.output(outer.op("Relu", [outer.input("x", [64, 256])]))
+    model = outer.model()
+    model.graph.append(ir.Node("", "If", [], [ir.AttrGraph("then_branch", branch)], name="if"))
+    (found,) = judge(model)
+    assert found.node == "inside" and not found.eligible and "inside a branch" in found.reason
+
+
 def masked(op: str) -> Builder:
     """A weight that something stands in front of."""
     b = Builder()

@@ -90,6 +90,16 @@ def test_copies_refuse_on_their_own_where_there_is_no_gpu(script: str, tmp_path:
     assert done.returncode == 2 and "needs an NVIDIA GPU" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_smoke_test_without_tensorrt_rtx_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # importing it fails
+    (tmp_path / "shapes.json").write_text("{}")
+    assert scripted.main(["--smoke", "--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "pip install tensorrt-rtx-cu13" in said and "no GPU" in said
+
+
 TRTEXEC = """\
 #!/bin/sh
 if [ "$1" = --help ]; then echo "&&&& RUNNING TensorRT.trtexec [TensorRT {version}]"; echo "{options}"; exit 0; fi
@@ -131,6 +141,16 @@ def test_build_sh_speaks_both_dialects(
 def test_names_with_colons_stand_in_quotes() -> None:
     rows = [("input:0", (1, 3), (2, 3), (4, 3)), ("b", (1,), (1,), (1,))]
     assert shlex.split(spec_of(rows)(1)) == ["'input:0':2x3,b:1"]
+
+
+def test_build_sh_refuses_a_version_that_knows_no_types(tmp_path: Path) -> None:
+    (tmp_path / "build.sh").write_text(render(BUILD_SH, dynamic=[], level=4, spec=spec_of([])))
+    (tmp_path / "trtexec").write_text(TRTEXEC.replace("{version}", "v8601").replace("{options}", "--fp16"))
+    (tmp_path / "trtexec").chmod(0o755)
+    environment = {**os.environ, "TRTEXEC": "./trtexec"}
+    done = subprocess.run(["bash", "build.sh"], cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == 2 and b"TensorRTv8601, and 10.0 is the oldest" in done.stderr
+    assert not (tmp_path / "calls").exists()
 
 
 def test_build_sh_without_trtexec(tmp_path: Path) -> None:

@@ -75,6 +75,11 @@ def test_numbers_alone_leave_layers_unknown_until_the_inspector_says() -> None:
     assert found.tactics["fc"] == "sm80_xmma_spgemm_f16_tn"
 
 
+def test_where_the_log_is_silent_the_inspector_counts_planned_layers() -> None:
+    found = outcome(PLANNED, None, None, read_layers(LAYERS))
+    assert sentence(found) == "TensorRT runs 2 of 3 planned layers on sparse kernels."
+
+
 def test_an_engine_without_details_names_no_tactic() -> None:
     (kernel,) = read_layers(json.dumps({"Layers": ["conv1 + relu1"]}))
     assert kernel.nodes == ("conv1", "relu1") and kernel.is_sparse is None

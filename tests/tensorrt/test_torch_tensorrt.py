@@ -27,8 +27,7 @@ TARGET = ("--target", "torch-tensorrt-2:4")
 FAST = ("--no-build", "--samples", "10", "--solver", "fast", "--no-cache", "--include", "*")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_model(folder: Path) -> None:
     """A convolution, products in both orientations, one of a size that PyTorch's matrices cannot hold."""
     b = Builder(0)
     x = b.input("x", [4, 4, 8, 8])
@@ -37,15 +36,23 @@ def folder(tmp_path: Path) -> Path:
     y = b.relu(b.linear(b.reshape(y, [2, 2, 64]), 96))
     y = b.relu(b.linear(y, 40))
     b.output(b.linear(y, 32))
-    ir.save(b.model(), tmp_path / "model.onnx")
-    return tmp_path
+    ir.save(b.model(), folder / "model.onnx")
 
 
 @pytest.fixture
-def package(folder: Path) -> Path:
-    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", cwd=folder)
+def folder(tmp_path: Path) -> Path:
+    write_model(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests leave it as it is."""
+    place = tmp_path_factory.mktemp("package")
+    write_model(place)
+    done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", cwd=place)
     assert done.code == 0, done.err
-    return folder / "out"
+    return place / "out"
 
 
 def record(package: Path) -> Any:
@@ -94,9 +101,28 @@ def test_our_rules_are_those_of_torch() -> None:
             assert (rows, columns) == (theirs.sparse_min_rows, theirs.sparse_min_cols), (library, dtype)
 
 
+@pytest.mark.parametrize(
+    ("capability", "has_cusparselt", "library"),
+    [((8, 0), True, "cusparselt"), ((8, 9), False, "cutlass"), ((9, 0), True, "cusparselt"), ((9, 0), False, None),
+     ((7, 5), True, None)],
+)  # fmt: skip
+def test_the_library_follows_the_gpu(capability: tuple[int, int], has_cusparselt: bool, library: str | None) -> None:
+    assert semi_structured.usable_library(capability, has_cusparselt=has_cusparselt) == library
+
+
+def test_layers_follow_the_library() -> None:
+    rows = [
+        {"name": "a", "parameter": "p.a", "turned": True, "libraries": ["cutlass", "cusparselt"]},
+        {"name": "b", "parameter": "p.b", "turned": False, "libraries": ["cusparselt"]},
+        {"name": "c", "why_not": "PyTorch has sparse matrices only, this is a convolution"},
+    ]
+    assert semi_structured.fitting(rows, "cutlass") == {"p.a": True}
+    assert semi_structured.fitting(rows, "cusparselt") == {"p.a": True, "p.b": False}
+
+
 def chosen(package: Path) -> dict[str, bool]:
     rows = json.loads((package / "torch_tensorrt/sparsity.json").read_text())["semi_structured"]
-    return {row["parameter"]: row["turned"] for row in rows if "why_not" not in row}
+    return semi_structured.fitting(rows, "cutlass")
 
 
 def compressed(weight: Any) -> Any:

@@ -206,17 +206,26 @@ def smoke(onnx: Path, shapes: Mapping[str, Sequence[Sequence[int]]]) -> dict[str
     }
 
 
+def main_smoke(folder: Path) -> int:
+    """Print what TensorRT-RTX says of the package as one line of JSON; the exit code."""
+    try:
+        found = smoke(folder / "model.onnx", json.loads((folder / "shapes.json").read_text()))
+    except NoTensorRT as reason:
+        sys.stderr.write(f"{reason}\nThis needs TensorRT-RTX, and no GPU: pip install tensorrt-rtx-cu13\n")
+        return 2
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0 if found["passed"] else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build this package's TensorRT engines.")
     parser.add_argument("--arm", choices=list(ARMS), action="append")
     parser.add_argument("--smoke", action="store_true", help="parse and build with TensorRT-RTX, without a GPU")
     parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent)
     given = parser.parse_args(arguments)
+    if given.smoke:
+        return main_smoke(given.folder)
     try:
-        if given.smoke:
-            found = smoke(given.folder / "model.onnx", json.loads((given.folder / "shapes.json").read_text()))
-            sys.stdout.write(json.dumps(found) + "\n")
-            return 0 if found["passed"] else 1
         built = build_arms(given.folder, given.arm or tuple(ARMS))
     except (NoDevice, NoTensorRT) as reason:
         sys.stderr.write(f"{reason}\nThis needs an NVIDIA GPU with its driver, and: pip install tensorrt\n")

@@ -115,7 +115,10 @@ def sentence(found: Outcome) -> str:
     """The result in words."""
     if found.eligible is None and found.chosen is None and not found.tactics:
         return "The log says nothing about sparsity: build with --verbose and the sparsity flag."
-    numbers = f"{found.chosen if found.chosen is not None else len(found.sparse)} of {found.eligible} eligible layers"
+    chosen = found.chosen if found.chosen is not None else len(found.sparse)
+    planned = len(found.sparse) + len(found.kept_dense) + len(found.unknown)
+    numbers = f"{chosen} of " + (f"{planned} planned" if found.eligible is None else f"{found.eligible} eligible")
+    numbers += " layers"
     if found.has_sparse_kernels:
         return f"TensorRT runs {numbers} on sparse kernels."
     return f"TensorRT kept dense: {numbers} run on sparse kernels; its dense ones were faster here."

@@ -3,8 +3,9 @@
     python semi_structured.py [--rounds 30]
 
 PyTorch has sparse kernels for matrices only, in sizes that are multiples of what its library wants (`RULES`); of the
-planned layers, those that fit are replaced, in FP16, and the module is timed against itself before. Convolutions stay
-dense: PyTorch has no sparse ones. Writes semi_structured.json. Exit code 0: faster and right; 1: not; 2: no GPU.
+planned layers, those that fit the library that is here (cuSPARSELt, or else CUTLASS) are replaced, in FP16, and the
+module is timed against itself before. Convolutions stay dense: PyTorch has no sparse ones. Writes
+semi_structured.json. Exit code 0: faster and right; 1: not; 2: no GPU, or none that PyTorch has sparse kernels for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ def refusal(outputs: int, inputs: int, dtype: str = "float16", library: str = "c
     if outputs % rows or inputs % columns:
         return f"{library} wants multiples of {rows} × {columns} in {dtype}, this is {outputs} × {inputs}"
     return None
+
+
+def usable_library(capability: tuple[int, int], *, has_cusparselt: bool) -> str | None:
+    """The library whose kernels run here: cuSPARSELt where PyTorch has it, else CUTLASS, which is for 8.x only."""
+    if capability < (8, 0):
+        return None
+    if has_cusparselt:
+        return "cusparselt"
+    return "cutlass" if capability[0] == 8 else None
+
+
+def fitting(rows: Sequence[Mapping[str, Any]], library: str) -> dict[str, bool]:
+    """Parameter → whether it is stored as [inputs, outputs], of the planned layers that fit `library`."""
+    return {row["parameter"]: row["turned"] for row in rows if library in row.get("libraries", ())}
 
 
 def use_sparse(
@@ -94,8 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         sys.stderr.write("PyTorch finds no CUDA GPU here; this needs one of compute capability 8.0 or newer\n")
         return 2
-    chosen = json.loads((given.folder / "sparsity.json").read_text())["semi_structured"]
-    weights = {row["parameter"]: row["turned"] for row in chosen if "why_not" not in row}
+    capability, has_cusparselt = torch.cuda.get_device_capability(), torch.backends.cusparselt.is_available()
+    library = usable_library(capability, has_cusparselt=has_cusparselt)
+    if library is None:
+        have = f"compute capability {capability[0]}.{capability[1]}, {'with' if has_cusparselt else 'no'} cuSPARSELt"
+        sys.stderr.write(f"PyTorch has no sparse kernels here ({have}): 8.x will do, newer GPUs need cuSPARSELt\n")
+        return 2
+    torch.sparse.SparseSemiStructuredTensor._FORCE_CUTLASS = library == "cutlass"
+    rows = json.loads((given.folder / "sparsity.json").read_text())["semi_structured"]
+    weights = fitting(rows, library)
     with np.load(given.folder / "vectors.npz") as arrays:
         found = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     data = [array.half() if array.is_floating_point() else array for key, array in found.items() if key[:3] == "in:"]
@@ -120,8 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for a, b in zip(answers, expected, strict=True)
     )
     ratio = float(np.median(np.array(medians["dense"]) / np.array(medians["sparse"])))
-    results = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "replaced": len(weights) - len(left),
-               "left": left, "latency_ms": {arm: float(np.median(times)) for arm, times in medians.items()},
+    results = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "library": library,
+               "replaced": len(weights) - len(left), "left": left,
+               "latency_ms": {arm: float(np.median(times)) for arm, times in medians.items()},
                "speedup": ratio, "max_rel": error}  # fmt: skip
     (given.folder / "semi_structured.json").write_text(json.dumps(results, indent=2) + "\n")
     sys.stdout.write(json.dumps(results, indent=2) + "\n")

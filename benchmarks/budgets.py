@@ -27,6 +27,7 @@ import onnx_ir as ir
 
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
+from prunec.api.choices import Judge
 from prunec.api.dropping import DropPlanner
 from prunec.api.options import PlanOptions
 from prunec.api.progress import silent
@@ -152,7 +153,7 @@ def drop_rows(subject: Subject, arguments: argparse.Namespace) -> Iterator[DropR
         for allowed in arguments.drops:
             start = time.perf_counter()
             judged = Judged(seen, dense)
-            looking = DropPlanner(subject.opened, planner, subject.calibration, options, judged, silent)
+            looking = DropPlanner(planner, Judge(subject.opened, subject.calibration, options, judged), silent)
             plan, note = None, ""
             try:
                 plan, _ = looking.fastest(Budget.of("max-drop", allowed))

@@ -10,17 +10,23 @@ and metrics · PC4xx targets and back ends · PC5xx verification and measurement
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One finding. `where` names a node, tensor, file or option; `hint` says what the user can do."""
+    """One finding. `where` names a node, tensor, file or option; `hint` says what the user can do.
+
+    `details` are for programs: what --json says beside the rest.
+    """
 
     code: str
     message: str
     where: str | None = None
     hint: str | None = None
+    details: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
@@ -37,8 +43,16 @@ class PrunecError(Exception):
 
     exit_code = 2
 
-    def __init__(self, code: str, message: str, *, where: str | None = None, hint: str | None = None) -> None:
-        self.diagnostic = Diagnostic(code, message, where, hint)
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.diagnostic = Diagnostic(code, message, where, hint, details)
         super().__init__(str(self.diagnostic))
 
 

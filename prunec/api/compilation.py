@@ -140,7 +140,7 @@ def compile(
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
-    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, progress)
+    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, max_drop, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
 
@@ -204,6 +204,7 @@ def _decide(
     plan: PathLike | None,
     seed: int | None,
     own: Judged | None,
+    max_drop: float | None,
     progress: Progress,
 ) -> tuple[Plan, PlanOptions, Calibration, list[Diagnostic]]:
     """The plan, made or replayed; the options it leaves; the data; and what is to be said about them."""
@@ -214,5 +215,5 @@ def _decide(
         return recorded(made, options, calibration), options, calibration, [*opened.warnings, *calibration.warnings]
     assert budget is not None
     calibration = open_data(opened, options, budget)
-    made, notes = make(opened, calibration, options, budget, progress, own)
+    made, notes = make(opened, calibration, options, budget, progress, own, max_drop)
     return made, options, calibration, [*opened.warnings, *calibration.warnings, *notes]

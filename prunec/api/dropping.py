@@ -13,25 +13,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prunec.api.opening import Opened
-from prunec.api.options import PlanOptions
+from prunec.api.choices import Judge, with_drop
 from prunec.api.progress import Progress
-from prunec.api.pruning import Judged, judge
-from prunec.api.refitting import refit
-from prunec.api.stages import stages_of
 from prunec.api.timing import TimedPlanner
 from prunec.diagnostics import Diagnostic, GateError
-from prunec.frontend.calibration import Calibration
-from prunec.passes.compensate import Options
 from prunec.plan.budget import Budget
-from prunec.plan.plan import DropPlan, Plan
+from prunec.plan.plan import Plan
 from prunec.verify.bounds import finest_drop, samples_for
 from prunec.verify.records import QualityRecord
 
 TRIALS = 6
 CLOSE = 1.04
 """Times nearer to each other than this are not told apart."""
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -45,19 +38,10 @@ class Trial:
 
 
 class DropPlanner:
-    """Judges the choices of `timed`. `own` is the user's metric, without which agreement on held-out data decides."""
+    """Judges the choices of `timed`."""
 
-    def __init__(
-        self,
-        opened: Opened,
-        timed: TimedPlanner,
-        calibration: Calibration,
-        options: PlanOptions,
-        own: Judged | None,
-        progress: Progress,
-    ) -> None:
-        self._opened, self._timed, self._calibration, self._options = opened, timed, calibration, options
-        self._own, self._progress = own, progress
+    def __init__(self, timed: TimedPlanner, judge: Judge, progress: Progress) -> None:
+        self._timed, self._judge, self._progress = timed, judge, progress
         self.trials: list[Trial] = []
 
     def fastest(self, budget: Budget) -> tuple[Plan, tuple[Diagnostic, ...]]:
@@ -83,36 +67,54 @@ class DropPlanner:
             self._progress("measuring the choice", 0, 0)
             point = self._timed.measure(trial.rungs)
             if point.share.ci95[1] < 1:
-                return self._plan(self._timed.plan(point, budget), trial), self._warnings(budget, trial)
+                assert trial.quality is not None
+                plan = with_drop(self._timed.plan(point, budget), trial.quality, len(self.trials))
+                return plan, self._warnings(budget, trial)
         raise self._nothing(budget)
+
+    def checked(self, made: Plan, allowed: float) -> Plan:
+        """`made`, which meets a budget of time, with its drop, if that is at most `allowed`.
+
+        Raises:
+            GateError PC534: it is not. What can be had instead is looked for, and all that was judged is in `details`.
+        """
+        self._progress("judging the choice", 0, 0)
+        quality = self._judge.quality(made)
+        if quality is not None and quality.drop <= allowed:
+            return with_drop(made, quality, 1)
+        assert made.time is not None
+        asked = f"--{made.budget.kind} {made.budget.value:g} --max-drop {allowed:g}"
+        found = "no quality was found" if quality is None else f"{quality.metric} drops by {quality.drop:.3g}"
+        reached, hint = _point(made.time.share, quality), "give more data with --calib, or allow more"
+        compromise = None
+        try:
+            best, _ = self.fastest(Budget.of("max-drop", allowed))
+            assert best.time is not None and best.drop is not None
+            compromise = {"speedup": 1 / best.time.share, "drop": best.drop.drop}
+            hint = f"--max-drop {allowed:g} by itself gives {1 / best.time.share:.3g} times as fast"
+        except GateError as no:
+            hint = f"{no.diagnostic.message}; {hint}"
+        curve = [_point(trial.predicted, trial.quality) for trial in self.trials]
+        raise GateError(
+            "PC534",
+            f"both cannot be had: at {1 / made.time.share:.3g} times as fast {found}",
+            where=asked,
+            hint=hint,
+            details={
+                "reached": reached,
+                **({} if compromise is None else {"compromise": compromise}),
+                "curve": sorted([*curve, reached], key=lambda point: point["speedup"]),
+            },
+        )
 
     def _trial(self, rungs: tuple[int, ...], budget: Budget) -> Trial:
         known = next((trial for trial in self.trials if trial.rungs == rungs), None)
         if known is not None:
             return known
-        quality = self._quality(self._timed.describe(rungs, budget))
+        quality = self._judge.quality(self._timed.describe(rungs, budget))
         found = Trial(rungs, self._timed.predict(rungs), quality, is_within(quality, budget.value))
         self.trials.append(found)
         return found
-
-    def _quality(self, plan: Plan) -> QualityRecord | None:
-        method = self._options.chosen_recipe().compensation
-        steps = stages_of(self._opened, plan)
-        model = steps[-1].after
-        if method != "none":
-            how = Options(method=method, seed=self._options.seed, threads=self._options.threads)
-            model = refit(steps, self._calibration, how, None, None, self._options.cache).model
-        return judge(self._opened, model, self._calibration, self._options, self._own)
-
-    def _plan(self, plan: Plan, trial: Trial) -> Plan:
-        quality = trial.quality
-        assert quality is not None
-        upper = None if quality.drop_upper is None else round(quality.drop_upper, DIGITS)
-        own = DropPlan(
-            metric=quality.metric, drop=round(quality.drop, DIGITS), upper=upper, data=quality.data,
-            samples=quality.samples, trials=len(self.trials),
-        )  # fmt: skip
-        return plan.model_copy(update={"drop": own})
 
     def _warnings(self, budget: Budget, trial: Trial) -> tuple[Diagnostic, ...]:
         quality = trial.quality
@@ -145,6 +147,16 @@ class DropPlanner:
             where=f"--max-drop {budget.value:g}",
             hint="allow more, give more data with --calib, or recover the quality by training (prunec.prune)",
         )
+
+
+def _point(share: float, quality: QualityRecord | None) -> dict[str, float]:
+    """What a program reads of a choice; what is not known is absent."""
+    point = {"speedup": 1 / share}
+    if quality is not None:
+        point["drop"] = quality.drop
+        if quality.drop_upper is not None:
+            point["drop_upper"] = quality.drop_upper
+    return point
 
 
 def is_within(quality: QualityRecord | None, allowed: float) -> bool:

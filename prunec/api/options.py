@@ -139,7 +139,7 @@ class PlanOptions:
             budget for what is not timed.
         """
         if self.speedup is not None or self.latency_ms is not None:
-            self._check_measured("latency-ms" if self.speedup is None else "speedup")
+            self.check_measured("latency-ms" if self.speedup is None else "speedup")
         pattern = self.sparse_pattern()
         level = None if pattern is None else pattern.mean_level(self.sparsity)
         goes = self.sparsity if pattern is None else None
@@ -152,7 +152,7 @@ class PlanOptions:
             names = " and ".join(f"--{kind}" for kind, _ in given)
             raise PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")
         if not given and level is None and max_drop is not None:
-            self._check_measured("max-drop")
+            self.check_measured("max-drop")
             return Budget.of("max-drop", max_drop)
         if given:
             return Budget.of(*given[0])
@@ -160,7 +160,7 @@ class PlanOptions:
             self._check_cuts_nothing()
         return None if level is None else Budget.of("sparsity", level)
 
-    def _check_measured(self, kind: BudgetKind) -> None:
+    def check_measured(self, kind: str) -> None:
         """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""
         structures = self.chosen_recipe().structures
         found = None

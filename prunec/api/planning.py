@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from prunec.api.choices import Judge
 from prunec.api.dropping import DropPlanner
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
@@ -100,15 +101,15 @@ def plan(
     )  # fmt: skip
     options.check()
     budget = options.required_budget(max_drop=max_drop)
-    if metric is not None and budget.kind != "max-drop":
-        message = "a plan is judged by a metric where --max-drop is its budget"
+    if metric is not None and (max_drop is None or not budget.is_measured):
+        message = "a plan is judged by a metric where --max-drop is a budget"
         raise PrunecError("PC220", message, where="--metric", hint="compile judges the finished model; or leave it out")
     judged_by = None if metric is None else load_metric(metric)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     own = judge_dense(opened, judged_by, threads, progress)
     calibration = open_data(opened, options, budget)
-    made, warnings = make(opened, calibration, options, budget, progress, own)
+    made, warnings = make(opened, calibration, options, budget, progress, own, max_drop)
     if output is not None:
         from prunec.package.errors import os_errors
 
@@ -145,6 +146,7 @@ def make(
     budget: Budget,
     progress: Progress,
     own: Judged | None = None,
+    max_drop: float | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
     pattern = options.sparse_pattern()
@@ -154,7 +156,7 @@ def make(
         made = whole_plan(opened, options, budget)
     else:
         asked = options if pattern is None else channel_options(options, pattern)
-        made, warnings = make_channels(opened, calibration, asked, budget, progress, own)
+        made, warnings = make_channels(opened, calibration, asked, budget, progress, own, max_drop)
     if pattern is not None:
         cut = opened.canonical if only_zeros else stages_of(opened, made)[-1].after
         made, on_layers = with_layers(made, cut, options, pattern, calibration, progress)
@@ -185,8 +187,12 @@ def make_channels(
     budget: Budget,
     progress: Progress,
     own: Judged | None = None,
+    max_drop: float | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
+    """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say.
+
+    `max_drop` beside a budget of time must hold too; beside a counted one the finished model is judged by it.
+    """
     if options.chosen_recipe().structures != DEFAULT_STRUCTURES:
         return make_staged(opened, calibration, options, budget, progress)
     planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
@@ -195,11 +201,12 @@ def make_channels(
         return planner.least_cut(budget, overhead=overhead), planner.notes
     with dense_file(opened.source) as dense:
         timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
-        if budget.is_time:
-            made, _ = timed.meet(budget)
-            return made, planner.notes
-        made, warnings = DropPlanner(opened, timed, calibration, options, own, progress).fastest(budget)
-    return made, (*planner.notes, *warnings)
+        looking = DropPlanner(timed, Judge(opened, calibration, options, own), progress)
+        if budget.kind == "max-drop":
+            made, warnings = looking.fastest(budget)
+            return made, (*planner.notes, *warnings)
+        made, _ = timed.meet(budget)
+        return (made if max_drop is None else looking.checked(made, max_drop)), planner.notes
 
 
 def graph_bytes(model: ir.Model) -> int:

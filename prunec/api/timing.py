@@ -89,9 +89,14 @@ class TimedPlanner:
         return float(np.median([share.dense_ms for _, share, _ in self._known]))
 
     @property
+    def bottom(self) -> tuple[int, ...]:
+        """Every ladder at its end."""
+        return tuple(len(ladder.rungs) - 1 for ladder in self.ladders)
+
+    @property
     def floor(self) -> Share:
         """Time with every ladder at its end."""
-        return next(share for rungs, share, _ in self._known if rungs == self._bottom())
+        return next(share for rungs, share, _ in self._known if rungs == self.bottom)
 
     def meet(self, budget: Budget) -> tuple[Plan, Point]:
         """The plan of least loss that was measured to meet the budget.
@@ -111,7 +116,7 @@ class TimedPlanner:
         aim = limit
         for number in range(ROUNDS):
             self._progress("measuring the choice", number, ROUNDS)
-            rungs = self.choose(aim) or self._bottom()
+            rungs = self.choose(aim) or self.bottom
             if any(point.rungs == rungs for point in tried):
                 break
             point = self.measure(rungs)
@@ -186,10 +191,10 @@ class TimedPlanner:
     # -- learning ---------------------------------------------------------------------------------------------------
     def _design(self) -> list[tuple[int, ...]]:
         """The dense one, the narrowest, and some in between whose widths differ from layer to layer."""
-        most = np.array(self._bottom())
+        most = np.array(self.bottom)
         count = int(np.clip(2 * len(most) + 4, *MODELS))
         rng = np.random.default_rng(self._options.seed)
-        found = [(0,) * len(most), self._bottom()]
+        found = [(0,) * len(most), self.bottom]
         for number in range(count - 2):
             share = (number + 0.5) / (count - 2) + SPREAD * rng.standard_normal(len(most))
             found.append(tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist()))
@@ -228,9 +233,6 @@ class TimedPlanner:
 
     def _rungs_of(self, path: Path, length: int) -> tuple[int, ...]:
         return tuple(np.bincount(path.steps[:length], minlength=len(self.ladders)).tolist())
-
-    def _bottom(self) -> tuple[int, ...]:
-        return tuple(len(ladder.rungs) - 1 for ladder in self.ladders)
 
     def _check_floor(self, budget: Budget, limit: float) -> None:
         low = self.floor

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prunec.cli import options as o
 from prunec.cli.answer import Answer
+from prunec.diagnostics import PrunecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prunec.plan.curve import Curve
     from prunec.plan.plan import Plan
 
 
 def plan(
     model: o.Model,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan here, as JSON.")
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write the plan here, as JSON; with --sweep a folder."),
     ] = None,
+    sweep: Annotated[
+        int | None,
+        typer.Option("--sweep", metavar="N", help="N plans from mild to fast, each measured and judged; no budget."),
+    ] = None,
+    pick: Annotated[
+        int | None, typer.Option("--pick", metavar="N", help="Point N of the curve that --from names.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="FOLDER", help="What --sweep wrote.")] = None,
     target: o.Target = "onnx",
     pattern: o.Pattern = "auto",
     recipe: o.RecipeName = None,
@@ -53,11 +65,35 @@ def plan(
     """Decide which channels of MODEL go. `prunec compile MODEL --plan FILE` does what the plan says.
 
     prunec plan model.onnx --flops 0.5 -o plan.json
+
+    prunec plan model.onnx --sweep 6 -o curve; prunec plan model.onnx --pick 3 --from curve -o plan.json
     """
     from prunec.api import planning
     from prunec.cli.progress import shown
     from prunec.cli.run import show_warnings
 
+    if pick is not None or source is not None:
+        return _picked(model, pick, source, output)
+    if sweep is not None:
+        decided = {"pattern": None if pattern in ("auto", "channel") else pattern, "sparsity": sparsity, "flops": flops,
+                   "params": params, "speedup": speedup, "latency-ms": latency_ms, "size-mb": size_mb,
+                   "max-drop": max_drop, "structures": structures, "solver": solver, "allocation": allocation,
+                   "permute": permute}  # fmt: skip
+        _refuse_beside_sweep(decided)
+        if output is None:
+            hint = "add -o FOLDER"
+            raise PrunecError("PC220", "a sweep needs a folder for its points", where="--sweep", hint=hint)
+        from prunec.api.sweeping import sweep as swept
+
+        with shown() as progress:
+            curve, warnings = swept(
+                model, sweep, output=output, target=target, recipe=recipe, criterion=criterion, scope=scope,
+                calib=calib, metric=metric, samples=samples, seed=seed, threads=threads, include=include or (),
+                exclude=exclude or (), round_to=round_to, cache=not no_cache,
+                input_shapes=o.input_shapes(input_shape), progress=progress,
+            )  # fmt: skip
+        show_warnings(warnings)
+        return Answer(curve.to_json(), lambda out: show_curve(out, curve))
     with shown() as progress:
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
@@ -69,6 +105,47 @@ def plan(
         )  # fmt: skip
     show_warnings(found.warnings)
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan))
+
+
+def _picked(model: str, number: int | None, folder: str | None, output: str | None) -> Answer:
+    from prunec.api.sweeping import picked
+
+    if number is None or folder is None:
+        message = "--pick N and --from FOLDER go together"
+        raise PrunecError("PC220", message, hint="prunec plan MODEL --pick 3 --from FOLDER")
+    plan = picked(model, folder, number, output=output).pick(number)
+    return Answer(plan.model_dump(mode="json"), lambda out: show_plan(out, plan))
+
+
+def _refuse_beside_sweep(decided: Mapping[str, object]) -> None:
+    given = [f"--{name}" for name, value in decided.items() if value is not None]
+    if given:
+        message = f"a sweep cuts channels to widths of all times: {', '.join(given)} cannot be given beside it"
+        raise PrunecError("PC220", message, where="--sweep", hint="leave one of the two out")
+
+
+def show_curve(out: Console, curve: Curve) -> None:
+    """A line for every point."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prunec.report import units
+
+    table = Table("point", title=Text("quality against speed"), title_justify="left")
+    for heading in ("speed-up", "95 % interval", "time", "drop", "at most (90 %)", "MACs left"):
+        table.add_column(heading, justify="right")
+    best = curve.best()
+    for number, plan in sorted(curve.plans.items()):
+        assert plan.time is not None and plan.drop is not None
+        share, (low, high) = plan.time.share, plan.time.ci95
+        table.add_row(
+            Text(f"{number}"), units.factor(1 / share), f"{1 / high:.2f} to {1 / low:.2f}",
+            units.ms(share * plan.time.dense_ms), units.number(plan.drop.drop),
+            "–" if plan.drop.upper is None else units.number(plan.drop.upper), units.share(plan.realised.flops),
+            style=None if number in best else "dim",
+        )  # fmt: skip
+    out.print(table)
+    out.print(Text(f"Plans and {curve.folder}/curve.html are written; prunec compile MODEL --plan compiles one."))
 
 
 def show_plan(out: Console, plan: Plan) -> None:

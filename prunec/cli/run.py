@@ -107,8 +107,8 @@ def _refuse(diagnostic: Diagnostic, code: int, stdout: int | None) -> int:
 
 
 def error_document(diagnostic: Diagnostic, code: int) -> dict[str, Any]:
-    """`{"error": {"code", "message", "where", "hint", "exit_code"}}`; what is not known is absent."""
-    fields = {key: getattr(diagnostic, key) for key in ("code", "message", "where", "hint")}
+    """`{"error": {"code", "message", "where", "hint", "details", "exit_code"}}`; what is not known is absent."""
+    fields = {key: getattr(diagnostic, key) for key in ("code", "message", "where", "hint", "details")}
     return {"error": {**{key: value for key, value in fields.items() if value is not None}, "exit_code": code}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import betaincinv, ndtri
 
 CONFIDENCE = 0.9
 
@@ -14,19 +15,15 @@ def upper_share(count: float, samples: int) -> float:
 
     With nothing seen it is 1 − 0.1^(1/n), about 2.3 / n.
     """
-    from scipy.stats import beta
-
-    return 1.0 if count >= samples else float(beta.ppf(CONFIDENCE, count + 1, samples - count))
+    return 1.0 if count >= samples else float(betaincinv(count + 1, samples - count, CONFIDENCE))
 
 
 def upper_mean(losses: np.ndarray) -> float:
     """Bound on the mean of independent `losses` [n]: `upper_share` where all are 0 or 1, else the normal one."""
-    from scipy.stats import norm
-
     if np.isin(losses, (0.0, 1.0)).all():
         return upper_share(float(losses.sum()), len(losses))
     spread = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else 1.0
-    return float(losses.mean()) + float(norm.ppf(CONFIDENCE)) * spread
+    return float(losses.mean()) + float(ndtri(CONFIDENCE)) * spread
 
 
 def finest_drop(samples: int) -> float:

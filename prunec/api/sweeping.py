@@ -1,0 +1,157 @@
+"""`plan --sweep`: a curve of quality against measured time, every point a plan that can be compiled.
+
+    times from the dense model's to the narrowest one's, in equal steps of ratio
+    each: widths of least loss for that time → cut, refit, judge → measure → point-N.json
+
+A sweep that was interrupted goes on in its folder with the points that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunec.api.choices import Judge, with_drop
+from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
+from prunec.api.options import PlanOptions
+from prunec.api.planning import open_data, recorded
+from prunec.api.progress import Progress, silent
+from prunec.api.pruning import judge_dense
+from prunec.api.saving import dense_file
+from prunec.api.scoring import scored
+from prunec.api.timing import TimedPlanner
+from prunec.cache import default_cache
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.measure.machine import describe_machine
+from prunec.package.errors import os_errors
+from prunec.plan.budget import Budget
+from prunec.plan.curve import CURVE, Curve, Question
+from prunec.report.curve import PAGE, render_curve
+from prunec.verify.user_metric import load_metric
+
+MOST = 40
+
+
+def sweep(
+    model: Model,
+    points: int,
+    *,
+    output: PathLike,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    target: str = "onnx",
+    recipe: str | Path | None = None,
+    criterion: str | None = None,
+    scope: str | None = None,
+    calib: Any = None,
+    metric: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    round_to: int | None = None,
+    cache: bool = True,
+    input_shapes: InputShapes | None = None,
+    progress: Progress = silent,
+) -> tuple[Curve, tuple[Diagnostic, ...]]:
+    """`points` plans from mild to as fast as it can be, each measured and judged, in the folder `output`.
+
+    Beside the plans lie `curve.json` and `curve.html`. Points that are there already are kept.
+
+    Raises:
+        PrunecError PC208: no number of points; PC230: a target or structures that are not timed; PC232: the folder
+        holds a curve of something else; PC207: nothing may go; and what `plan` raises.
+    """
+    if not 2 <= points <= MOST:
+        hint = f"from 2 to {MOST}"
+        raise PrunecError("PC208", f"{points} is not a number of points", where="--sweep", hint=hint)
+    options = PlanOptions(
+        target=target, recipe=recipe, criterion=criterion, scope=scope, calib=calib, samples=samples, seed=seed,
+        threads=threads, include=include, exclude=exclude, round_to=round_to, input_shapes=input_shapes,
+        cache=default_cache() if cache else None,
+    )  # fmt: skip
+    options.check()
+    options.check_measured("sweep")
+    judged_by = None if metric is None else load_metric(metric)
+    progress("reading the model", 0, 0)
+    opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    folder = Path(output)
+    given = {"recipe": recipe, "criterion": criterion, "scope": scope, "samples": samples, "seed": seed,
+             "include": ",".join(include), "exclude": ",".join(exclude), "round-to": round_to, "metric": metric,
+             "calib": calib if isinstance(calib, str | Path) else None}  # fmt: skip
+    with os_errors(folder):
+        question = _question(opened, points, options, given)
+        known = _known(folder, question)
+        if known is not None and known.is_whole:
+            return known, opened.warnings
+        own = judge_dense(opened, judged_by, threads, progress)
+        calibration = open_data(opened, options)
+        planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
+        with dense_file(opened.source) as dense:
+            timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
+            curve = known or Curve.begin(folder, question, _shares(timed.floor.median, points))
+            judge = Judge(opened, calibration, options, own)
+            for number, share in enumerate(curve.shares, 1):
+                progress("points of the curve", number - 1, points)
+                if number in curve.plans:
+                    continue
+                budget = Budget(kind="speedup", value=float(f"{1 / share:.4g}"))
+                rungs = timed.choose(share) or timed.bottom
+                plan = timed.plan(timed.measure(rungs), budget)
+                quality = judge.quality(plan)
+                if quality is None:
+                    raise PrunecError(
+                        "PC233", "no quality was found on this data, so there is no curve", where="--calib"
+                    )
+                curve.add(number, recorded(with_drop(plan, quality, points), options, calibration))
+            progress("points of the curve", points, points)
+        (folder / PAGE).write_text(render_curve(opened.source.path.name, curve), encoding="utf-8")
+    return curve, (*opened.warnings, *calibration.warnings, *planner.notes)
+
+
+def picked(model: Model, folder: PathLike, number: int, *, output: PathLike | None = None) -> Curve:
+    """The curve in `folder`, whose point `number` is there and about `model`; `output` is where to write its plan.
+
+    Raises:
+        PrunecError PC232: no curve, or no such point; PC205: of another model.
+    """
+    curve = Curve.load(Path(folder))
+    plan = curve.pick(number)
+    sha256 = open_model(model).source.sha256
+    if sha256 != curve.question.source_sha256:
+        hint = "sweep this model, or give the one that was swept"
+        raise PrunecError("PC205", "the curve is of another model", where=str(folder), hint=hint)
+    if output is not None:
+        with os_errors(Path(output)):
+            plan.save(Path(output))
+    return curve
+
+
+def _shares(floor: float, points: int) -> list[float]:
+    """Shares of the dense time in equal ratios; the last one is the narrowest model's."""
+    return [round(float(share), 6) for share in np.geomspace(1, min(floor, 0.999), points + 1)[1:]]
+
+
+def _question(opened: Opened, points: int, options: PlanOptions, given: Mapping[str, object]) -> Question:
+    own = {name: str(value) for name, value in given.items() if value not in (None, "")}
+    return Question(
+        source_sha256=opened.source.sha256, target=options.target, points=points, threads=options.threads,
+        machine=describe_machine().cpu, options=own,
+    )  # fmt: skip
+
+
+def _known(folder: Path, question: Question) -> Curve | None:
+    """What an earlier sweep left in `folder`."""
+    if not (folder / CURVE).exists():
+        return None
+    found = Curve.load(folder)
+    if found.question != question:
+        was, now = found.question.model_dump(), question.model_dump()
+        other = ", ".join(name.replace("source_sha256", "model") for name in was if was[name] != now[name])
+        message = f"the folder holds a curve of something else: other {other}"
+        raise PrunecError("PC232", message, where=str(folder), hint="name another folder with -o, or remove this one")
+    return found

@@ -1,0 +1,85 @@
+"""`curve.html`: a sweep as a picture and a table, in one file without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from prunec.plan.curve import Curve
+from prunec.plan.plan import Plan
+from prunec.report import svg, units
+
+PAGE = "curve.html"
+_HERE = Path(__file__).parent
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT = 920.0, 360.0, 70.0, 12.0, 120.0
+
+
+def render_curve(name: str, curve: Curve) -> str:
+    """The whole page as text; `name` is the model's."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    for show in (units.ms, units.share, units.number):
+        environment.filters[show.__name__] = show
+    best = curve.best()
+    rows = [(n, plan, n in best) for n, plan in sorted(curve.plans.items()) if plan.time and plan.drop]
+    first = rows[0][1]
+    return environment.from_string((_HERE / "curve_page.html").read_text(encoding="utf-8")).render(
+        name=name,
+        question=curve.question,
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        metric=first.drop.metric if first.drop else "",
+        dense_ms=first.time.dense_ms if first.time else 0.0,
+        chart=quality_against_speed({"": curve.plans}),
+        rows=rows,
+        is_whole=curve.is_whole,
+    )
+
+
+def quality_against_speed(curves: Mapping[str, Mapping[int, Plan]]) -> Markup:
+    """What is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the subject.
+
+    Points are joined in the order of their numbers; the dense model is where every curve begins.
+    """
+    found = {
+        name: [(n, 1 / p.time.share, (1 / p.time.ci95[1], 1 / p.time.ci95[0]), p.drop.drop)
+               for n, p in sorted(plans.items()) if p.time and p.drop]
+        for name, plans in curves.items()
+    }  # fmt: skip
+    points = [point for own in found.values() for point in own]
+    across = svg.ticks(max(2.0, *(high for _, _, (_, high), _ in points)) - 1)
+    down = svg.ticks(max(1e-6, *(drop for *_, drop in points)))
+    most = min(0.0, *(drop for *_, drop in points))  # some gain a little
+    wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - 50
+
+    def x(speedup: float) -> float:
+        return _LEFT + wide * (speedup - 1) / across[-1]
+
+    def y(drop: float) -> float:
+        return _TOP + tall * (drop - most) / (down[-1] - most)
+
+    bottom = y(down[-1])
+    parts = []
+    for mark in across:
+        parts.append(svg.line(x(1 + mark), _TOP, x(1 + mark), bottom, "grid"))
+        parts.append(svg.text(x(1 + mark), bottom + 18, f"{1 + mark:g}\N{MULTIPLICATION SIGN}", "tick middle"))
+    for mark in down:
+        parts.append(svg.line(_LEFT, y(mark), _LEFT + wide, y(mark), "grid"))
+        parts.append(svg.text(_LEFT - 8, y(mark) + 4, units.number(-mark) if mark else "0", "tick end"))
+    parts.append(svg.text(_LEFT + wide / 2, bottom + 38, "times as fast as the dense model", "tick middle"))
+    for number, (name, own) in enumerate(found.items()):
+        kind = "own" if number == 0 else "other"
+        before = (x(1.0), y(0.0))
+        for n, speedup, (low, high), drop in own:
+            here, label = (x(speedup), y(drop)), f"{name} {n}".strip()
+            what = f"{label}: {units.factor(speedup)} ({low:.2f} to {high:.2f}), drop {units.number(drop)}"
+            parts.append(svg.line(*before, *here, f"median {kind}"))
+            parts.append(svg.line(x(max(low, 1.0)), here[1], x(high), here[1], f"median {kind}"))
+            parts.append(svg.dot(*here, kind, title=what))
+            if number == 0:
+                parts.append(svg.text(here[0] + 6, here[1] - 7, str(n), "tick"))
+            before = here
+        if name and own:
+            parts.append(svg.text(before[0] + 8, before[1] + 4, name, "tick"))
+    return svg.figure(_WIDTH, _HEIGHT, parts, label="Loss of quality against speed-up")

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import Callable, callables
+from prunec.backends.cpu.kernels.row_major import Order
 from prunec.backends.cpu.lower.candidates import Built, Choice, Choose, Product, build, by_rule, candidates
 from prunec.backends.cpu.parts import split_model
 from prunec.backends.cpu.provenance import processor, sources
@@ -37,6 +38,7 @@ _LEAST_FLOPS = 1e6
 _MODULE = 16
 """Kernels that are compiled together."""
 _FAMILIES = ("row_major", "panel")
+_ORDERS: tuple[Order, ...] = ("rows", "tiles")
 
 
 class Store(Protocol):
@@ -169,11 +171,10 @@ def _flops(product: Product) -> float:
 
 
 def _encoded(choice: Choice) -> np.ndarray:
-    return np.array(
-        [_FAMILIES.index(choice.family), choice.rows, *choice.tile, choice.vectors, choice.passes], dtype=np.int64
-    )
+    family, order = _FAMILIES.index(choice.family), _ORDERS.index(choice.order)
+    return np.array([family, choice.rows, *choice.tile, choice.vectors, choice.passes, order], dtype=np.int64)
 
 
 def _decoded(array: np.ndarray) -> Choice:
-    family, rows, lines, columns, vectors, passes = (int(n) for n in array)
-    return Choice("row_major" if not family else "panel", rows, (lines, columns), vectors, passes)
+    family, rows, lines, columns, vectors, passes, order = (int(n) for n in array)
+    return Choice("row_major" if not family else "panel", rows, (lines, columns), vectors, passes, _ORDERS[order])

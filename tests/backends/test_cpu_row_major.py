@@ -11,7 +11,7 @@ from prunec.backends.cpu.expression import Expression, binary, operand, relu
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.compiler import Callable
-from prunec.backends.cpu.kernels.row_major import RowMajor
+from prunec.backends.cpu.kernels.row_major import Order, RowMajor
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
 from tests.backends.kernel_support import SIZES, convolution, empty, isas, sparse, worst
 
@@ -76,6 +76,25 @@ def test_convolutions(isa: Isa, groups: int, stride: int, dilation: int, density
     )  # fmt: skip
     wanted = np.maximum(convolution(x, weight, groups, stride, dilation, border) + bias[:, None, None] + residual, -0.5)
     assert worst(found.reshape(n, out, out, m), wanted.transpose(0, 2, 3, 1)) <= 1e-6
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("order", ["rows", "tiles"])
+def test_passes_through_the_channels_in_both_orders(isa: Isa, order: Order) -> None:
+    """Sums wait between three passes; the last line of tiles is lower, the last column overlaps, jobs are uneven."""
+    rng = np.random.default_rng(2)
+    (h, w), k, m, rows, passes = (7, 5), 21, 37, isa.lanes("float32"), 3
+    x, bias = rng.standard_normal((h, w, k)).astype(np.float32), rng.standard_normal(m).astype(np.float32)
+    weight = sparse(rng, m, k, rows, 0.5)
+    packed = pack_blocks(weight, np.arange(k), rows, np.arange(k) * passes // k)
+    kernel = RowMajor(
+        grid=(1, h, w), channels=m, rows=rows, columns=k, x=Access(x.size, 0, (0, w * k, k)),
+        y=Access(h * w * m, 0, (0, w * m, m)), epilogue=relu(SUM), tile=(3, 4), chunks=2, groups=2, order=order,
+        passes=passes,
+    )  # fmt: skip
+    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(h * w * m))
+    wanted = np.maximum(x.astype(np.float64) @ weight.T.astype(np.float64) + bias, 0)
+    assert worst(found.reshape(h, w, m), wanted) <= 1e-6
 
 
 def test_a_wrong_weight_is_seen() -> None:

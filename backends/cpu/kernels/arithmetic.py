@@ -13,7 +13,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.expression import Expression
-from prunec.backends.cpu.kernels.base import load, splat, store
+from prunec.backends.cpu.kernels.base import held_here, load, splat, store
 
 
 def emit(expression: Expression, inputs: Sequence[Any], lanes: int) -> Any:
@@ -81,7 +81,7 @@ def clamp(x: Any, low: float, high: float, lanes: int) -> Any:
     Through memory that ends in a register: TVM 0.27 puts named values back where they are used, and takes time that is
     exponential in the depth of choices within choices.
     """
-    held = T.alloc_buffer((lanes,), "float32", scope="local")
+    held = held_here(lanes, "float32")
     store(held, 0, maximum(x, splat(low, lanes)), lanes)
     store(held, 0, minimum(load(held, 0, lanes), splat(high, lanes)), lanes)
     return T.bind(load(held, 0, lanes))

@@ -118,3 +118,34 @@ def span(start: Any, stop: Any) -> Iterator[Any]:
 
 def ceil_div(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def prefetch(buffer: Any, position: Any) -> None:
+    """Ask for an element, which may lie beyond the end, before it is needed."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[position]), *map(T.int32, (0, 3, 1))))
+
+
+def held_here(size: int, dtype: str) -> Any:
+    """A few numbers on the stack, or in registers where all indices are constant.
+
+    TVM 0.27 takes them from the heap if they are 1 KiB or more, or in any other scope than the global one.
+    """
+    return T.alloc_buffer((size,), dtype, scope="global")
+
+
+class Sums:
+    """Vectors that stay in registers: a buffer of its own for each, which LLVM can take apart."""
+
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
+        self.count, self.lanes = count, lanes
+        self._held = [held_here(lanes, dtype) for _ in range(count)]
+
+    def get(self, number: int) -> Any:
+        return load(self._held[number], 0, self.lanes)
+
+    def part(self, number: int, start: int, width: int) -> Any:
+        """`width` of the lanes of one vector."""
+        return load(self._held[number], start, width)
+
+    def set(self, number: int, value: Any) -> None:
+        store(self._held[number], 0, value, self.lanes)

@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, pieces, splat, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, held_here, load, pieces, splat, store
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,21 @@ class BatchMatMul(Kernel):
             i0 = T.bind(T.min(job % row_tiles * high, self.rows - high))
             with T.serial(0, column_tiles) as t:
                 j0 = T.bind(T.min(t * wide_tile, self.columns - wide_tile))
-                sums = T.alloc_buffer((high * wide_tile,), self.a.dtype, scope="local")
+                sums = [[held_here(wide, self.a.dtype) for _, wide in vectors] for _ in range(high)]
                 for i in range(high):
-                    for start, wide in vectors:
-                        store(sums, i * wide_tile + start, splat(0.0, wide), wide)
+                    for held, (_, wide) in zip(sums[i], vectors, strict=True):
+                        store(held, 0, splat(0.0, wide), wide)
                 with T.serial(0, self.depth) as k:
                     right = [T.bind(load(b, self.b.at(*outer, k, j0 + start), wide)) for start, wide in vectors]
                     for i in range(high):
                         left = T.bind(a[self.a.at(*outer, i0 + i, k)])
-                        for (start, wide), column in zip(vectors, right, strict=True):
-                            at = i * wide_tile + start
+                        for (_, wide), column, held in zip(vectors, right, sums[i], strict=True):
                             factor = left if wide == 1 else T.Broadcast(left, wide)
-                            store(sums, at, load(sums, at, wide) + factor * column, wide)
+                            store(held, 0, load(held, 0, wide) + factor * column, wide)
                 for i in range(high):
-                    for start, wide in vectors:
+                    for (start, wide), held in zip(vectors, sums[i], strict=True):
                         where = (*outer, i0 + i, j0 + start)
-                        inputs = [T.bind(load(sums, i * wide_tile + start, wide))]
+                        inputs = [T.bind(load(held, 0, wide))]
                         for access, buffer in zip(self.operands, operands, strict=True):
                             inputs.append(T.bind(load(buffer, access.at(*where), wide, access.strides[-1])))
                         store(y, self.y.at(*where), emit(self.epilogue, inputs, wide), wide)

@@ -18,12 +18,16 @@ from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div
 AHEAD = 2
 """Blocks whose index is loaded while an earlier one is computed."""
 
+PREFETCHED = 1024
+"""Bytes ahead of the weights in use: they are read once, from far away, and faster than the processor foresees."""
+
 
 @dataclass(frozen=True)
 class BlockProduct(Kernel):
     """`grid`: batch, height, width of the output. `columns`: most blocks that one row of blocks can have.
 
-    `index` has AHEAD elements more than there are blocks, which are read and not used.
+    `index` has AHEAD elements more than there are blocks, which are read and not used. The blocks of a row come in
+    `passes` parts; `pointer` has the rows of blocks of every pass, one pass after the other.
 
     `operands` of the epilogue: its inputs 1, 2, …; input 0 is the sum.
     """
@@ -36,6 +40,7 @@ class BlockProduct(Kernel):
     y: Access
     epilogue: Expression
     operands: tuple[Access, ...] = ()
+    passes: int = 1
 
     @property
     def row_blocks(self) -> int:
@@ -47,7 +52,7 @@ class BlockProduct(Kernel):
             Argument("x", self.x.dtype, self.x.size),
             Argument("values", self.x.dtype, blocks * self.rows),
             Argument("index", "int32", blocks + AHEAD),
-            Argument("pointer", "int32", self.row_blocks + 1),
+            Argument("pointer", "int32", self.row_blocks * self.passes + 1),
             Argument("bias", self.x.dtype, self.row_blocks * self.rows),
             *(Argument(f"operand{i}", a.dtype, a.size) for i, a in enumerate(self.operands)),
             Argument("y", self.y.dtype, self.y.size),

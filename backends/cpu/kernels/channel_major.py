@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import ceil_div, load, pieces, span, store
+from prunec.backends.cpu.kernels.base import ceil_div, held_here, load, pieces, span, store
 from prunec.backends.cpu.kernels.block_product import BlockProduct
 
 
@@ -48,20 +48,19 @@ class ChannelMajor(BlockProduct):
                 px = T.bind(T.min(t * self.tile, width - self.tile))
                 base = T.bind(self.x.at(n, line, px))
                 with span(first, T.min(first + per_group, self.row_blocks)) as m:
-                    sums = T.alloc_buffer((self.rows * self.tile,), self.x.dtype, scope="local")
+                    sums = [[held_here(wide, self.x.dtype) for _, wide in vectors] for _ in range(self.rows)]
                     for o in range(self.rows):
-                        for start, wide in vectors:
-                            store(sums, o * self.tile + start, load(bias, m * self.rows + o, wide, 0), wide)
+                        for held, (_, wide) in zip(sums[o], vectors, strict=True):
+                            store(held, 0, load(bias, m * self.rows + o, wide, 0), wide)
                     with span(pointer[m], pointer[m + 1]) as p:
                         source = T.bind(base + index[p])
                         step = self.x.strides[2]
                         inputs = [T.bind(load(x, source + start * step, wide, step)) for start, wide in vectors]
                         for o in range(self.rows):
                             weight = T.bind(values[p * self.rows + o])
-                            for (start, wide), pixels in zip(vectors, inputs, strict=True):
-                                at = o * self.tile + start
+                            for (_, wide), pixels, held in zip(vectors, inputs, sums[o], strict=True):
                                 factor = weight if wide == 1 else T.Broadcast(weight, wide)
-                                store(sums, at, load(sums, at, wide) + pixels * factor, wide)
+                                store(held, 0, load(held, 0, wide) + pixels * factor, wide)
                     self._write((n, line, px), m, vectors, sums, operands, y)
 
     def _write(
@@ -69,7 +68,7 @@ class ChannelMajor(BlockProduct):
         where: tuple[Any, Any, Any],
         m: Any,
         vectors: list[tuple[int, int]],
-        sums: Any,
+        sums: list[list[Any]],
         operands: list[Any],
         y: Any,
     ) -> None:
@@ -79,8 +78,8 @@ class ChannelMajor(BlockProduct):
         def write(count: int) -> None:
             for o in range(count):
                 channel = m * self.rows + o
-                for start, wide in vectors:
-                    inputs = [T.bind(load(sums, o * self.tile + start, wide))]
+                for (start, wide), held in zip(vectors, sums[o], strict=True):
+                    inputs = [T.bind(load(held, 0, wide))]
                     for access, buffer in zip(self.operands, operands, strict=True):
                         at = access.at(n, line, px + start, channel)
                         inputs.append(T.bind(load(buffer, at, wide, access.strides[2])))

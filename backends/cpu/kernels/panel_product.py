@@ -15,15 +15,15 @@ stays in the first cache for all outputs; the sums wait in memory in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Argument, ceil_div, load, pieces, span, store
-from prunec.backends.cpu.kernels.block_product import BlockProduct
+from prunec.backends.cpu.kernels.base import Access, Sums, ceil_div, held_here, load, pieces, prefetch, span, store
+from prunec.backends.cpu.kernels.block_product import PREFETCHED, BlockProduct
 from prunec.backends.cpu.kernels.panel import Panel, Window, part_of, transposed
 
 
@@ -32,7 +32,7 @@ class PanelProduct(BlockProduct):
     """`x` and `y` have the strides of the grid, channels of y stride 1; operands have one for grid and channel.
 
     `rows` divides the lanes. `strip`: lines and columns of the output that share a panel; `vectors`: of a tile, at
-    most. `index` are `Panel.offsets`, and `pointer` has the rows of blocks of every pass, one pass after the other.
+    most. `index` are `Panel.offsets`.
     `chunks` × `groups` jobs run in parallel: parts of the strips and of the outputs.
     """
 
@@ -41,13 +41,8 @@ class PanelProduct(BlockProduct):
     window: Window = field(kw_only=True)
     strip: tuple[int, int] = field(kw_only=True)
     vectors: int = field(kw_only=True)
-    passes: int = 1
     chunks: int = 1
     groups: int = 1
-
-    def arguments(self) -> tuple[Argument, ...]:
-        pointers = self.row_blocks * self.passes + 1
-        return tuple(replace(a, size=pointers) if a.name == "pointer" else a for a in super().arguments())
 
     def panel(self, lanes: int) -> Panel:
         return Panel(self.window, *self.strip, lanes)
@@ -122,22 +117,22 @@ class _Body:
     def _multiply(self, entry: Any, place: Any, vectors: int, start: Any, bias_of: Any) -> None:
         """Add the blocks of one entry of `pointer` to the bias of row `bias_of`, or to what is staged; stage it."""
         rows, lanes = self.kernel.rows, self.lanes
-        sums = T.alloc_buffer((rows * vectors * lanes,), self.kernel.x.dtype, scope="local")
+        sums = Sums(rows * vectors, lanes, self.kernel.x.dtype)
         for o in range(rows):
             own = None if bias_of is None else T.bind(load(self.bias, bias_of * rows + o, lanes, 0))
             for v in range(vectors):
-                at = (o * vectors + v) * lanes
-                store(sums, at, load(self.stage, place + at, lanes) if own is None else own, lanes)
+                at = o * vectors + v
+                sums.set(at, load(self.stage, place + at * lanes, lanes) if own is None else own)
         with span(self.pointer[entry], self.pointer[entry + 1]) as p:
             source = T.bind(start + self.index[p])
+            prefetch(self.values, p * rows + PREFETCHED // 4)
             inputs = [T.bind(load(self.held, source + v * lanes, lanes)) for v in range(vectors)]
             for o in range(rows):
                 weight = T.bind(T.Broadcast(self.values[p * rows + o], lanes))
                 for v, pixels in enumerate(inputs):
-                    at = (o * vectors + v) * lanes
-                    store(sums, at, load(sums, at, lanes) + pixels * weight, lanes)
-        for at in range(0, rows * vectors * lanes, lanes):
-            store(self.stage, place + at, load(sums, at, lanes), lanes)
+                    sums.set(o * vectors + v, sums.get(o * vectors + v) + pixels * weight)
+        for at in range(sums.count):
+            store(self.stage, place + at * lanes, sums.get(at), lanes)
 
     def _places(self, corner: tuple[Any, Any, Any], start: Any, count: int) -> Callable[[Access, Any], Any]:
         """Where the pixels of a tile lie in y or an operand, from its offset on: −1 for sums that are not wanted."""
@@ -145,7 +140,7 @@ class _Body:
         tables: dict[tuple[int, ...], Any] = {}
         for access in (self.kernel.y, *self.kernel.operands):
             if access.strides[:3] not in tables:
-                tables[access.strides[:3]] = T.alloc_buffer((count,), "int32", scope="local")
+                tables[access.strides[:3]] = held_here(count, "int32")
         with T.serial(0, count) as i:
             line, column = T.bind((start + i) // self.panel.width), T.bind((start + i) % self.panel.width)
             is_real = T.And(column < self.panel.columns, line < self.panel.lines)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, load, pieces, span, splat, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, held_here, load, pieces, span, splat, store
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Pool(Kernel):
                 rows, columns = self._window(line, 0), self._window(px, 1)
 
                 def strip(channel: Any, wide: int) -> None:
-                    sums = T.alloc_buffer((wide,), self.x.dtype, scope="local")
+                    sums = held_here(wide, self.x.dtype)
                     store(sums, 0, splat(-3.4028234663852886e38 if self.kind == "max" else 0.0, wide), wide)
                     with span(rows[1], rows[2]) as r, span(columns[1], columns[2]) as q:
                         sy, sx = rows[0] + r * self.dilations[0], columns[0] + q * self.dilations[1]

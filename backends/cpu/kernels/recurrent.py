@@ -19,7 +19,7 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.expression import operand, unary
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit, maximum
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, pieces, span, splat, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, pieces, span, splat, store
 
 Cell = Literal["rnn", "gru", "gru_reset_first", "lstm"]
 GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "gru_reset_first": 3, "lstm": 4}
@@ -136,9 +136,9 @@ class _Step:
         """Row `m` of blocks times the vector of every row of the batch."""
         lanes, high = self.k.rows, self.high
         parts = _TILE // high
-        sums = T.alloc_buffer((_TILE * lanes,), "float32", scope="local")
+        sums = Sums(_TILE, lanes)
         for part in range(_TILE):
-            store(sums, part * lanes, splat(0.0, lanes), lanes)
+            sums.set(part, splat(0.0, lanes))
         start = T.bind(self.pointer[m])
         count = T.bind(self.pointer[m + 1] - start)
 
@@ -146,9 +146,8 @@ class _Step:
             weight = T.bind(load(self.values, p * lanes, lanes))
             at = T.bind(self.index[p])
             for i in range(high):
-                held = (part * high + i) * lanes
                 value = T.Broadcast(self.state[source[i] + at], lanes) * weight
-                store(sums, held, load(sums, held, lanes) + value, lanes)
+                sums.set(part * high + i, sums.get(part * high + i) + value)
 
         with T.serial(0, count // parts) as q:
             for part in range(parts):
@@ -157,9 +156,9 @@ class _Step:
             with span(start + count // parts * parts, start + count) as p:
                 block(p, 0)
         for i in range(high):
-            total = load(sums, i * lanes, lanes)
+            total = sums.get(i)
             for part in range(1, parts):
-                total = total + load(sums, (part * high + i) * lanes, lanes)
+                total = total + sums.get(part * high + i)
             store(totals, (place * high + i) * lanes, total, lanes)
 
     def act(self, number: int, value: Any, wide: int) -> Any:

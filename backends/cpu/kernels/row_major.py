@@ -6,29 +6,37 @@ One generator serves a convolution of any kernel, stride, dilation and groups ov
 the flat offset of kernel position and channel, so nothing is copied), a 1×1 convolution and a matrix product (pixels
 are rows). Dense is the same with every block present. X may lie in any layout, channels first too.
 
-A tile of th × tw pixels stays in registers, with rows / lanes vectors each. Where tiles do not divide the grid the last
-one overlaps its neighbour: it computes the same numbers again.
+A tile of th × tw pixels stays in registers, with rows / lanes vectors each. The last line of tiles may be lower; where
+tiles do not divide the width the last one overlaps its neighbour and computes the same numbers again.
+
+With more than one pass only some channels of X are gone through at a time, so that what a tile reads of them stays in
+the first cache for all rows of blocks; the sums wait in memory in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import ceil_div, load, pieces, span, store
-from prunec.backends.cpu.kernels.block_product import AHEAD, BlockProduct
+from prunec.backends.cpu.kernels.base import Sums, ceil_div, held_here, load, pieces, prefetch, span, store
+from prunec.backends.cpu.kernels.block_product import AHEAD, PREFETCHED, BlockProduct
+
+Order = Literal["rows", "tiles"]
 
 
 @dataclass(frozen=True)
 class RowMajor(BlockProduct):
     """`x` and `y` have the strides of the grid, their channels stride 1; operands have one for grid and channel.
 
-    `chunks` × `groups` jobs run in parallel: `chunks` parts of the pixel tiles, `groups` parts of the rows of blocks;
-    within a job the rows of blocks are the outer loop.
+    `chunks` × `groups` jobs run in parallel: `chunks` parts of the pixel tiles, `groups` parts of the rows of blocks.
+    `order`: the outer loop within a job. Rows: weights stay in the first cache while tiles go by, and are read once.
+    Tiles: X does, and Y is written in order.
     """
 
     family: ClassVar[str] = "row_major"
@@ -36,6 +44,7 @@ class RowMajor(BlockProduct):
     tile: tuple[int, int] = (1, 14)
     chunks: int = 1
     groups: int = 1
+    order: Order = "rows"
 
     @property
     def tiles(self) -> tuple[int, int, int]:
@@ -43,85 +52,135 @@ class RowMajor(BlockProduct):
         n, h, w = self.grid
         return n, ceil_div(h, self.tile[0]), ceil_div(w, self.tile[1])
 
-    def emit(self, isa: Isa, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any) -> None:
-        *operands, y = rest
-        lanes = min(isa.lanes(self.x.dtype), self.rows)
-        assert self.rows % lanes == 0 and self.tile[0] <= self.grid[1] and self.tile[1] <= self.grid[2]
-        vectors = self.rows // lanes
-        th, tw = self.tile
-        pixels = [(dy, dx) for dy in range(th) for dx in range(tw)]
-        n_tiles, h_tiles, w_tiles = self.tiles
-        all_tiles = n_tiles * h_tiles * w_tiles
-        per_chunk, per_group = ceil_div(all_tiles, self.chunks), ceil_div(self.row_blocks, self.groups)
+    def emit(self, isa: Isa, *buffers: Any) -> None:
+        _Body(self, min(isa.lanes(self.x.dtype), self.rows), *buffers).emit()
 
-        with T.parallel(0, self.chunks * self.groups) as job:
-            chunk, group = job // self.groups, job % self.groups
-            first_row, first_tile = group * per_group, chunk * per_chunk
-            rows = span(first_row, T.min(first_row + per_group, self.row_blocks))
-            with rows as m, span(first_tile, T.min(first_tile + per_chunk, all_tiles)) as t:
-                n = t // (h_tiles * w_tiles)
-                py = T.bind(T.min(t // w_tiles % h_tiles * th, self.grid[1] - th))
-                px = T.bind(T.min(t % w_tiles * tw, self.grid[2] - tw))
-                sums = T.alloc_buffer((len(pixels) * self.rows,), self.x.dtype, scope="local")
-                for v in range(vectors):
-                    start = T.bind(load(bias, m * self.rows + v * lanes, lanes))
-                    for i in range(len(pixels)):
-                        store(sums, i * self.rows + v * lanes, start, lanes)
-                base = T.bind(self.x.at(n, py, px))
-                following = T.alloc_buffer((AHEAD,), "int32", scope="local")
-                for ahead in range(AHEAD):
-                    store(following, ahead, index[pointer[m] + ahead], 1)
-                with span(pointer[m], pointer[m + 1]) as p:
-                    weights = [T.bind(load(values, p * self.rows + v * lanes, lanes)) for v in range(vectors)]
-                    # Loaded two blocks ahead: else every block waits for its index, at a fifth of the speed.
-                    source = T.bind(base + following[0])
-                    for ahead in range(1, AHEAD):
-                        store(following, ahead - 1, following[ahead], 1)
-                    store(following, AHEAD - 1, index[p + AHEAD], 1)
-                    for i, (dy, dx) in enumerate(pixels):
-                        shift = dy * self.x.strides[1] + dx * self.x.strides[2]
-                        element = T.bind(x[source + shift]) if vectors > 1 else x[source + shift]
-                        for v in range(vectors):
-                            at = i * self.rows + v * lanes
-                            product = T.Broadcast(element, lanes) * weights[v]
-                            store(sums, at, load(sums, at, lanes) + product, lanes)
-                self._write(isa, (n, py, px), m, pixels, sums, operands, y)
 
-    def _write(
-        self,
-        isa: Isa,
-        where: tuple[Any, Any, Any],
-        m: Any,
-        pixels: list[tuple[int, int]],
-        sums: Any,
-        operands: list[Any],
-        y: Any,
+class _Body:
+    """The function while it is written."""
+
+    def __init__(
+        self, kernel: RowMajor, lanes: int, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any
     ) -> None:
+        assert kernel.rows % lanes == 0 and kernel.tile[0] <= kernel.grid[1] and kernel.tile[1] <= kernel.grid[2]
+        self.kernel, self.lanes, self.vectors = kernel, lanes, kernel.rows // lanes
+        self.x, self.values, self.index, self.pointer, self.bias = x, values, index, pointer, bias
+        *self.operands, self.y = rest
+        self.staged = kernel.tile[0] * kernel.tile[1] * kernel.rows
+        """Sums of one tile and row of blocks."""
+
+    def emit(self) -> None:
+        kernel, tiles = self.kernel, self.kernel.tiles[0] * self.kernel.tiles[1] * self.kernel.tiles[2]
+        per_chunk, per_group = ceil_div(tiles, kernel.chunks), ceil_div(kernel.row_blocks, kernel.groups)
+        with T.parallel(0, kernel.chunks * kernel.groups) as job:
+            first_tile, first_row = T.bind(job // kernel.groups * per_chunk), T.bind(job % kernel.groups * per_group)
+            last_tile = T.bind(T.min(first_tile + per_chunk, tiles))
+            last_row = T.bind(T.min(first_row + per_group, kernel.row_blocks))
+            if kernel.passes > 1:
+                held = per_group * (per_chunk if kernel.order == "rows" else 1)
+                self.stage = T.alloc_buffer((held * self.staged,), kernel.x.dtype, scope="global")
+            if kernel.order == "rows":
+                with self._passes() as number, span(first_row, last_row) as m, span(first_tile, last_tile) as t:
+                    place = ((m - first_row) * per_chunk + t - first_tile) * self.staged
+                    self._tile(t, m, number, place)
+            else:
+                with span(first_tile, last_tile) as t, self._passes() as number, span(first_row, last_row) as m:
+                    self._tile(t, m, number, (m - first_row) * self.staged)
+
+    def _passes(self) -> Any:
+        return T.serial(0, self.kernel.passes) if self.kernel.passes > 1 else nullcontext(0)
+
+    def _tile(self, t: Any, m: Any, number: Any, place: Any) -> None:
+        (_, h, w), (th, tw), (_, h_tiles, w_tiles) = self.kernel.grid, self.kernel.tile, self.kernel.tiles
+        line = T.bind(t // w_tiles % h_tiles)
+        corner = (t // (h_tiles * w_tiles), T.bind(line * th), T.bind(T.min(t % w_tiles * tw, w - tw)))
+        full, rest = divmod(h, th)
+        if not rest:
+            self._pixels(corner, th, m, number, place)
+            return
+        with T.If(line < full):
+            with T.Then():
+                self._pixels(corner, th, m, number, place)
+            with T.Else():
+                self._pixels(corner, rest, m, number, place)
+
+    def _pixels(self, corner: tuple[Any, Any, Any], lines: int, m: Any, number: Any, place: Any) -> None:
+        """One tile of so many lines and one row of blocks."""
+        kernel, lanes, rows = self.kernel, self.lanes, self.kernel.rows
+        pixels = [(dy, dx) for dy in range(lines) for dx in range(kernel.tile[1])]
+        sums = Sums(len(pixels) * rows // lanes, lanes, kernel.x.dtype)
+
+        def start() -> None:
+            for v in range(0, rows, lanes):
+                own = T.bind(load(self.bias, m * rows + v, lanes))
+                for i in range(len(pixels)):
+                    sums.set(i * self.vectors + v // lanes, own)
+
+        def resume() -> None:
+            for i in range(sums.count):
+                sums.set(i, load(self.stage, place + i * lanes, lanes))
+
+        def pause() -> None:
+            for i in range(sums.count):
+                store(self.stage, place + i * lanes, sums.get(i), lanes)
+
+        if kernel.passes == 1:
+            start()
+        else:
+            _either(number == 0, start, resume)
+        self._multiply(T.bind(kernel.x.at(*corner)), pixels, sums, T.bind(number * kernel.row_blocks + m))
+        if kernel.passes == 1:
+            self._write(corner, m, pixels, sums)
+        else:
+            _either(number == kernel.passes - 1, lambda: self._write(corner, m, pixels, sums), pause)
+
+    def _multiply(self, base: Any, pixels: list[tuple[int, int]], sums: Any, entry: Any) -> None:
+        """Add the blocks of one entry of `pointer`."""
+        kernel, lanes, rows = self.kernel, self.lanes, self.kernel.rows
+        following = held_here(AHEAD, "int32")
+        for ahead in range(AHEAD):
+            store(following, ahead, self.index[self.pointer[entry] + ahead], 1)
+        with span(self.pointer[entry], self.pointer[entry + 1]) as p:
+            weights = [T.bind(load(self.values, p * rows + v, lanes)) for v in range(0, rows, lanes)]
+            prefetch(self.values, p * rows + PREFETCHED // 4)
+            # Loaded two blocks ahead: else every block waits for its index, at a fifth of the speed.
+            source = T.bind(base + following[0])
+            for ahead in range(1, AHEAD):
+                store(following, ahead - 1, following[ahead], 1)
+            store(following, AHEAD - 1, self.index[p + AHEAD], 1)
+            for i, (dy, dx) in enumerate(pixels):
+                at = source + dy * kernel.x.strides[1] + dx * kernel.x.strides[2]
+                element = T.bind(self.x[at]) if self.vectors > 1 else self.x[at]
+                for v, weight in enumerate(weights):
+                    own = i * self.vectors + v
+                    sums.set(own, sums.get(own) + T.Broadcast(element, lanes) * weight)
+
+    def _write(self, corner: tuple[Any, Any, Any], m: Any, pixels: list[tuple[int, int]], sums: Any) -> None:
         """Epilogue and stores."""
-        lanes = min(isa.lanes(self.x.dtype), self.rows)
 
         def write(count: int) -> None:
-            for start, width in pieces(count, lanes):
-                self._write_piece(where, m * self.rows + start, start, width, pixels, sums, operands, y)
+            for start, width in pieces(count, self.lanes):
+                self._write_piece(corner, m * self.kernel.rows + start, start, width, pixels, sums)
 
-        self.for_row(m, write)
+        self.kernel.for_row(m, write)
 
     def _write_piece(
-        self,
-        where: tuple[Any, Any, Any],
-        channel: Any,
-        start: int,
-        width: int,
-        pixels: list[tuple[int, int]],
+        self, corner: tuple[Any, Any, Any], channel: Any, start: int, width: int, pixels: list[tuple[int, int]],
         sums: Any,
-        operands: list[Any],
-        y: Any,
-    ) -> None:
-        n, py, px = where
+    ) -> None:  # fmt: skip
+        kernel, (n, py, px) = self.kernel, corner
         for i, (dy, dx) in enumerate(pixels):
-            inputs = [T.bind(load(sums, i * self.rows + start, width))]
-            for access, buffer in zip(self.operands, operands, strict=True):
+            inputs = [T.bind(sums.part(i * self.vectors + start // self.lanes, start % self.lanes, width))]
+            for access, buffer in zip(kernel.operands, self.operands, strict=True):
                 assert access.strides[3] in (0, 1)
                 inputs.append(T.bind(load(buffer, access.at(n, py + dy, px + dx, channel), width, access.strides[3])))
-            at = self.y.at(n, py + dy, px + dx) + channel
-            store(y, at, emit(self.epilogue, inputs, width), width)
+            at = kernel.y.at(n, py + dy, px + dx) + channel
+            store(self.y, at, emit(kernel.epilogue, inputs, width), width)
+
+
+def _either(condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> None:
+    with T.If(condition):
+        with T.Then():
+            yes()
+        with T.Else():
+            no()

@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import exp
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, load, pieces, splat, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, held_here, load, pieces, splat, store
 
 LOWEST = -3.4028234663852886e38
 Reduction = Literal["sum", "mean", "max", "min", "l1", "l2", "sum_square", "prod"]
@@ -29,10 +29,10 @@ def reduced(
     """A scalar: `join` over value(position, lanes) of all positions, in vector lanes first."""
     lanes = isa.lanes("float32")
     whole, tail = divmod(length, lanes)
-    total = T.alloc_buffer((1,), "float32", scope="local")
+    total = held_here(1, "float32")
     T.buffer_store(total, T.float32(first), [0])
     if whole:
-        sums = T.alloc_buffer((lanes,), "float32", scope="local")
+        sums = held_here(lanes, "float32")
         store(sums, 0, splat(first, lanes), lanes)
         with T.serial(0, whole) as i:
             store(sums, 0, join(load(sums, 0, lanes), value(i * lanes, lanes)), lanes)
@@ -208,7 +208,7 @@ class ReduceOuter(Kernel):
         with T.serial(0, self.outer) as i:
 
             def strip(channel: Any, lanes: int) -> None:
-                sums = T.alloc_buffer((lanes,), "float32", scope="local")
+                sums = held_here(lanes, "float32")
                 store(sums, 0, splat(first, lanes), lanes)
                 with T.serial(0, self.reduced[0]) as r, T.serial(0, self.reduced[1]) as s:
                     value = T.bind(load(x, self.x.at(i, r, s, channel), lanes))

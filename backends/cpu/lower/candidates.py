@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,14 @@ from prunec.backends.cpu.kernels.base import Access, ceil_div
 from prunec.backends.cpu.kernels.block_product import AHEAD, BlockProduct
 from prunec.backends.cpu.kernels.panel import Panel, Window
 from prunec.backends.cpu.kernels.panel_product import PanelProduct
-from prunec.backends.cpu.kernels.row_major import RowMajor
-from prunec.backends.cpu.lower.tiles import choose_jobs, choose_rows, choose_tile, most_pixels
-from prunec.backends.cpu.pack import pack_blocks
+from prunec.backends.cpu.kernels.row_major import Order, RowMajor
+from prunec.backends.cpu.lower.tiles import choose_jobs, choose_passes, choose_rows, choose_tile, most_pixels
+from prunec.backends.cpu.pack import Packed, pack_blocks
 
 _PANEL_BYTES = 256 * 1024
 """Of one panel: it stays in the second cache beside the weights that pass by."""
-_LARGE_IMAGE = 512
-"""Pixels."""
+_LINE = 16
+"""Channels of one cache line."""
 _PASS_BYTES = 20 * 1024
 """What a tile reads of a panel in one pass: it stays in the first cache."""
 
@@ -70,6 +70,7 @@ class Choice:
     tile: tuple[int, int]
     vectors: int = 1
     passes: int = 1
+    order: Order = "tiles"
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,12 @@ def build(product: Product, choice: Choice) -> Built:
     tiles = n * ceil_div(h, choice.tile[0]) * ceil_div(w, choice.tile[1])
     kernel: BlockProduct
     if choice.family == "row_major":
-        packed = pack_blocks(product.matrix, product.offsets, choice.rows)
-        chunks, groups = choose_jobs(product.input_bytes, tiles, len(packed.pointer) - 1)
-        kernel = RowMajor(**shared, tile=choice.tile, chunks=chunks, groups=groups)
+        packed = _packed_by_lines(product, choice)
+        row_blocks = ceil_div(len(product.matrix), choice.rows)
+        jobs = choose_jobs(choice.order, packed.values.nbytes, product.input_bytes, tiles, row_blocks)
+        kernel = RowMajor(
+            **shared, tile=choice.tile, passes=choice.passes, chunks=jobs[0], groups=jobs[1], order=choice.order
+        )
         return Built(kernel, (packed.values, _followed(packed.index), packed.pointer))
     window = product.window
     assert window is not None
@@ -114,6 +118,15 @@ def build(product: Product, choice: Choice) -> Built:
     return Built(kernel, (packed.values, _followed(packed.index), packed.pointer))
 
 
+def _packed_by_lines(product: Product, choice: Choice) -> Packed:
+    """Blocks of one cache line of channels together, whatever kernel position they have: a tile reads the line once."""
+    window, columns = product.window, product.matrix.shape[1]
+    channel = np.arange(columns) if window is None else np.tile(np.arange(window.channels), math.prod(window.kernel))
+    order = np.arange(columns) if window is None else np.argsort(channel // _LINE, kind="stable")
+    part = channel[order] * choice.passes // (channel.max() + 1)
+    return pack_blocks(product.matrix[:, order], product.offsets[..., order], choice.rows, part)
+
+
 def _followed(index: np.ndarray) -> np.ndarray:
     return np.append(index, np.zeros(AHEAD, np.int32))
 
@@ -121,28 +134,31 @@ def _followed(index: np.ndarray) -> np.ndarray:
 def by_rule(product: Product) -> Choice:
     """The choice without a measurement, from layers of ResNet-18 and ResNet-50 on one AVX-512 machine.
 
-    Family A reads a column of blocks at full height; finer blocks need family B. Where both can take the zeros, panels
-    pay for 1×1 convolutions of large images, whose input family A reads from the second cache over and over.
+    Family A reads a column of blocks at full height; finer blocks need family B.
     """
     dense, panels = _row_major(product), _panels(product)
-    window, pixels, density = product.window, math.prod(product.grid), product.density(4)
+    window, pixels = product.window, math.prod(product.grid)
     if window is None or pixels < product.lanes or window.channels < product.lanes // 2:
         return dense
-    if density < 0.75 * product.density(product.lanes):
-        return panels[0]
-    return panels[0] if density < 0.75 and window.kernel == (1, 1) and pixels >= _LARGE_IMAGE else dense
+    return panels[0] if product.density(4) < 0.75 * product.density(product.lanes) else dense
 
 
 def candidates(product: Product, *, thorough: bool = False) -> list[Choice]:
     """What is worth measuring, the rule's choice first."""
-    found = [by_rule(product), _row_major(product), *_panels(product)[: None if thorough else 3]]
+    first = _row_major(product)
+    others = [replace(first, order="rows", passes=1), replace(first, passes=1 if first.passes > 1 else 2)]
+    panels = _panels(product)
+    found = [by_rule(product), first, *(others if thorough else others[:1]), *panels[: None if thorough else 2]]
     return list(dict.fromkeys(found))
 
 
 def _row_major(product: Product) -> Choice:
     n, h, w = product.grid
     rows = choose_rows(product.matrix, n * h * w, product.isa)
-    return Choice("row_major", rows, choose_tile(h, w, most_pixels(product.isa, rows // product.lanes)))
+    tile = choose_tile(h, w, most_pixels(product.isa, rows // product.lanes))
+    is_plain = product.window is None or product.window.kernel == (1, 1)
+    passes = choose_passes(math.prod(tile), product.matrix.shape[1], product.density(rows)) if is_plain else 1
+    return Choice("row_major", rows, tile, passes=passes)
 
 
 def _panels(product: Product) -> list[Choice]:

@@ -7,9 +7,17 @@ import math
 import numpy as np
 
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.row_major import Order
 
 _INPUT_BYTES = 256 * 1024
 """Input of one part of the pixels: stays in the second cache while the rows of blocks go over it."""
+_WEIGHT_BYTES = 256 * 1024
+"""Weights of one part of the rows of blocks: stay in the second cache while the tiles go over them."""
+_TILE_BYTES = 48 * 1024
+"""What a tile may read of X for one row of blocks, and again for the next one."""
+_FEWEST_BLOCKS = 24
+"""Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
+_PASSES = 4
 _JOBS = 8
 """At least so many parts that threads can take, where the layer has them."""
 
@@ -21,11 +29,17 @@ def most_pixels(isa: Isa, vectors: int) -> int:
 
 
 def choose_tile(height: int, width: int, most: int) -> tuple[int, int]:
-    """The tile with the least work: overlapping tiles compute pixels twice, small ones load weights more often."""
+    """The tile with the least work: overlapping tiles compute pixels twice, small ones load weights more often.
 
-    def work(tile: tuple[int, int]) -> tuple[float, int]:
+    The last line of tiles may be lower.
+    """
+
+    def work(tile: tuple[int, int]) -> tuple[float, int, int]:
         th, tw = tile
-        return math.ceil(height / th) * math.ceil(width / tw) * (th * tw + 2.0), -tw
+        full, rest = divmod(height, th)
+        columns = math.ceil(width / tw)
+        lines = full * (th * tw + 2.0) + (rest * tw + 2.0 if rest else 0.0)
+        return columns * lines, columns * tw, -tw
 
     sizes = [(th, tw) for tw in range(1, min(width, most) + 1) for th in range(1, min(height, most // tw) + 1)]
     return min(sizes, key=work)
@@ -51,12 +65,24 @@ def choose_rows(matrix: np.ndarray, pixels: int, isa: Isa) -> int:
         count = int(padded.reshape(blocks, rows, -1).any(axis=1).sum())
         tile = min(most_pixels(isa, vectors), pixels)
         loads = vectors + 1 + tile
-        costs[rows] = count * max(vectors * tile / 2, loads / 2, 4.0) / tile
+        costs[rows] = count * max(vectors * tile / 2, loads * 0.6, 4.0) / tile  # two loads a cycle are never reached
     return min(costs, key=lambda rows: costs[rows])
 
 
-def choose_jobs(input_bytes: int, tiles: int, row_blocks: int) -> tuple[int, int]:
+def choose_passes(pixels: int, columns: int, density: float) -> int:
+    """Into how many parts a tile of a product divides the channels, so that what it reads stays in the first cache.
+
+    Dense rows of blocks use each cache line of X for all of its channels in a row, and need none.
+    """
+    is_worth = pixels * columns * 4 > _TILE_BYTES and density < 0.75 and columns * density / _PASSES >= _FEWEST_BLOCKS
+    return _PASSES if is_worth else 1
+
+
+def choose_jobs(order: Order, weight_bytes: int, input_bytes: int, tiles: int, row_blocks: int) -> tuple[int, int]:
     """(chunks, groups) as `RowMajor` has them."""
+    if order == "tiles":
+        groups = max(1, min(row_blocks, math.ceil(weight_bytes / _WEIGHT_BYTES)))
+        chunks = max(1, min(tiles, math.ceil(_JOBS / groups)))
+        return chunks, max(groups, min(row_blocks, math.ceil(_JOBS / chunks)))
     chunks = max(1, min(tiles, math.ceil(input_bytes / _INPUT_BYTES)))
-    groups = max(1, min(row_blocks, math.ceil(_JOBS / chunks)))
-    return chunks, groups
+    return chunks, max(1, min(row_blocks, math.ceil(_JOBS / chunks)))

@@ -16,6 +16,7 @@
 
 #define HEADER_BYTES 64
 #define ALIGNMENT 64
+#define HUGE_PAGE (2u << 20)
 #define TENSOR_TYPE 7 /* kTVMFFIDLTensorPtr */
 
 static _Thread_local char last_error[512];
@@ -99,8 +100,13 @@ static int create(prunec_model *model, const char *path, int threads) {
     const prunec_program *program = &prunec_the_program;
     int status = map_weights(model, path);
     if (status) return status;
-    size_t arena = (size_t)((program->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-    model->arena = aligned_alloc(ALIGNMENT, arena ? arena : ALIGNMENT);
+    size_t alignment = program->arena_bytes < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
+    size_t arena = (size_t)((program->arena_bytes + alignment - 1) / alignment * alignment);
+    model->arena = aligned_alloc(alignment, arena ? arena : alignment);
+#ifdef MADV_HUGEPAGE
+    /* Large pages save address translations; a system without them says no, and nothing is lost. */
+    if (model->arena && alignment == HUGE_PAGE) madvise(model->arena, arena, MADV_HUGEPAGE);
+#endif
     if (!model->arena) return fail(PRUNEC_NO_MEMORY, "no memory for %zu bytes of intermediate results", arena);
     status = bind_arguments(model);
     if (status) return status;

@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= dev,zoo
-TEST_EXTRAS ?= torch,tvm
+TEST_EXTRAS ?= torch,tvm,cross
 # Two workers; the tests of one file stay together, so that a file's fixtures are built once.
 PYTEST ?= -n 2 --dist loadfile
 

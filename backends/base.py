@@ -85,6 +85,7 @@ class BuildOptions:
     `precision`, `products`: what the graph computes in, and which operator its matrix products are; None: the target's.
     `measures`: whether anything will be timed. `shapes`: of the inputs by name, a program for each; empty: the model's.
     `tune`: none, or how thoroughly kernels are chosen by measuring them; `caches`: whether that is remembered.
+    `weights`: beside a WebAssembly module, or embedded in it; None: the target's. `relaxed_simd`: of WebAssembly.
     """
 
     builds: bool = True
@@ -96,6 +97,8 @@ class BuildOptions:
     shapes: tuple[Mapping[str, Sequence[int]], ...] = ()
     tune: str = "none"
     caches: bool = True
+    weights: str | None = None
+    relaxed_simd: bool = False
     progress: Callable[[str, int, int], None] = lambda what, done, of: None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -65,15 +66,30 @@ def compare(
     Raises:
         GateError PC526: above the tolerance.
     """
-    session = make_session(reference, threads=threads)
     compiled = CompiledModel(folder, threads=threads)
+    record = compare_model(reference, compiled, samples, threads)
+    compiled.close()
+    return record
+
+
+class Runs(Protocol):
+    """A compiled model."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+
+
+def compare_model(
+    reference: ir.Model | Path, compiled: Runs, samples: Sequence[Mapping[str, np.ndarray]], threads: int
+) -> LoweringRecord:
+    """As `compare`, for a model that is loaded."""
+    session = make_session(reference, threads=threads)
     worst, where = 0.0, ""
     for feeds in samples:
         wanted, found = run(session, feeds), compiled.run(feeds)
         for name, array in wanted.items():
             error = max_relative(array, found[name])
             worst, where = (error, name) if error > worst else (worst, where)
-    compiled.close()
     if not worst <= TOLERANCE:
         message = f"an output of the compiled model differs by {worst:.1e} of its range, more than {TOLERANCE:.0e}"
         raise GateError("PC526", message, where=where, hint="report this model; --target onnx has nothing compiled")

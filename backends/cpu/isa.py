@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunec.diagnostics import PrunecError
@@ -12,13 +12,21 @@ _BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
 
 @dataclass(frozen=True)
 class Isa:
-    """`mcpu` for LLVM; `flags` as in /proc/cpuinfo, all of them needed to run; registers of `vector_bytes` bytes."""
+    """`mcpu`, `triple` and `attributes` for LLVM; registers of `vector_bytes` bytes.
+
+    `flags` as in /proc/cpuinfo, all of them needed to run; other systems and processors than x86 have no use for them.
+    `loads_ahead`: its compiler loads what a loop reads before it computes, so that all of it needs registers too.
+    """
 
     name: str
     mcpu: str
     vector_bytes: int
     registers: int
     flags: tuple[str, ...]
+    triple: str = "x86_64-unknown-linux-gnu"
+    attributes: tuple[str, ...] = ()
+    has_threads: bool = True
+    loads_ahead: bool = False
 
     def lanes(self, dtype: str) -> int:
         """Elements in one register."""
@@ -34,7 +42,14 @@ AVX512 = Isa(
     (*AVX2.flags, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 )
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512, AVX2)}
-"""The best first."""
+"""What code is generated for and can run in this process, the best first."""
+WASM = Isa(
+    "wasm", "generic", 16, 15, (), "wasm32-unknown-unknown-wasm", ("+simd128", "+bulk-memory"), has_threads=False,
+    loads_ahead=True,
+)  # fmt: skip
+"""Registers are those of x86-64, of which V8 keeps one for itself."""
+RELAXED_WASM = replace(WASM, name="wasm-relaxed", attributes=(*WASM.attributes, "+relaxed-simd"))
+ARM64 = Isa("arm64", "cortex-a76", 16, 32, (), "aarch64-unknown-linux-gnu")
 
 
 def cpu_flags() -> frozenset[str]:

@@ -77,8 +77,8 @@ def program_source(programs: Sequence[Program], weights: Weights, isa: Isa) -> s
     lines += ["static const program_shape shapes[] = {", *shapes, "    {0}};", ""]
     lines += ["static const program_argument arguments[] = {", *arguments, "    {0}};", ""]
     lines += ["static const program_step steps[] = {", *steps, "    {0}};", ""]
-    flags = ", ".join(json.dumps(flag) for flag in isa.flags)
-    lines += [f"static const char *const flags[] = {{{flags}, NULL}};", ""]
+    flags = "".join(f"{json.dumps(flag)}, " for flag in isa.flags)
+    lines += [f"static const char *const flags[] = {{{flags}NULL}};", ""]
     identity = ", ".join(map(str, weights.identity))
     first = programs[0]
     lines += [

@@ -37,8 +37,9 @@ def bench(
     """Time the package's model on a synthetic input, against the dense `source` where that is given.
 
     Without `source` there is a latency, and a compiled model beside the pruned one in ONNX Runtime, but no speed-up
-    over the dense one. `input_shapes` are those of the input; without them a compiled model's first. The package is not
-    changed.
+    over the dense one. A WebAssembly module is timed in V8 (Node) and wasmtime, with `source` against the dense model
+    in the same kernels there; ONNX Runtime is no part of it. `input_shapes` are those of the input; without them a
+    compiled model's first. The package is not changed.
 
     Raises:
         PrunecError PC61x: the package; PC017: a shape that it does not take; PC615: `source` is not
@@ -46,6 +47,11 @@ def bench(
         GateError PC512 to PC519: it could not be measured.
     """
     opened = load_package(Path(package))
+    if opened.module_path is not None:
+        if threads != 1:
+            raise PrunecError("PC510", "a WebAssembly module runs on one thread", hint="leave out --threads")
+        check_module_shapes(opened.module_path, input_shapes or {})
+        return _bench_module(opened, opened.module_path, source, blocks=blocks, seed=seed, progress=progress)
     contenders = [Contender(PRUNED, opened.model_path.absolute())]
     if source is not None:
         check_source(opened, source)
@@ -57,6 +63,38 @@ def bench(
     with own.scratch or contextlib.nullcontext():
         found = measure(contenders, feeds, threads=threads, blocks=blocks, seed=seed, progress=progress)
     return found.with_layers(own.layers) if own.layers else found
+
+
+def _bench_module(
+    package: Package,
+    folder: Path,
+    source: PathLike | None,
+    *,
+    blocks: int,
+    seed: int,
+    progress: Progress,
+) -> Measurements:
+    """A WebAssembly module in every engine that is here."""
+    from prunec.backends.wasm.timing import beside
+
+    if source is not None:
+        check_source(package, source)
+    model, layers = ir.load(package.model_path), Plan.load(package.path / PLAN).layers
+    dense = None if source is None else load(source).model
+    own = beside(folder.absolute(), model, dense, layers, seed)
+    with own.scratch or contextlib.nullcontext():
+        found = measure(own.contenders, own.feeds, blocks=blocks, seed=seed, progress=progress)
+    return found.with_layers(own.layers) if own.layers else found
+
+
+def check_module_shapes(folder: Path, given: Mapping[str, Sequence[int]]) -> None:
+    """PrunecError PC614 for shapes of inputs that the module was not compiled for."""
+    from prunec.backends.wasm.spec import WasmSpec
+
+    for tensor in WasmSpec.read(folder).inputs:
+        if tensor.name in given and tuple(given[tensor.name]) != tensor.shape:
+            message = f"{tensor.name} is {tensor.shape}, not {tuple(given[tensor.name])}"
+            raise PrunecError("PC614", message, where="--input-shape", hint="generated code has fixed shapes")
 
 
 def _shapes(package: Package, given: Mapping[str, Sequence[int]] | None) -> Mapping[str, Sequence[int]]:

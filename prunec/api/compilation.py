@@ -35,6 +35,8 @@ from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
+WASM = "wasm"
+
 
 @large_blocks_apart()
 def compile(
@@ -81,6 +83,8 @@ def compile(
     precision: str | None = None,
     products: str | None = None,
     tune: str = "none",
+    weights: str | None = None,
+    relaxed_simd: bool = False,
     progress: Progress = silent,
 ) -> Compiled:
     """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
@@ -96,7 +100,7 @@ def compile(
     and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
-    remembers what it found.
+    remembers what it found. `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -125,7 +129,9 @@ def compile(
         min_speedup=min_speedup, max_drop=max_drop, budget=budget, measures=measure, dry_run=dry_run, builds=build
     )
     progress = tidying(progress)
-    own_build = BuildOptions(build, ranges, threads, precision, products, measure, shape_sets, tune, cache, progress)
+    own_build = BuildOptions(
+        build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress
+    )
     backend = _backend(target, own_build, dry_run=dry_run)
     if plan is not None:
         options.check_replay()
@@ -166,6 +172,7 @@ def compile(
                      "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
                      "precision": precision, "products": products, "tune": None if tune == "none" else tune,
+                     "weights": weights, "relaxed-simd": relaxed_simd,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:
@@ -183,12 +190,17 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     backend = backend_for(target)
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
              "--precision": build.precision is not None, "--products": build.products is not None,
-             "--tune": build.tune != "none"}  # fmt: skip
+             "--tune": build.tune != "none", "--weights": build.weights is not None,
+             "--relaxed-simd": build.relaxed_simd}  # fmt: skip
     option = next((name for name, is_given in given.items() if is_given), None)
     if backend is None and option is not None:
         message = f"{option} is about an artifact that is built for a device, and {target} has none"
-        other = "cpu" if option == "--tune" else "tensorrt-2:4"
+        other = {"--tune": "cpu", "--weights": WASM, "--relaxed-simd": WASM}.get(option, "tensorrt-2:4")
         raise PrunecError("PC440", message, where=option, hint=f"leave it out, or use --target {other}")
+    for name in ("--weights", "--relaxed-simd"):
+        if given[name] and target != WASM:
+            hint = f"leave it out, or use --target {WASM}"
+            raise PrunecError("PC440", f"{name} is about WebAssembly modules", where=name, hint=hint)
     if len(build.shapes) > 1 and (backend is None or not backend.specialises):
         hint = "one shape, or --target cpu, which makes a program for each"
         raise PrunecError("PC016", f"{target} has no use for several shapes", where="--input-shape", hint=hint)

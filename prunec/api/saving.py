@@ -155,7 +155,8 @@ def _measured(
         return found.with_shapes(others) if others else found
     if not artifact.contenders or artifact.feeds is None:
         return None
-    return measure(artifact.contenders, artifact.feeds, **how)  # type: ignore[arg-type]
+    found = measure(artifact.contenders, artifact.feeds, **how)  # type: ignore[arg-type]
+    return found if artifact.layers is None else found.with_layers(artifact.layers)
 
 
 def not_default(measured: Measurements) -> list[Diagnostic]:

@@ -141,6 +141,8 @@ def _check_runs(package: Package, seed: int, threads: int) -> None:
         raise GateError("PC509", f"the model gives {got}, the manifest says {wanted}", where=str(package.model_path))
     if package.compiled_path is not None:
         _check_compiled(package, model, package.compiled_path, seed, threads)
+    if package.module_path is not None:
+        _check_module(package, model, package.module_path, seed)
     for name, array in outputs.items():
         if is_inexact(array) and np.isnan(array).all() and array.size:
             raise GateError("PC509", "the model answers nothing but NaN", where=name)
@@ -152,6 +154,15 @@ def _check_compiled(package: Package, model: ir.Model, folder: Path, seed: int, 
     from prunec.backends.cpu.compiled import compiled_shapes
 
     compare(package.model_path, folder, [sample_of(model, shapes, seed) for shapes in compiled_shapes(folder)], threads)
+
+
+def _check_module(package: Package, model: ir.Model, folder: Path, seed: int) -> None:
+    """The WebAssembly module equals the pruned model in ONNX Runtime. GateError PC526; PC455 without wasmtime."""
+    from prunec.backends.wasm.spec import WasmSpec
+    from prunec.backends.wasm.target import check
+
+    shapes = {tensor.name: tensor.shape for tensor in WasmSpec.read(folder).inputs}
+    check(package.model_path, folder, [sample_of(model, shapes, seed)])
 
 
 def _check_shapes(cut: ir.Model, model: ir.Model) -> None:

@@ -47,7 +47,7 @@ def show(out: Console, found: Measurements) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from prunec.measure.contender import DENSE
+    from prunec.measure.contender import BASELINES
     from prunec.report import units
     from prunec.report.console import print_layer_times
 
@@ -60,7 +60,7 @@ def show(out: Console, found: Measurements) -> None:
     out.print(table)
     for name, speedup in found.speedup.items():
         out.print(Text(f"{found.protocol.subject} {name.replace('_', ' ', 1)}: {units.interval(speedup)}"))
-    if f"vs_{DENSE}" not in found.speedup:
+    if not any(f"vs_{name}" in found.speedup for name in BASELINES):
         out.print(Text("No speed-up over the dense model: give it with --source."))
     if found.layers:
         print_layer_times(out, found.layers)

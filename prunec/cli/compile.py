@@ -65,6 +65,8 @@ def compile(
     precision: o.Precision = None,
     products: o.Products = None,
     tune: o.Tune = "none",
+    weights: o.Weights = None,
+    relaxed_simd: o.RelaxedSimd = False,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -89,7 +91,7 @@ def compile(
                 force=force, dump=dump, cache=not no_cache, progress=progress,
                 input_shapes=o.input_shape_sets(input_shape), build=not no_build,
                 shape_ranges=o.shape_ranges(shape_range),
-                precision=precision, products=products, tune=tune,
+                precision=precision, products=products, tune=tune, weights=weights, relaxed_simd=relaxed_simd,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

@@ -107,6 +107,16 @@ Tune = Annotated[
     str,
     typer.Option("--tune", help="none, quick or full: choose generated kernels by measuring them on this machine."),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="beside|embedded", help="Of a wasm package: a file of their own, or in the .wasm."
+    ),
+]
+RelaxedSimd = Annotated[
+    bool,
+    typer.Option("--relaxed-simd", help="Fused multiply-adds in a wasm package; results may differ by host."),
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]

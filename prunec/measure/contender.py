@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,12 +19,14 @@ DENSE = "dense_onnxruntime"
 PRUNED = "pruned_onnxruntime"
 OWN, OWN_DENSE = "prunec", "prunec_dense"
 TENSORRT = "tensorrt_dense"
-BASELINES = (DENSE, TENSORRT)
+BASELINES = (DENSE, TENSORRT, OWN_DENSE)
 """What a speed-up is over, the first that was measured."""
 
 RUNNERS: dict[str, str] = {
     "onnxruntime": "prunec.measure.runner_onnxruntime:OnnxRuntimeRunner",
     "cpu": "prunec.backends.cpu.runner:CompiledRunner",
+    "wasm-node": "prunec.backends.wasm.runners:NodeRunner",
+    "wasmtime": "prunec.backends.wasm.runners:WasmtimeRunner",
 }
 
 
@@ -42,6 +44,17 @@ class Runner(Protocol):
 
     def versions(self) -> dict[str, str]:
         """The software that ran the model, e.g. `{"onnxruntime": "1.31.1"}`."""
+
+
+@runtime_checkable
+class TimesItself(Protocol):
+    """A runner whose model runs in another process, which has a better clock for it."""
+
+    def time(self) -> int:
+        """Nanoseconds of one run."""
+
+    def peak_rss_bytes(self) -> int:
+        """High-water mark of that process, which ends."""
 
 
 @dataclass(frozen=True)

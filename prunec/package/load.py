@@ -24,9 +24,10 @@ from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
     from prunec.backends.cpu.compiled import CompiledModel
+    from prunec.backends.wasm.engine import WasmModel
 
 _AGAIN = "compile the model again"
-COMPILED = "cpu"
+COMPILED, MODULE = "cpu", "wasm"
 Runtime = Literal["prunec", "onnxruntime"]
 
 
@@ -51,6 +52,12 @@ class Package:
     def compiled_path(self) -> Path | None:
         """The folder of the compiled model, where the target made one."""
         folder = self.path / COMPILED
+        return folder if folder.is_dir() else None
+
+    @property
+    def module_path(self) -> Path | None:
+        """The folder of the WebAssembly module, where the target made one. Python runs it to check it only."""
+        folder = self.path / MODULE
         return folder if folder.is_dir() else None
 
     @property
@@ -82,9 +89,13 @@ class Package:
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
     @cached_property
-    def _compiled(self) -> CompiledModel:
+    def _compiled(self) -> CompiledModel | WasmModel:
         from prunec.backends.cpu.compiled import CompiledModel
 
+        if self.module_path is not None:
+            from prunec.backends.wasm.engine import WasmModel
+
+            return WasmModel(self.module_path)
         if self.compiled_path is None:
             message = f"the package holds no compiled model: its target is {self.manifest.target}"
             raise PrunecError("PC619", message, where=str(self.path), hint="compile with --target cpu")

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from prunec.backends.cpu.isa import AVX2, ISAS, cpu_flags
+from prunec.backends.cpu.isa import AVX2, ISAS, WASM, Isa, cpu_flags
+from prunec.backends.cpu.kernels.base import Kernel
 
 needs_x86 = pytest.mark.skipif(not cpu_flags().issuperset(AVX2.flags), reason="this CPU has no AVX2")
 SIZES = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 49)
 
 
 def isas() -> list[Any]:
-    """All instruction sets as parameters; skipped, with the reason, where this machine lacks one."""
+    """All instruction sets as parameters; skipped, with the reason, where this machine lacks one.
+
+    Other machines than this one are slow: every kernel is linked into a program of its own.
+    """
     have = cpu_flags()
     found = []
     for isa in ISAS.values():
         missing = sorted(set(isa.flags) - have)
         marks = [pytest.mark.skip(reason=f"this CPU lacks {', '.join(missing)}")] if missing else []
         found.append(pytest.param(isa, id=isa.name, marks=marks))
-    return found
+    engine = pytest.mark.skipif(importlib.util.find_spec("wasmtime") is None, reason="needs the [cross] extra")
+    return [*found, pytest.param(WASM, id=WASM.name, marks=[pytest.mark.slow, engine])]
+
+
+def runs(kernel: Kernel, isa: Isa) -> Callable[..., np.ndarray]:
+    """The kernel as a function of its arrays, which returns what the written one holds afterwards."""
+    if isa.name in ISAS:
+        from prunec.backends.cpu.kernels.compiler import Callable as Native
+
+        return Native(kernel, isa)
+    from tests.backends.cross_support import run_wasm
+
+    return partial(run_wasm, kernel, isa)
 
 
 def worst(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -11,9 +11,8 @@ from prunec.backends.cpu.expression import binary, operand, unary
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.channel_major import ChannelMajor
-from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
-from tests.backends.kernel_support import SIZES, convolution, empty, isas, sparse, worst
+from tests.backends.kernel_support import SIZES, convolution, empty, isas, runs, sparse, worst
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -29,7 +28,7 @@ def test_products_of_awkward_sizes(isa: Isa, size: int) -> None:
         grid=(1, 1, size), channels=m, rows=rows, columns=k, x=Access(k * size, 0, (0, 0, 1)),
         y=Access(m * size, 0, (0, 0, 1, size)), epilogue=operand(0), tile=min(size, 20), groups=2,
     )  # fmt: skip
-    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(m * size))
+    found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(m * size))
     assert worst(found.reshape(m, size), weight.astype(np.float64) @ x + bias[:, None]) <= 1e-6
 
 
@@ -53,6 +52,6 @@ def test_convolutions(isa: Isa, rows: int, stride: int) -> None:
         tile=min(out, 16),
     )  # fmt: skip
     arguments = (padded, packed.values, packed.index, packed.pointer, bias, residual, empty(residual.size))
-    found = Callable(kernel, isa)(*arguments)
+    found = runs(kernel, isa)(*arguments)
     wanted = convolution(x, weight, 1, stride, 1, 1) + bias[:, None, None] + residual
     assert worst(found.reshape(residual.shape), 1 / (1 + np.exp(-wanted))) <= 1e-6

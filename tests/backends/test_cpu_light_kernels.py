@@ -13,12 +13,11 @@ from prunec.backends.cpu.expression import Expression, binary, cast, clip, const
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.batch_matmul import BatchMatMul
-from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.kernels.depthwise import Depthwise
 from prunec.backends.cpu.kernels.pointwise import Pointwise
 from prunec.backends.cpu.kernels.pool import Pool
 from prunec.backends.cpu.kernels.rows import LayerNorm, Reduce, ReduceOuter, Softmax
-from tests.backends.kernel_support import convolution, empty, isas, worst
+from tests.backends.kernel_support import convolution, empty, isas, runs, worst
 
 RNG = np.random.default_rng(0)
 
@@ -41,7 +40,7 @@ def test_depthwise(isa: Isa, channels: int, k: int, stride: int) -> None:
         x=Access(padded.size, 0, (strides[0], stride * strides[1], stride * strides[2], *strides[1:])),
         y=Access(n * out * out * channels, 0, y), epilogue=clip(operand(0), 0.0, 6.0), tile=min(4, out),
     )  # fmt: skip
-    found = Callable(kernel, isa)(padded, weight.transpose(2, 3, 1, 0), bias, empty(n * out * out * channels))
+    found = runs(kernel, isa)(padded, weight.transpose(2, 3, 1, 0), bias, empty(n * out * out * channels))
     wanted = np.clip(convolution(x, weight, channels, stride, 1, pad) + bias[:, None, None], 0, 6)
     assert worst(found.reshape(n, out, out, channels), wanted.transpose(0, 2, 3, 1)) <= 1e-6
 
@@ -60,7 +59,7 @@ def test_functions(isa: Isa, function: str) -> None:
     x = np.linspace(-12, 12, 4001, dtype=np.float32)
     x = np.abs(x) + np.float32(0.01) if function in ("sqrt", "log", "reciprocal") else x
     kernel = Pointwise((x.size,), (Access(x.size, 0, (1,)),), Access(x.size, 0, (1,)), unary(function, operand(0)))
-    found = Callable(kernel, isa)(x, empty(x.size))
+    found = runs(kernel, isa)(x, empty(x.size))
     wanted = FUNCTIONS[function](x.astype(np.float64))
     assert np.abs(found - wanted).max() / np.abs(wanted).max() <= 5e-7
     if function == "exp":
@@ -72,7 +71,7 @@ def test_exp_of_what_masks_hold() -> None:
     x = np.array([-np.inf, -1e30, -100, 0, 88, 1000], np.float32)
     kernel = Pointwise((6,), (Access(6, 0, (1,)),), Access(6, 0, (1,)), unary("exp", operand(0)))
     (isa, *_) = [p.values[0] for p in isas() if not p.marks]
-    found = Callable(kernel, isa)(x, empty(6))
+    found = runs(kernel, isa)(x, empty(6))
     assert (found[:3] < 2e-38).all() and found[3] == 1 and np.isfinite(found).all()
 
 
@@ -84,18 +83,19 @@ def test_pointwise_with_broadcast_and_views(isa: Isa) -> None:
     value = where(operand(2, "uint8"), binary("add", operand(0), operand(1)), unary("neg", operand(0)))
     accesses = (Access(a * b, 0, (1, a)), Access(b, 0, (0, 1)), Access(a * b, 0, (b, 1), "uint8"))
     kernel = Pointwise((a, b), accesses, Access((a + 1) * 40, 3, (40, 1)), value)
-    found = Callable(kernel, isa)(x, row, mask, empty((a + 1) * 40)).reshape(a + 1, 40)
+    found = runs(kernel, isa)(x, row, mask, empty((a + 1) * 40)).reshape(a + 1, 40)
     wanted = np.where(mask, x.T + row, -x.T)
     assert np.array_equal(found[:a, 3 : 3 + b], wanted) and np.isnan(found[:a, 3 + b :]).all()
 
 
 @pytest.mark.parametrize("isa", isas())
-def test_integers_and_casts(isa: Isa) -> None:
-    x = np.arange(-9, 10, dtype=np.int64)
-    is_small = binary("less", operand(0, "int64"), const(3, "int64"))
-    value: Expression = binary("mul", cast(operand(0, "int64"), "float32"), cast(is_small, "float32"))
-    kernel = Pointwise((19,), (Access(19, 0, (1,), "int64"),), Access(19, 0, (1,)), value)
-    assert np.array_equal(Callable(kernel, isa)(x, empty(19)), np.where(x < 3, x, 0))
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_integers_and_casts(isa: Isa, dtype: str) -> None:
+    x = np.arange(-9, 10, dtype=dtype)
+    is_small = binary("less", operand(0, dtype), const(3, dtype))
+    value: Expression = binary("mul", cast(operand(0, dtype), "float32"), cast(is_small, "float32"))
+    kernel = Pointwise((19,), (Access(19, 0, (1,), dtype),), Access(19, 0, (1,)), value)
+    assert np.array_equal(runs(kernel, isa)(x, empty(19)), np.where(x < 3, x, 0))
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -110,7 +110,7 @@ def test_pools(isa: Isa, kind: str, k: int, stride: int, pad: int, dilation: int
         dilations=(dilation, dilation), channels=c, x=Access(x.size, 0, (size * size * c, size * c, c)),
         y=Access(n * out * out * c, 0, (out * out * c, out * c, c)),
     )  # fmt: skip
-    found = Callable(kernel, isa)(x.transpose(0, 2, 3, 1).copy(), empty(n * out * out * c)).reshape(n, out, out, c)
+    found = runs(kernel, isa)(x.transpose(0, 2, 3, 1).copy(), empty(n * out * out * c)).reshape(n, out, out, c)
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=np.nan)
     ends = stride * (out - 1) + 1 + dilation * (k - 1)
     taps = [
@@ -135,7 +135,7 @@ def test_batched_products(isa: Isa, i: int, j: int, k: int) -> None:
         epilogue=binary("add", binary("mul", operand(0), const(0.25)), operand(1)),
         operands=(Access(mask.size, 0, (j, 0, 0, 1)),),
     )  # fmt: skip
-    found = Callable(kernel, isa)(a, b, mask, empty(6 * i * j)).reshape(2, 3, i, j)
+    found = runs(kernel, isa)(a, b, mask, empty(6 * i * j)).reshape(2, 3, i, j)
     assert worst(found, a.astype(np.float64) @ b * 0.25 + mask[:, None, None]) <= 1e-6
 
 
@@ -146,9 +146,9 @@ def test_rows(isa: Isa, length: int) -> None:
     wide = x.astype(np.float64)
     access = Access(x.size, 0, (length, 1))
     exponential = np.exp(wide - wide.max(1, keepdims=True))
-    found = Callable(Softmax((5,), length, access, access), isa)(x, empty(x.size)).reshape(x.shape)
+    found = runs(Softmax((5,), length, access, access), isa)(x, empty(x.size)).reshape(x.shape)
     assert worst(found, exponential / exponential.sum(1, keepdims=True)) <= 1e-6
-    found = Callable(LayerNorm((5,), length, access, access, 1e-3), isa)(x, scale, shift, empty(x.size))
+    found = runs(LayerNorm((5,), length, access, access, 1e-3), isa)(x, scale, shift, empty(x.size))
     centred = wide - wide.mean(1, keepdims=True)
     wanted = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-3) * scale + shift
     assert worst(found.reshape(x.shape), wanted) <= 2e-6
@@ -165,7 +165,7 @@ def test_reductions(kind: str) -> None:
     x = normal(3, 5, 21)
     kernel = Reduce((3, 5), 21, Access(x.size, 0, (105, 21, 1)), Access(15, 0, (5, 1)), kind)
     wanted = functions[kind](x.astype(np.float64), 2)
-    assert worst(Callable(kernel, isa)(x, empty(15)).reshape(3, 5), wanted) <= 1e-6
+    assert worst(runs(kernel, isa)(x, empty(15)).reshape(3, 5), wanted) <= 1e-6
     outer = ReduceOuter(3, (1, 5), 21, Access(x.size, 0, (105, 0, 21, 1)), Access(63, 0, (21, 1)), kind)
     wanted = functions[kind](x.astype(np.float64), 1)
-    assert worst(Callable(outer, isa)(x, empty(63)).reshape(3, 21), wanted) <= 1e-6
+    assert worst(runs(outer, isa)(x, empty(63)).reshape(3, 21), wanted) <= 1e-6

@@ -10,11 +10,10 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 from prunec.backends.cpu.expression import binary, const, operand
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
-from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.kernels.panel import Panel, Window
 from prunec.backends.cpu.kernels.panel_product import PanelProduct
 from prunec.backends.cpu.pack import convolution_matrix, pack_blocks
-from tests.backends.kernel_support import convolution, empty, isas, sparse, worst
+from tests.backends.kernel_support import convolution, empty, isas, runs, sparse, worst
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -32,7 +31,7 @@ def test_products_of_awkward_sizes(isa: Isa, pixels: int, rows: int, strip: int)
         y=Access(pixels * m, 0, (0, 0, m)), epilogue=operand(0), window=window, strip=(1, strip), vectors=2,
         chunks=2, groups=2,
     )  # fmt: skip
-    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(pixels * m))
+    found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(pixels * m))
     assert worst(found.reshape(pixels, m), x.astype(np.float64) @ weight.T.astype(np.float64) + bias) <= 1e-6
 
 
@@ -71,7 +70,7 @@ def test_convolutions(isa: Isa, groups: int, stride: int, dilation: int, passes:
         vectors=3, passes=passes, chunks=3,
     )  # fmt: skip
     data = padded.transpose(0, 2, 3, 1).copy() if is_last else padded
-    found = Callable(kernel, isa)(
+    found = runs(kernel, isa)(
         data, packed.values, packed.index, packed.pointer, bias, residual, factor, empty(residual.size)
     )
     sums = convolution(x, weight, groups, stride, dilation, dilation) + bias[:, None, None]

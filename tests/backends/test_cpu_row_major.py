@@ -10,10 +10,9 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 from prunec.backends.cpu.expression import Expression, binary, operand, relu
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
-from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.kernels.row_major import Order, RowMajor
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
-from tests.backends.kernel_support import SIZES, convolution, empty, isas, sparse, worst
+from tests.backends.kernel_support import SIZES, convolution, empty, isas, runs, sparse, worst
 
 SUM = operand(0)
 
@@ -30,7 +29,7 @@ def product(
         grid=(1, 1, n), channels=m, rows=rows, columns=k, x=Access(n * k, 0, (0, 0, k)), y=Access(n * m, 0, (0, 0, m)),
         epilogue=epilogue, tile=(1, min(tile, n)), chunks=2, groups=2,
     )  # fmt: skip
-    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(n * m))
+    found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(n * m))
     wanted = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
     return worst(found.reshape(n, m), np.maximum(wanted, 0) if epilogue != SUM else wanted)
 
@@ -70,7 +69,7 @@ def test_convolutions(isa: Isa, groups: int, stride: int, dilation: int, density
         epilogue=binary("max", binary("add", SUM, operand(1)), Expression("const", "float32", value=-0.5)),
         operands=(Access(residual.size, 0, (*plain, 1)),), tile=(2, min(4, out)), chunks=3, groups=1,
     )  # fmt: skip
-    found = Callable(kernel, isa)(
+    found = runs(kernel, isa)(
         padded, packed.values, packed.index, packed.pointer, bias, residual.transpose(0, 2, 3, 1).copy(),
         empty(residual.size),
     )  # fmt: skip
@@ -92,7 +91,7 @@ def test_passes_through_the_channels_in_both_orders(isa: Isa, order: Order) -> N
         y=Access(h * w * m, 0, (0, w * m, m)), epilogue=relu(SUM), tile=(3, 4), chunks=2, groups=2, order=order,
         passes=passes,
     )  # fmt: skip
-    found = Callable(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(h * w * m))
+    found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(h * w * m))
     wanted = np.maximum(x.astype(np.float64) @ weight.T.astype(np.float64) + bias, 0)
     assert worst(found.reshape(h, w, m), wanted) <= 1e-6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from tvm.tirx import compilation_pipeline
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Kernel, prim_func
+from prunec.backends.cpu.kernels.single_thread import in_turn
 
 
-def _few_passes() -> tuple[Any, Any, Any]:
+def _few_passes(*, checks: bool) -> tuple[Any, Any, Any]:
     """What our kernels need of TVM's own sequence: they have no blocks, no virtual threads and nothing to vectorise.
 
-    Every pass visits all of a kernel, and LLVM simplifies better: this takes a fraction of the time.
+    Every pass visits all of a kernel, and LLVM simplifies better: this takes a fraction of the time. Without `checks`
+    a kernel trusts its arguments, which the lowering proved (`source.kernel_sizes`); they are half of a small one.
     """
+    last = () if checks else (tirx.transform.SkipAssert(),)
 
     @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
     def lowered(module: Any, _: Any) -> Any:
@@ -31,19 +35,25 @@ def _few_passes() -> tuple[Any, Any, Any]:
             tirx.transform.StmtSimplify(),  # without it LLVM leaves some sums in memory
             tirx.transform.StorageRewrite(), tirx.transform.VerifyMemory(), tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(), tirx.transform.MakePackedAPI(),
+            *last,
         )  # fmt: skip
         return tvm.ir.transform.Sequential(steps)(module)
 
     return lowered, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
 
 
-compilation_pipeline.register_tir_pipeline("prunec", _few_passes)
+compilation_pipeline.register_tir_pipeline("prunec", partial(_few_passes, checks=True))
+compilation_pipeline.register_tir_pipeline("prunec-unchecked", partial(_few_passes, checks=False))
 
 
 def _compiled(kernels: Iterable[Kernel], isa: Isa) -> Any:
     functions = {kernel.symbol(): prim_func(kernel, isa) for kernel in kernels}
-    target = tvm.target.Target({"kind": "llvm", "mcpu": isa.mcpu, "mtriple": "x86_64-unknown-linux-gnu"})
-    return tvm.tirx.build(tvm.IRModule(functions), target=target, pipeline="prunec")
+    if not isa.has_threads:
+        functions = {name: function.with_body(in_turn(function.body)) for name, function in functions.items()}
+    features = {"mattr": list(isa.attributes), "vector-width": 8 * isa.vector_bytes} if isa.attributes else {}
+    target = tvm.target.Target({"kind": "llvm", "mcpu": isa.mcpu, "mtriple": isa.triple, **features})
+    pipeline = "prunec" if isa.has_threads else "prunec-unchecked"
+    return tvm.tirx.build(tvm.IRModule(functions), target=target, pipeline=pipeline)
 
 
 def write_object(kernels: Iterable[Kernel], isa: Isa, path: Path) -> None:

@@ -41,8 +41,8 @@ class Pointwise(Kernel):
 
     def emit(self, isa: Isa, *buffers: Any) -> None:
         *inputs, y = buffers
-        # TVM 0.27 stumbles over comparisons of int64 vectors, which only shapes, masks and token numbers would need.
-        is_scalar = self.y.strides[-1] != 1 or "int64" in self.expression.dtypes()
+        # TVM 0.27 stumbles over comparisons of integer vectors, which only shapes, masks and token numbers would need.
+        is_scalar = self.y.strides[-1] != 1 or not self.expression.dtypes().isdisjoint(("int64", "int32"))
         lanes = 1 if is_scalar else isa.lanes("float32")
         *outer, inner = self.extents
         total = inner

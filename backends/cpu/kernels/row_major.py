@@ -53,17 +53,18 @@ class RowMajor(BlockProduct):
         return n, ceil_div(h, self.tile[0]), ceil_div(w, self.tile[1])
 
     def emit(self, isa: Isa, *buffers: Any) -> None:
-        _Body(self, min(isa.lanes(self.x.dtype), self.rows), *buffers).emit()
+        _Body(self, isa, *buffers).emit()
 
 
 class _Body:
     """The function while it is written."""
 
     def __init__(
-        self, kernel: RowMajor, lanes: int, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any
+        self, kernel: RowMajor, isa: Isa, x: Any, values: Any, index: Any, pointer: Any, bias: Any, *rest: Any
     ) -> None:
+        lanes = min(isa.lanes(kernel.x.dtype), kernel.rows)
         assert kernel.rows % lanes == 0 and kernel.tile[0] <= kernel.grid[1] and kernel.tile[1] <= kernel.grid[2]
-        self.kernel, self.lanes, self.vectors = kernel, lanes, kernel.rows // lanes
+        self.kernel, self.isa, self.lanes, self.vectors = kernel, isa, lanes, kernel.rows // lanes
         self.x, self.values, self.index, self.pointer, self.bias = x, values, index, pointer, bias
         *self.operands, self.y = rest
         self.staged = kernel.tile[0] * kernel.tile[1] * kernel.rows
@@ -144,7 +145,7 @@ class _Body:
             weights = [T.bind(load(self.values, p * rows + v, lanes)) for v in range(0, rows, lanes)]
             prefetch(self.values, p * rows + PREFETCHED // 4)
             # Loaded two blocks ahead: else every block waits for its index, at a fifth of the speed.
-            source = T.bind(base + following[0])
+            source = T.bind(_positive(base + following[0], self.isa))
             for ahead in range(1, AHEAD):
                 store(following, ahead - 1, following[ahead], 1)
             store(following, AHEAD - 1, self.index[p + AHEAD], 1)
@@ -176,6 +177,14 @@ class _Body:
                 inputs.append(T.bind(load(buffer, access.at(n, py + dy, px + dx, channel), width, access.strides[3])))
             at = kernel.y.at(n, py + dy, px + dx) + channel
             store(self.y, at, emit(kernel.epilogue, inputs, width), width)
+
+
+def _positive(position: Any, isa: Isa) -> Any:
+    """The position; on WebAssembly so that LLVM sees that it is not negative.
+
+    Only then do the distances of the pixels become offsets of the loads, instead of an addition each.
+    """
+    return T.bitwise_and(position, T.int32(0x7FFFFFFF)) if isa.loads_ahead else position
 
 
 def _either(condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> None:

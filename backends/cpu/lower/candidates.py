@@ -138,6 +138,8 @@ def by_rule(product: Product) -> Choice:
     """
     dense, panels = _row_major(product), _panels(product)
     window, pixels = product.window, math.prod(product.grid)
+    if product.isa.loads_ahead:
+        return dense  # panels need more registers than they save loads
     if window is None or pixels < product.lanes or window.channels < product.lanes // 2:
         return dense
     return panels[0] if product.density(4) < 0.75 * product.density(product.lanes) else dense

@@ -24,6 +24,8 @@ _JOBS = 8
 
 def most_pixels(isa: Isa, vectors: int) -> int:
     """Pixels of a tile whose sums fit into the registers beside weights and, where it is not folded, the element."""
+    if isa.loads_ahead:
+        return max(1, (isa.registers - 1) // (vectors + 1))
     lends = 1 if vectors > 1 or isa.registers < 32 else 0
     return max(1, (isa.registers - vectors - lends - 1) // vectors)
 
@@ -65,7 +67,10 @@ def choose_rows(matrix: np.ndarray, pixels: int, isa: Isa) -> int:
         count = int(padded.reshape(blocks, rows, -1).any(axis=1).sum())
         tile = min(most_pixels(isa, vectors), pixels)
         loads = vectors + 1 + tile
-        costs[rows] = count * max(vectors * tile / 2, loads * 0.6, 4.0) / tile  # two loads a cycle are never reached
+        # Without fused multiply-adds twice as many instructions compute, and loads are not folded into them. Elsewhere
+        # two loads a cycle are never reached.
+        cycles = vectors * tile + loads / 2 if isa.loads_ahead else max(vectors * tile / 2, loads * 0.6, 4.0)
+        costs[rows] = count * cycles / tile
     return min(costs, key=lambda rows: costs[rows])
 
 

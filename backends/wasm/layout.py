@@ -1,0 +1,9 @@
+"""Names of the files of a package, for those who write and those who read them."""
+
+from __future__ import annotations
+
+FOLDER = "wasm"
+MODULE = "model.wasm"
+WEIGHTS = "model.weights"
+SPEC = "model.json"
+"""What `model.js` says, for other readers than JavaScript."""

@@ -1,0 +1,1 @@
+"""The ES module of a package and its types; no Python."""

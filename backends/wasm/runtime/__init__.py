@@ -1,0 +1,1 @@
+"""C sources of the run time inside a .wasm; no Python."""

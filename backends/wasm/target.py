@@ -1,0 +1,176 @@
+"""The target `wasm`: a WebAssembly module, checked against ONNX Runtime in wasmtime and V8, timed in V8."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
+from prunec.backends.cpu.checking import compare_model, one_by_one
+from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
+from prunec.backends.cpu.verdicts import judge
+from prunec.backends.wasm.artifact import Placement
+from prunec.backends.wasm.building import build, lowered
+from prunec.backends.wasm.engine import WasmModel, check_engine
+from prunec.backends.wasm.link import zig
+from prunec.backends.wasm.node import NodeModel, node
+from prunec.backends.wasm.spec import WasmSpec
+from prunec.backends.wasm.timing import beside
+from prunec.cache import Cache
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.sparsify import LayerPattern
+from prunec.plan.layers import ANY_LAYER, TargetRules
+from prunec.verify.records import LoweringRecord
+
+ROWS = 8
+PATTERNS = (f"block:{ROWS}x1", "block:4x1", "block:16x1", "channel")
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+NOT_RUN = Diagnostic(
+    "PC457",
+    "not run here: nothing is known about the numbers and the speed of the compiled model",
+    hint="compile without --no-build",
+)
+NO_NODE = Diagnostic(
+    "PC467", "there is no Node here: checked and timed in wasmtime alone, not in V8", hint="install Node 18 or newer"
+)
+RELAXED = Diagnostic(
+    "PC466",
+    "relaxed SIMD: results may differ in their last digits from one processor or browser to the next",
+    hint="leave out --relaxed-simd for the same bits everywhere",
+)
+_USAGE = """\
+The folder wasm/ holds the compiled model as an npm package (version it, give it a name of yours, npm publish):
+
+    import {{ load }} from "./wasm/index.js";          // browsers, workers, Node 18 or newer{relaxed}
+    const model = await load();                       // streams model.wasm{beside}
+    const outputs = model.run({{ {inputs} }});
+
+index.d.ts has the types, model.inputs and model.outputs the shapes, which are fixed. Serve .wasm files as
+application/wasm. No eval: a content security policy of script-src 'self' 'wasm-unsafe-eval' is enough.
+An instance has {memory} of memory, {arena} of it for intermediate results, and never asks for more.
+"""
+
+
+class Wasm:
+    """See the module."""
+
+    name = "wasm"
+    specialises = False
+    patterns = PATTERNS
+
+    def check(self, options: BuildOptions) -> None:
+        """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
+        if importlib.util.find_spec("tvm") is None:
+            hint = "pip install 'prunec[tvm,cross]'"
+            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
+        zig()
+        if options.ranges:
+            message = "generated code has fixed shapes"
+            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
+        if options.precision is not None or options.products is not None:
+            option = "--products" if options.precision is None else "--precision"
+            message = f"{self.name} computes in float32, with products of its own"
+            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+        if options.tune != "none":
+            message = "kernels are measured on the machine that will run them, and a module runs everywhere"
+            raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
+        if options.threads != 1:
+            message = "a WebAssembly module runs on one thread"
+            raise PrunecError("PC440", message, where="--threads", hint="leave it out, or use --target cpu")
+        if options.weights is not None and options.weights not in PLACEMENTS:
+            message = f"there is no place {options.weights!r} for weights"
+            raise PrunecError("PC440", message, where="--weights", hint=", ".join(PLACEMENTS))
+        if options.builds:
+            check_engine()
+
+    def check_model(self, model: ir.Model, options: BuildOptions) -> None:
+        """PC452: shapes that are not known; PC464: operators without generated code; PC465: too large."""
+        lowered(model, self._isa(options), _shapes(options))
+
+    def _isa(self, options: BuildOptions) -> Isa:
+        return RELAXED_WASM if options.relaxed_simd else WASM
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        return judge(model, ROWS)
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        return ANY_LAYER
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """Nothing is known before it runs."""
+        return {}
+
+    def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
+        """The folder `wasm`, checked.
+
+        Raises:
+            GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
+        """
+        isa, shapes = self._isa(options), _shapes(options)
+        placement: Placement = "embedded" if options.weights == "embedded" else "beside"
+        built = build(subject.model, isa, folder, shapes, name=_name(subject.name), placement=placement)
+        spec = WasmSpec.read(built.folder)
+        usage, warnings = _usage(spec), (RELAXED,) if options.relaxed_simd else ()
+        if not options.builds:
+            return Artifact(usage, warnings=(*warnings, NOT_RUN))
+        samples = one_by_one(subject.batches, built.ready)
+        lowering = check(subject.model, built.folder, samples)
+        if node() is None:
+            warnings = (*warnings, NO_NODE)
+        if not options.measures:
+            return Artifact(usage, lowering, warnings=warnings)
+        own = beside(built.folder, built.ready, subject.dense, subject.layers, samples[0], everywhere=False)
+        return Artifact(
+            usage, lowering, contenders=own.contenders, feeds=own.feeds, warnings=warnings, scratch=own.scratch,
+            layers=own.layers or None,
+        )  # fmt: skip
+
+    def verify(self, package: Path) -> None:
+        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
+
+
+def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:
+    """Compare with ONNX Runtime in wasmtime, and in Node where that is installed: the larger error of both.
+
+    Raises:
+        GateError PC526: an output differs by more than the tolerance.
+    """
+    found = compare_model(reference, WasmModel(folder), samples, 1)
+    if node() is None:
+        return found
+    with NodeModel(folder) as model:
+        other = compare_model(reference, model, samples, 1)
+    return max(found, other, key=lambda record: record.max_rel)
+
+
+def _shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:
+    return options.shapes[0] if options.shapes else {}
+
+
+def _name(source: str) -> str:
+    return source.removesuffix(".onnx")
+
+
+def _usage(spec: WasmSpec) -> str:
+    inputs = ", ".join(f'"{tensor.name}": …' for tensor in spec.inputs)
+    return _USAGE.format(
+        inputs=inputs, memory=_mib(spec.memory_bytes), arena=_mib(spec.arena_bytes),
+        beside=" and model.weights beside it" if spec.weights == "beside" else "",
+        relaxed=" with relaxed SIMD (Chrome 114, Firefox 145, Node 21)" if spec.simd == "relaxed" else "",
+    )  # fmt: skip
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

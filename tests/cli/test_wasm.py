@@ -217,8 +217,8 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     ):  # fmt: skip
         refuses(prunec("compile", model, *TARGET, *FAST, *options, cwd=tmp_path), code)
     for option in (("--weights", "beside"), ("--relaxed-simd",)):
-        for target in ("onnx", "cpu"):
-            refuses(prunec("compile", model, "--target", target, "--flops", "0.5", *option, cwd=tmp_path), "PC440")
+        for other in (("onnx", "--flops", "0.5"), ("cpu", "--sparsity", "0.5")):
+            refuses(prunec("compile", model, "--target", *other, *option, cwd=tmp_path), "PC440")
     refuses(prunec("bench", folder / "out", "--threads", "2", cwd=tmp_path), "PC510")
     refuses(prunec("bench", folder / "out", "--input-shape", "x=1,3,8,8", cwd=tmp_path), "PC614")
     with pytest.raises(PrunecError, match="PC465"):

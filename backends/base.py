@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -204,9 +203,20 @@ def spell_range(name: str, given: Range) -> str:
     return f"{name}={':'.join('x'.join(map(str, shape)) for shape in given)}"
 
 
-def first_batches(batches: Iterable[Feeds], most: int) -> tuple[Feeds, ...]:
-    """At most `most` of them."""
-    return tuple(islice(batches, most))
+def first_batches(batches: Iterable[Feeds], least: int, samples: int = 0) -> tuple[Feeds, ...]:
+    """`least` of them, and where those are too small as many as hold `samples` samples."""
+    found, seen = list[Feeds](), 0
+    for feeds in batches:
+        found.append(feeds)
+        seen += batch_size(feeds)
+        if len(found) >= least and seen >= samples:
+            break
+    return tuple(found)
+
+
+def batch_size(feeds: Feeds) -> int:
+    """Of the first input that is no single number."""
+    return next((len(array) for array in feeds.values() if array.ndim), 1)
 
 
 def refuse_tuning(options: BuildOptions, target: str) -> None:

@@ -31,7 +31,7 @@ from benchmarks.tensorrt_command import add_model_arguments
 from benchmarks.tensorrt_models import opened
 from prunec.api.opening import open_model
 from prunec.backends.base import Feeds, first_batches
-from prunec.backends.tensorrt.lower import CALIBRATE, convert, errors
+from prunec.backends.tensorrt.lower import CALIBRATE, CALIBRATE_SAMPLES, convert, errors
 from prunec.frontend.calibration import open_calibration
 from prunec.verify.inputs import first_line
 from prunec.verify.ort_errors import ORT_ERRORS
@@ -97,7 +97,8 @@ def rows(name: str, arguments: argparse.Namespace, place: Path) -> Iterator[Row]
     with opened(name, arguments.graphs) as source:
         dense = open_model(source.path, source.shapes).canonical
         data = open_calibration(source.calib, dense, samples=arguments.samples, seed=0, demanded=True)
-        fit, held_out = first_batches(data.fit(), CALIBRATE), list(data.held_out())
+        fit = first_batches(data.fit(), CALIBRATE, CALIBRATE_SAMPLES)
+        held_out = list(data.held_out())
         half = convert(dense, fit, 1).model
         ours = in_fp32(half)
         yield row(name, "prunec", dense, half, ours, held_out)

@@ -22,8 +22,8 @@ from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.metrics import Agreement, is_inexact, max_relative
 from prunec.verify.records import LoweringRecord
 
-CALIBRATE = 4
-"""Batches that ranges and scales are taken from."""
+CALIBRATE, CALIBRATE_SAMPLES = 4, 64
+"""Batches that ranges and scales are taken from; more of them where they hold fewer samples."""
 
 
 def check_lowering_options(options: BuildOptions) -> None:

@@ -15,6 +15,7 @@ from prunec.backends.base import (
     LayerTimes,
     Subject,
     Verdict,
+    batch_size,
     first_batches,
     refuse_tuning,
 )
@@ -26,6 +27,7 @@ from prunec.backends.tensorrt.half import to_half
 from prunec.backends.tensorrt.limits import check_operators, check_ranges
 from prunec.backends.tensorrt.lower import (
     CALIBRATE,
+    CALIBRATE_SAMPLES,
     check_lowering_options,
     compare,
     convert,
@@ -99,7 +101,7 @@ class TensorRT(TwoOfFour):
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         asked = [layer.node for layer in subject.layers if layer.pattern != DENSE]
-        fit = first_batches(subject.fit(), CALIBRATE)
+        fit = first_batches(subject.fit(), CALIBRATE, CALIBRATE_SAMPLES)
         model, dense = (prepared(m, asked, fit, options) for m in (subject.model, subject.dense))
         half = convert(model, fit, options.threads)
         precision = options.precision or "fp16"
@@ -112,7 +114,7 @@ class TensorRT(TwoOfFour):
             name=subject.name, model=half.model, dense=to_half(dense, half.islands).model, verdicts=verdicts,
             planned=planned, left_dense=left, proofs=proofs, ranges=options.ranges, precision=precision,
             lowering=lowering,
-            samples=sum(len(next(iter(batch.values()))) for batch in subject.batches), inputs=feeds,
+            samples=sum(map(batch_size, subject.batches)), inputs=feeds,
             outputs=run(make_session(subject.model, threads=options.threads), feeds),
         )  # fmt: skip
         written = write_folder(folder, contents)

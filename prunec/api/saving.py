@@ -32,7 +32,7 @@ from prunec.verify.records import QualityRecord, VerificationRecord
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
 )
-BATCHES = 2
+BATCHES, SAMPLES = 2, 16
 """Of held-out data, for what an artifact is checked with."""
 BUDGET_S = 180.0
 """Most time for the timed blocks of one compile; a large model gets fewer blocks, and the protocol says so."""
@@ -126,7 +126,7 @@ def _artifact(
     if job.backend is None:
         return None
     progress("writing the artifact", 0, 0)
-    batches = first_batches(calibration.held_out(), BATCHES)
+    batches = first_batches(calibration.held_out(), BATCHES, SAMPLES)
     subject = Subject(opened.source.path.name, pruned.model, opened.canonical, plan.layers, batches, calibration.fit)
     return job.backend.write(folder, subject, job.build)
 

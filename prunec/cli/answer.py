@@ -23,10 +23,11 @@ class Answer:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal."""
+    """A console as wide as the terminal, which prints what it is given: names and hints have brackets and colons."""
     import sys
 
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)

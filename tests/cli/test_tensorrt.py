@@ -268,6 +268,8 @@ def test_explain_all_layers_or_one(folder: Path) -> None:
 def test_targets_lists_it_with_what_it_needs(folder: Path) -> None:
     rows = {row["name"]: row for row in prunec("targets", "--json", cwd=folder).json["targets"]}
     assert rows["tensorrt-2:4"]["status"] == "available" and "--no-build" in rows["tensorrt-2:4"]["how"]
+    shown = prunec("targets", cwd=folder).out
+    assert "'prunec[tensorrt]'" in shown and "vnm:V:N:M" in shown  # neither markup nor an emoji
 
 
 @pytest.mark.device

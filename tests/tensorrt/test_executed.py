@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from prunec.backends.base import BuildOptions, Subject
+from prunec.backends.base import BuildOptions, Subject, first_batches
 from prunec.backends.tensorrt import environment, executed, runner
 from prunec.backends.tensorrt.scripts import build as scripted
 from prunec.backends.tensorrt.scripts.benchmark import load_vectors
@@ -137,6 +137,14 @@ def test_scales_are_of_calibration_data_and_errors_of_held_out_data(tmp_path: Pa
     scale = next(value.const_value for name, value in initializers.items() if name.startswith("x.scale"))
     assert scale is not None and scale.numpy() == 1
     assert json.loads((tmp_path / "tensorrt/sparsity.json").read_text())["bounds"] == "l2_rel"
+
+
+def test_small_batches_are_made_up_for_by_more_of_them() -> None:
+    def batches(size: int) -> list[dict[str, np.ndarray]]:
+        return [{"scale": np.float32(1)[...], "x": np.zeros((size, 3), np.float32)} for _ in range(40)]
+
+    assert [len(first_batches(batches(size), 2, 16)) for size in (1, 4, 8, 32)] == [16, 4, 2, 2]
+    assert len(first_batches(batches(1), 2)) == 2 and len(first_batches(batches(1), 2, 100)) == 40
 
 
 def test_that_tensorrt_kept_dense_is_a_result(tmp_path: Path, machine: Any) -> None:

@@ -5,8 +5,8 @@
 T is what the layer should be without any mask: with inputs that drifted it is *not* W₀ but W₀ pulled towards the dense
 target (algorithm of sequential fitting). D is diag(H) ("diagonal") or its mean ("mean", SparseGPT's). Everything
 happens in coordinates scaled by √D, where A becomes S + λ·1.
-Inputs that are always zero (or constant, in centred moments) get D from the mean: their weights keep W₀ in T and have
-next to no saliency, so that they go first.
+Inputs that are always zero (or in centred moments next to constant) get D from the mean: their weights keep W₀ in T and
+have next to no saliency, so that they go first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from prunec.patterns import Layout
 Kind = Literal["diagonal", "mean"]
 DEAD_BELOW = 1e-10
 """An input is dead when its second moment is below this share of the mean."""
+ROUNDED_AWAY = 2.0**-20
+"""… or its variance below this share of its own second moment: it then varies by less than one step of FP16 (2⁻¹⁰ of
+its value), and weights that make something of that give noise where inputs are rounded."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def scale_of(problem: LayerProblem, kind: Kind = "diagonal") -> tuple[Double, in
     diagonal = problem.fit.hessian.diagonal()
     mean = float(diagonal.mean())
     mean = mean if mean > 0 else 1.0
-    dead = diagonal <= DEAD_BELOW * mean
+    constant = np.square(problem.fit.mean) if problem.fit.is_centred else np.zeros_like(diagonal)
+    dead = diagonal <= np.maximum(DEAD_BELOW * mean, ROUNDED_AWAY * (diagonal + constant))
     own = np.full_like(diagonal, mean) if kind == "mean" else np.where(dead, mean, diagonal)
     return np.sqrt(own), int(dead.sum())
 

@@ -94,6 +94,21 @@ def test_few_samples_and_dead_inputs_are_said() -> None:
     assert "3 inputs are always zero" in " ".join(solve(bad("dead inputs"), parse("2:4"), 0.5).notes)
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_what_fp16_rounds_away_carries_nothing(effort: str) -> None:
+    """An input that varies by 1e-4 of its value, and tells much: what is made of it would be noise in FP16."""
+    random = np.random.default_rng(0)
+    weight, x = random.standard_normal((8, 16)), rows(random, 256, 16, 1.0)
+    hidden = random.standard_normal(256)
+    x[:, 3] = 5 + 5e-4 * hidden
+    t = x @ weight.T + hidden[:, None]
+    problem = LayerProblem.of_rows(weight, (x[:128], t[:128]), (x[128:], t[128:]), centred=True)
+    found = solve(problem, parse("2:4"), 0.5, effort)  # type: ignore[arg-type]
+    assert np.abs(found.weight).max() < 10
+    rounded = (x.astype(np.float16) - x).astype(np.float64)
+    assert np.abs(rounded @ found.weight.T).max() < 0.1
+
+
 def test_dead_inputs_go_first() -> None:
     """Of inputs 4 to 7 only the last is alive; 2:4 has to keep one of the others beside it."""
     assert solve(bad("dead inputs"), parse("2:4"), 0.5, "fast").mask[:, 7].all()

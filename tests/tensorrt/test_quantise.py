@@ -126,6 +126,24 @@ def test_a_wrong_scale_is_seen(wrong: float) -> None:
         compare(model, made, data(), threads=1, precision="int8")
 
 
+@pytest.mark.parametrize(("last", "bounds"), [("Softmax", "l2_rel"), ("Sigmoid", "l2_rel"), ("Relu", "max_rel")])
+def test_behind_a_softmax_the_norm_is_bounded(last: str, bounds: str) -> None:
+    """There FP16 tips what was undecided, and the largest error says how undecided it was."""
+    b = Builder(0)
+    logits = b.op("MatMul", [b.input("x", [4, 64]), b.const(sparse((64, 32), 0), "w")])
+    b.output(b.reshape(b.op(last, [logits]), [2, 2, 32]))
+    model = ShapeInferencePass()(b.model()).model
+    feeds = [{"x": np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)}]
+    found = compare(model, to_half(model).model, feeds, threads=1)
+    assert found.bounds == bounds and 0 < found.error <= found.tolerance == BOUNDS["fp16"].tolerance
+    wrong = to_half(model).model
+    weight = next(value for value in wrong.graph.initializers.values() if value.name == "w.fp16")
+    assert weight.const_value is not None
+    weight.const_value = ir.Tensor(weight.const_value.numpy() * np.float16(1.2), name="w.fp16")
+    with pytest.raises(GateError, match="PC524"):
+        compare(model, wrong, feeds, threads=1)
+
+
 def test_an_opset_that_cannot_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no adapter")

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
@@ -196,6 +196,34 @@ class Backend(Protocol):
         Raises:
             GateError PC525: a weight is not what the package says.
         """
+
+
+@runtime_checkable
+class Timeable(Protocol):
+    """A target whose compiled models can be timed while a plan is made. `kind`: a row of `contender.RUNNERS`."""
+
+    kind: str
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+        /,
+    ) -> Mapping[str, LayerTimes]:
+        """As `Backend.times`."""
+
+    def write_timed(self, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern], /) -> Path:
+        """Compile a dense model with these zeros, by magnitude, only to be timed; what a contender of `kind` loads.
+
+        Raises:
+            PrunecError PC45x: it cannot be built here.
+        """
+
+    def provenance(self) -> str:
+        """All that its times depend on beside the model: code, instructions."""
 
 
 def spell_range(name: str, given: Range) -> str:

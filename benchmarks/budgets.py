@@ -34,7 +34,7 @@ from prunec.api.progress import silent
 from prunec.api.pruning import Judged
 from prunec.api.saving import dense_file
 from prunec.api.statistics import cut_errors, score_context
-from prunec.api.timing import TimedPlanner
+from prunec.api.timing import TimedWidths
 from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import GateError, PrunecError
@@ -99,7 +99,7 @@ class Timed:
         self.subject = subject
 
     @contextlib.contextmanager
-    def planner(self, way: str) -> Iterator[tuple[TimedPlanner, PlanOptions]]:
+    def planner(self, way: str) -> Iterator[tuple[TimedWidths, PlanOptions]]:
         criterion, scope = WAYS[way]
         subject, opened = self.subject, self.subject.opened
         options = PlanOptions(criterion=criterion, scope=scope, seed=subject.seed, cache=default_cache())
@@ -111,7 +111,7 @@ class Timed:
             measured=cut_errors(*data, options, silent),
         )  # fmt: skip
         with dense_file(opened.source) as dense:
-            yield TimedPlanner(opened, planner, dense, subject.calibration, options, silent), options
+            yield TimedWidths(opened, planner, dense, subject.calibration, options, silent), options
 
     def refitted(self, plan: Plan) -> ir.Model:
         opened, subject = self.subject.opened, self.subject

@@ -56,6 +56,7 @@ class Cpu:
     """See the module. The machine's own instruction set, unless the target names one."""
 
     name = "cpu"
+    kind = "cpu"
     specialises = True
 
     def isa(self) -> Isa:
@@ -113,6 +114,18 @@ class Cpu:
         from prunec.backends.cpu.kernel_table import layer_times
 
         return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache)
+
+    def write_timed(self, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern]) -> Path:
+        """The folder `cpu` of a model whose values mean nothing. PrunecError PC45x as `times`."""
+        from prunec.backends.cpu.building import build
+        from prunec.backends.cpu.kernel_table import with_zeros
+
+        return build(with_zeros(model, layers), self.isa(), folder).folder
+
+    def provenance(self) -> str:
+        from prunec.backends.cpu.provenance import sources
+
+        return f"{self.isa().name} {sources('building.py', 'artifact.py')}"
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `cpu`, checked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
+from prunec.api.patterning import sparsifier
 from prunec.api.pruning import Judged, judge
 from prunec.api.refitting import refit
 from prunec.api.stages import stages_of
@@ -26,9 +27,10 @@ class Judge:
         method = self._options.chosen_recipe().compensation
         steps = stages_of(self._opened, plan)
         model = steps[-1].after
-        if method != "none":
+        solver = sparsifier(plan, model)
+        if method != "none" or solver is not None:
             how = Options(method=method, seed=self._options.seed, threads=self._options.threads)
-            model = refit(steps, self._calibration, how, None, None, self._options.cache).model
+            model = refit(steps, self._calibration, how, None, solver, self._options.cache).model
         return judge(self._opened, model, self._calibration, self._options, self._own)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from prunec.api.choices import Judge, with_drop
 from prunec.api.progress import Progress
-from prunec.api.timing import TimedPlanner
+from prunec.api.timed import TimedPlanner
 from prunec.diagnostics import Diagnostic, GateError
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -79,7 +80,12 @@ def allocate_levels(
     if allocation == "erk":
         found = erk_levels({name: LayerWeights(matrices(layer)) for name, layer in plain.items()}, level)
     else:
-        found = _by_curves(plain, model, pattern, allocation, level, calibration, options, progress)
+        own_curves = loss_curves(plain, model, pattern, allocation, calibration, options, progress)
+        fixed = pattern.fixed_level
+        if fixed is None:
+            found = curve_levels(own_curves.curves, own_curves.sizes, level)
+        else:
+            found = whole_levels(own_curves.losses, own_curves.sizes, fixed, level)
     return tuple(_planned(plan, found, allocation, plan.node in plain) for plan in layers)
 
 
@@ -94,16 +100,28 @@ def _planned(plan: LayerPlan, found: dict[str, float], allocation: str, is_plain
     return plan.model_copy(update={"level": level, "why": f"{plan.why}, level by {allocation}"})
 
 
-def _by_curves(
-    layers: dict[str, Layer],
+@dataclass(frozen=True)
+class Curves:
+    """What each layer loses, by name: at every level of `plan.levels.grid`, or at the pattern's own (`losses`).
+
+    `sizes`: numbers of weights.
+    """
+
+    curves: Mapping[str, np.ndarray]
+    losses: Mapping[str, float]
+    sizes: Mapping[str, int]
+
+
+def loss_curves(
+    layers: Mapping[str, Layer],
     model: ir.Model,
     pattern: Pattern,
     allocation: Allocation,
-    level: float,
     calibration: Calibration,
     options: PlanOptions,
     progress: Progress,
-) -> dict[str, float]:
+) -> Curves:
+    """The curves that `allocation` (lamp, global, loss) compares layers by."""
     by_loss = allocation == "loss"
     fixed = pattern.fixed_level
     shares: tuple[float, ...] = MEASURED if fixed is None else (fixed,)
@@ -134,9 +152,7 @@ def _by_curves(
         if allocation != "global":
             curve = -np.log(np.maximum(1 - curve / total, SMALLEST))
         curves[name] = scaled(curve, shares, measured) if errors else curve
-    if fixed is not None:
-        return whole_levels(losses, sizes, fixed, level)
-    return curve_levels(curves, sizes, level)
+    return Curves(curves, losses, sizes)
 
 
 def _inputs(layer: Layer, seen: LayerStatistics | None) -> list[np.ndarray] | None:

@@ -138,41 +138,70 @@ class PlanOptions:
             PrunecError PC220: two budgets; PC208: out of range; PC224: no level for the pattern; PC230: a measured
             budget for what is not timed.
         """
-        if self.speedup is not None or self.latency_ms is not None:
-            self.check_measured("latency-ms" if self.speedup is None else "speedup")
         pattern = self.sparse_pattern()
+        measured = self._measured_budget(pattern, max_drop)
+        if measured is not None:
+            return measured
         level = None if pattern is None else pattern.mean_level(self.sparsity)
         goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
-            ("sparsity", goes), ("flops", self.flops), ("params", self.params), ("speedup", self.speedup),
-            ("latency-ms", self.latency_ms), ("size-mb", self.size_mb),
+            ("sparsity", goes), ("flops", self.flops), ("params", self.params), ("size-mb", self.size_mb),
         )  # fmt: skip
         given = [(kind, value) for kind, value in budgets if value is not None]
         if len(given) > 1:
-            names = " and ".join(f"--{kind}" for kind, _ in given)
-            raise PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")
-        if not given and level is None and max_drop is not None:
-            self.check_measured("max-drop")
-            return Budget.of("max-drop", max_drop)
+            raise _two_budgets([kind for kind, _ in given])
         if given:
             return Budget.of(*given[0])
         if level is not None:
             self._check_cuts_nothing()
         return None if level is None else Budget.of("sparsity", level)
 
+    def _measured_budget(self, pattern: Pattern | None, max_drop: float | None) -> Budget | None:
+        """A budget of time, or one of quality where nothing else says how much goes. PC208, PC220, PC230."""
+        times: tuple[tuple[BudgetKind, float | None], ...] = (
+            ("speedup", self.speedup), ("latency-ms", self.latency_ms),
+        )  # fmt: skip
+        counted = {"sparsity": self.sparsity, "flops": self.flops, "params": self.params, "size-mb": self.size_mb}
+        also = [name for name, value in counted.items() if value is not None]
+        given = [(kind, value) for kind, value in times if value is not None]
+        if given and len(given) + len(also) > 1:
+            raise _two_budgets([*(kind for kind, _ in given), *also])
+        has_level = pattern is not None and pattern.fixed_level is not None and not self._is_timeable()
+        if not given and max_drop is not None and not also and not has_level:
+            given = [("max-drop", max_drop)]
+        if not given:
+            return None
+        self.check_measured(given[0][0])
+        if pattern is not None:
+            self._check_cuts_nothing()
+        return Budget.of(*given[0])
+
+    def _is_timeable(self) -> bool:
+        """Whether compiled models of the target are timed while a plan is made."""
+        from prunec.api.target_list import backend_for
+        from prunec.backends.base import Timeable
+
+        return isinstance(backend_for(self.target), Timeable)
+
     def check_measured(self, kind: str) -> None:
         """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""
-        structures = self.chosen_recipe().structures
+        structures, is_sparse = self.chosen_recipe().structures, self.sparse_pattern() is not None
         found = None
-        if self.target != "onnx":
+        hint = "give --flops or --params, or use --target onnx with --pattern channel"
+        if self.target != "onnx" and not self._is_timeable():
             found = f"for target {self.target} times are not known before the artifact is built"
-        elif self.sparse_pattern() is not None:
+        elif self.target != "onnx" and not is_sparse:
+            found = f"for {self.target} times are known of zeros, not of widths"
+            hint = f"use a pattern of zeros, --pattern {self._target_patterns()[0]}"
+        elif self.target != "onnx" and self.made_up_shapes:
+            found, hint = "the model has several shapes", "plan for one --input-shape"
+        elif self.target == "onnx" and is_sparse:
             found = f"zeros ({self.pattern}) save no time in ONNX Runtime"
         elif structures != DEFAULT_STRUCTURES:
             found = f"of {', '.join(structures)} only channels are timed"
         if found is not None:
-            hint = "give --flops or --params, or use --target onnx with --pattern channel"
-            raise PrunecError("PC230", f"--{kind} is for channels and target onnx: {found}", hint=hint)
+            what = "channels and target onnx, or zeros and target cpu"
+            raise PrunecError("PC230", f"--{kind} is for {what}: {found}", hint=hint)
 
     def _check_cuts_nothing(self) -> None:
         """Refuse options about a cut where only zeros are asked for. PrunecError PC220."""
@@ -206,3 +235,8 @@ class PlanOptions:
         if budget is None:
             raise PrunecError("PC220", "nothing says how much to prune", hint=_BUDGET_HINT)
         return budget
+
+
+def _two_budgets(kinds: Sequence[str]) -> PrunecError:
+    names = " and ".join(f"--{kind}" for kind in kinds)
+    return PrunecError("PC220", f"{names} cannot both be met exactly", hint="give one of them")

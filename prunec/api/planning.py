@@ -10,8 +10,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from prunec.api.choices import Judge
-from prunec.api.dropping import DropPlanner
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
@@ -19,11 +17,10 @@ from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged, judge_dense
 from prunec.api.sample_count import default_samples, samples_for_drop
-from prunec.api.saving import dense_file
 from prunec.api.scoring import scored
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
-from prunec.api.timing import TimedPlanner
+from prunec.api.timed_planning import make_timed
 from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
@@ -31,6 +28,7 @@ from prunec.frontend.calibration import Calibration, Samples, open_calibration
 from prunec.frontend.input_shapes import complete_shapes
 from prunec.graph.cost import PARAMETER_TYPES
 from prunec.package.writer import save_model
+from prunec.patterns import Pattern
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
@@ -148,21 +146,17 @@ def make(
     own: Judged | None = None,
     max_drop: float | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns."""
+    """The plan, and what there is to say about it: channels as far as the budget asks for them, then patterns.
+
+    `max_drop` beside a budget of time has to hold too; beside a counted one the finished model is judged by it.
+    """
     pattern = options.sparse_pattern()
-    only_zeros = pattern is not None and budget.kind == "sparsity"
-    warnings: tuple[Diagnostic, ...] = ()
-    if only_zeros:
-        made = whole_plan(opened, options, budget)
+    if budget.is_measured:
+        made, warnings = make_timed(opened, calibration, options, budget, progress, own, max_drop)
+        if pattern is not None:
+            made = with_permutation(made, opened, opened.canonical, calibration, options, progress)
     else:
-        asked = options if pattern is None else channel_options(options, pattern)
-        made, warnings = make_channels(opened, calibration, asked, budget, progress, own, max_drop)
-    if pattern is not None:
-        cut = opened.canonical if only_zeros else stages_of(opened, made)[-1].after
-        made, on_layers = with_layers(made, cut, options, pattern, calibration, progress)
-        made = with_permutation(made, opened, cut, calibration, options, progress)
-        known = (NOT_FASTER,) if options.target == "onnx" else ()
-        warnings = (*known, *warnings, *on_layers)
+        made, warnings = _make_counted(opened, calibration, options, budget, pattern, progress)
     if calibration.source == "synthetic" and _uses_data(options):
         warnings = (MADE_UP, *warnings)
     return recorded(made, options, calibration), warnings
@@ -180,33 +174,36 @@ def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan
     return plan.model_copy(update=own)
 
 
-def make_channels(
+def _make_counted(
     opened: Opened,
     calibration: Calibration,
     options: PlanOptions,
     budget: Budget,
+    pattern: Pattern | None,
     progress: Progress,
-    own: Judged | None = None,
-    max_drop: float | None = None,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say.
+    if pattern is None:
+        return _make_channels(opened, calibration, options, budget, progress)
+    warnings: tuple[Diagnostic, ...] = (NOT_FASTER,) if options.target == "onnx" else ()
+    if budget.kind == "sparsity":
+        made, cut = whole_plan(opened, options, budget), opened.canonical
+    else:
+        asked = channel_options(options, pattern)
+        made, notes = _make_channels(opened, calibration, asked, budget, progress)
+        cut, warnings = stages_of(opened, made)[-1].after, (*warnings, *notes)
+    made, on_layers = with_layers(made, cut, options, pattern, calibration, progress)
+    return with_permutation(made, opened, cut, calibration, options, progress), (*warnings, *on_layers)
 
-    `max_drop` beside a budget of time must hold too; beside a counted one the finished model is judged by it.
-    """
+
+def _make_channels(
+    opened: Opened, calibration: Calibration, options: PlanOptions, budget: Budget, progress: Progress
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """Statistics as far as the criterion needs them, scores, plan; and what the criterion had to say."""
     if options.chosen_recipe().structures != DEFAULT_STRUCTURES:
         return make_staged(opened, calibration, options, budget, progress)
     planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
-    if not budget.is_measured:
-        overhead = graph_bytes(opened.canonical) if budget.kind == "size-mb" else 0
-        return planner.least_cut(budget, overhead=overhead), planner.notes
-    with dense_file(opened.source) as dense:
-        timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
-        looking = DropPlanner(timed, Judge(opened, calibration, options, own), progress)
-        if budget.kind == "max-drop":
-            made, warnings = looking.fastest(budget)
-            return made, (*planner.notes, *warnings)
-        made, _ = timed.meet(budget)
-        return (made if max_drop is None else looking.checked(made, max_drop)), planner.notes
+    overhead = graph_bytes(opened.canonical) if budget.kind == "size-mb" else 0
+    return planner.least_cut(budget, overhead=overhead), planner.notes
 
 
 def graph_bytes(model: ir.Model) -> int:

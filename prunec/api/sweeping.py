@@ -20,9 +20,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import judge_dense
-from prunec.api.saving import dense_file
-from prunec.api.scoring import scored
-from prunec.api.timing import TimedPlanner
+from prunec.api.timed_planning import timed_planner
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.measure.machine import describe_machine
@@ -43,6 +41,8 @@ def sweep(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     target: str = "onnx",
+    pattern: str = "auto",
+    solver: str | None = None,
     recipe: str | Path | None = None,
     criterion: str | None = None,
     scope: str | None = None,
@@ -70,9 +70,9 @@ def sweep(
         hint = f"from 2 to {MOST}"
         raise PrunecError("PC208", f"{points} is not a number of points", where="--sweep", hint=hint)
     options = PlanOptions(
-        target=target, recipe=recipe, criterion=criterion, scope=scope, calib=calib, samples=samples, seed=seed,
-        threads=threads, include=include, exclude=exclude, round_to=round_to, input_shapes=input_shapes,
-        cache=default_cache() if cache else None,
+        target=target, pattern=pattern, solver=solver, recipe=recipe, criterion=criterion, scope=scope, calib=calib,
+        samples=samples, seed=seed, threads=threads, include=include, exclude=exclude, round_to=round_to,
+        input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     options.check_measured("sweep")
@@ -80,7 +80,8 @@ def sweep(
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     folder = Path(output)
-    given = {"recipe": recipe, "criterion": criterion, "scope": scope, "samples": samples, "seed": seed,
+    given = {"pattern": pattern, "solver": solver, "recipe": recipe, "criterion": criterion, "scope": scope,
+             "samples": samples, "seed": seed,
              "include": ",".join(include), "exclude": ",".join(exclude), "round-to": round_to, "metric": metric,
              "calib": calib if isinstance(calib, str | Path) else None}  # fmt: skip
     with os_errors(folder):
@@ -90,9 +91,7 @@ def sweep(
             return known, opened.warnings
         own = judge_dense(opened, judged_by, threads, progress)
         calibration = open_data(opened, options)
-        planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
-        with dense_file(opened.source) as dense:
-            timed = TimedPlanner(opened, planner, dense, calibration, options, progress)
+        with timed_planner(opened, calibration, options, progress) as (timed, notes):
             curve = known or Curve.begin(folder, question, _shares(timed.floor.median, points))
             judge = Judge(opened, calibration, options, own)
             for number, share in enumerate(curve.shares, 1):
@@ -110,7 +109,7 @@ def sweep(
                 curve.add(number, recorded(with_drop(plan, quality, points), options, calibration))
             progress("points of the curve", points, points)
         (folder / PAGE).write_text(render_curve(opened.source.path.name, curve), encoding="utf-8")
-    return curve, (*opened.warnings, *calibration.warnings, *planner.notes)
+    return curve, (*opened.warnings, *calibration.warnings, *notes)
 
 
 def picked(model: Model, folder: PathLike, number: int, *, output: PathLike | None = None) -> Curve:

@@ -75,10 +75,9 @@ def plan(
     if pick is not None or source is not None:
         return _picked(model, pick, source, output)
     if sweep is not None:
-        decided = {"pattern": None if pattern in ("auto", "channel") else pattern, "sparsity": sparsity, "flops": flops,
-                   "params": params, "speedup": speedup, "latency-ms": latency_ms, "size-mb": size_mb,
-                   "max-drop": max_drop, "structures": structures, "solver": solver, "allocation": allocation,
-                   "permute": permute}  # fmt: skip
+        decided = {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup,
+                   "latency-ms": latency_ms, "size-mb": size_mb, "max-drop": max_drop, "structures": structures,
+                   "allocation": allocation, "permute": permute}  # fmt: skip
         _refuse_beside_sweep(decided)
         if output is None:
             hint = "add -o FOLDER"
@@ -87,7 +86,8 @@ def plan(
 
         with shown() as progress:
             curve, warnings = swept(
-                model, sweep, output=output, target=target, recipe=recipe, criterion=criterion, scope=scope,
+                model, sweep, output=output, target=target, pattern=pattern, solver=solver, recipe=recipe,
+                criterion=criterion, scope=scope,
                 calib=calib, metric=metric, samples=samples, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, cache=not no_cache,
                 input_shapes=o.input_shapes(input_shape), progress=progress,
@@ -120,7 +120,7 @@ def _picked(model: str, number: int | None, folder: str | None, output: str | No
 def _refuse_beside_sweep(decided: Mapping[str, object]) -> None:
     given = [f"--{name}" for name, value in decided.items() if value is not None]
     if given:
-        message = f"a sweep cuts channels to widths of all times: {', '.join(given)} cannot be given beside it"
+        message = f"a sweep goes through all times: {', '.join(given)} cannot be given beside it"
         raise PrunecError("PC220", message, where="--sweep", hint="leave one of the two out")
 
 

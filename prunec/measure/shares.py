@@ -48,7 +48,7 @@ Candidate = tuple[str, Callable[[], AbstractContextManager[Path]]]
 
 
 class Stopwatch:
-    """Times models beside `dense`; `kind` is a row of `contender.RUNNERS`.
+    """Times models beside `dense`, which runs in ONNX Runtime; theirs is `kind`, a row of `contender.RUNNERS`.
 
     `identity` names the dense model and how cut ones are made from it.
     """
@@ -93,7 +93,7 @@ class Stopwatch:
 
     def _measure(self, candidates: Sequence[Candidate], how: Mapping[str, float]) -> Iterator[Share]:
         with contextlib.ExitStack() as files:
-            contenders = [Contender(DENSE, self._dense, self._kind)]
+            contenders = [Contender(DENSE, self._dense)]
             contenders += [
                 Contender(f"cut_{number}", files.enter_context(write()), self._kind)
                 for number, (_, write) in enumerate(candidates)

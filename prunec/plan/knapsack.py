@@ -23,7 +23,7 @@ GAP = 0.005
 SECONDS = 20.0
 """HiGHS stops here with the best it has."""
 Time = Callable[[Sequence[int]], float]
-"""Rung of every ladder → share of the dense time."""
+"""Rung of every cell → share of the dense time."""
 
 
 def losses(ladder: Ladder) -> np.ndarray:
@@ -32,16 +32,18 @@ def losses(ladder: Ladder) -> np.ndarray:
     return np.asarray(total[list(ladder.rungs)])
 
 
-def choose_rungs(ladders: Sequence[Ladder], time: Time, limit: float) -> list[int] | None:
-    """The rung of every ladder with least loss whose time is at most `limit`; None where not even the last ones are."""
-    bottom = [len(ladder.rungs) - 1 for ladder in ladders]
+def choose_rungs(curves: Sequence[np.ndarray], time: Time, limit: float) -> list[int] | None:
+    """The rung of every cell with least loss whose time is at most `limit`; None where not even the last ones are.
+
+    `curves`: loss at every rung of each cell, float64 [rungs], from the dense one.
+    """
+    bottom = [len(curve) - 1 for curve in curves]
     if time(bottom) > limit:
         return None
-    curves = [losses(ladder) for ladder in ladders]
-    levels = [_thinned(len(ladder.rungs)) for ladder in ladders]
+    levels = [_thinned(len(curve)) for curve in curves]
     rungs = _solve(curves, levels, time, limit)
     if rungs is None or time(rungs) > limit:
-        rungs = _descend(curves, rungs or [0] * len(ladders), bottom, time, limit)
+        rungs = _descend(curves, rungs or [0] * len(curves), bottom, time, limit)
     return improve(curves, rungs, time, limit)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from prunec.api import planning, timing
+from prunec.api import planning, timed, timing
 from prunec.api.compilation import compile
 from prunec.api.sweeping import picked, sweep
 from prunec.diagnostics import GateError, PrunecError
@@ -72,7 +72,7 @@ class Counting(Clock):
     careful = 0
 
     def shares(self, candidates: Sequence[Candidate], *, how: Any, **more: Any) -> list[Share]:
-        if how is timing.SURE:
+        if how is timed.SURE:
             type(self).careful += 1
             if type(self).careful == self.last:
                 raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_from_the_command_line(folder: Path, model: Path, tmp_path: Path) -> Non
     for arguments, code in (
         (("--pick", 9, "--from", folder), "PC232"), (("--pick", 1), "PC220"), (("--sweep", 4), "PC220"),
         (("--sweep", 4, "-o", "x", "--flops", 0.5), "PC220"), (("--sweep", 1, "-o", "x"), "PC208"),
-        (("--sweep", 4, "-o", "x", "--target", "cpu"), "PC230"), (("--pick", 1, "--from", "nowhere"), "PC232"),
+        (("--sweep", 4, "-o", "x", "--target", "tensorrt-2:4"), "PC230"), (("--pick", 1, "--from", "nowhere"), "PC232"),
     ):  # fmt: skip
         refused = prunec("plan", model, *arguments, cwd=tmp_path)
         assert refused.code == 2 and code in refused.err, refused.err

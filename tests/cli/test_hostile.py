@@ -90,11 +90,11 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
     [
         ([], "PC220"),
         (["--max-drop", "0.1", "--no-measure"], "PC222"),
-        (["--max-drop", "0.1", "--target", "cpu"], "PC224"),
+        (["--max-drop", "0.1", "--pattern", "block:4x1"], "PC230"),
         (["--speedup", "0.5"], "PC208"),
         (["--size-mb", "-1"], "PC208"),
         (["--speedup", "2", "--latency-ms", "5"], "PC220"),
-        (["--speedup", "2", "--target", "cpu"], "PC230"),
+        (["--speedup", "2", "--target", "cpu", "--pattern", "channel"], "PC230"),
         (["--sparsity", "0.5", "--flops", "0.5"], "PC220"),
         (["--sparsity", "1.5"], "PC208"),
         (["--flops", "0"], "PC208"),

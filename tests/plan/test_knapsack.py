@@ -54,26 +54,26 @@ def test_nothing_better_exists(seed: int, limit: float) -> None:
         return sum(float(c[r]) for c, r in zip(curves, rungs, strict=True))
 
     best = min(loss(r) for r in product(range(4), repeat=5) if time(r) <= limit)
-    rungs = choose_rungs(found, time, limit)
+    rungs = choose_rungs(curves, time, limit)
     assert rungs is not None and time(rungs) <= limit
     assert loss(rungs) <= best * 1.01
 
 
 def test_what_cannot_be_met_is_said() -> None:
     found = ladders(0)
-    assert choose_rungs(found, chain_time(found), 0.1) is None
+    assert choose_rungs([losses(one) for one in found], chain_time(found), 0.1) is None
 
 
 def test_a_limit_that_asks_for_nothing_cuts_nothing() -> None:
     found = ladders(0)
-    assert choose_rungs(found, chain_time(found), 1.0) == [0] * 5
+    assert choose_rungs([losses(one) for one in found], chain_time(found), 1.0) == [0] * 5
 
 
 def test_long_ladders_are_thinned_and_walked_again() -> None:
     rng = np.random.default_rng(1)
     found = [ladder(np.sort(rng.gamma(1, 1, 64))[::-1], range(64, 1, -1)) for _ in range(3)]
     time = chain_time(found)
-    rungs = choose_rungs(found, time, 0.5)
+    rungs = choose_rungs([losses(one) for one in found], time, 0.5)
     assert rungs is not None and 0.48 < time(rungs) <= 0.5
 
 

@@ -1,0 +1,58 @@
+"""Plans for budgets that are met by measuring: a time, a drop, both, or points of a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prunec.api.choices import Judge
+from prunec.api.dropping import DropPlanner
+from prunec.api.opening import Opened
+from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress
+from prunec.api.pruning import Judged
+from prunec.api.saving import dense_file
+from prunec.api.scoring import scored
+from prunec.api.timed import TimedPlanner
+from prunec.api.timing import TimedWidths
+from prunec.api.zero_timing import TimedZeros
+from prunec.diagnostics import Diagnostic
+from prunec.frontend.calibration import Calibration
+from prunec.plan.budget import Budget
+from prunec.plan.plan import Plan
+
+
+@contextmanager
+def timed_planner(
+    opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress
+) -> Iterator[tuple[TimedPlanner, tuple[Diagnostic, ...]]]:
+    """Widths of channels, or zeros where a pattern was asked for; and what the criterion had to say."""
+    with dense_file(opened.source) as dense:
+        if options.sparse_pattern() is not None:
+            yield TimedZeros(opened, dense, calibration, options, progress), ()
+            return
+        planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
+        yield TimedWidths(opened, planner, dense, calibration, options, progress), planner.notes
+
+
+def make_timed(
+    opened: Opened,
+    calibration: Calibration,
+    options: PlanOptions,
+    budget: Budget,
+    progress: Progress,
+    own: Judged | None,
+    max_drop: float | None,
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """The plan for a time, which keeps within `max_drop` if that is given; or for a drop, the fastest.
+
+    Raises:
+        PrunecError PC207, PC208, PC225; GateError PC527, PC528, PC530, PC534: see the planners.
+    """
+    with timed_planner(opened, calibration, options, progress) as (timed, notes):
+        looking = DropPlanner(timed, Judge(opened, calibration, options, own), progress)
+        if budget.kind == "max-drop":
+            made, warnings = looking.fastest(budget)
+            return made, (*notes, *warnings)
+        made, _ = timed.meet(budget)
+        return (made if max_drop is None else looking.checked(made, max_drop)), notes

@@ -1,0 +1,194 @@
+"""Zeros for a time: which share of each layer goes, by what generated kernels take with it on this machine.
+
+time every layer dense and at each of `LEVELS` in the target's kernels, and whole models → times of all choices
+least loss within the time                → a level for each layer (`plan.knapsack`), dense where zeros do not pay
+measure the compiled model with those     → accept it, or learn from it and choose again (`api.timed`)
+
+What a layer loses at a level is estimated, as `--allocation loss` does: it ranks choices, and says nothing of the
+finished model. Zeros lie by magnitude where only times are asked for: they depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path as File
+
+import numpy as np
+from scipy.optimize import nnls
+
+from prunec.api.levels import loss_curves
+from prunec.api.opening import Opened, one_sample
+from prunec.api.options import PlanOptions
+from prunec.api.patterning import target_rules, whole_plan
+from prunec.api.progress import Progress
+from prunec.api.target_list import backend_for
+from prunec.api.timed import Rungs, TimedPlanner
+from prunec.backends.base import Timeable
+from prunec.diagnostics import PrunecError
+from prunec.frontend.calibration import Calibration
+from prunec.measure.shares import Candidate, Stopwatch
+from prunec.passes.compensate.layers import Layer
+from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.views import prunable_layers
+from prunec.patterns import Pattern
+from prunec.plan.budget import Budget
+from prunec.plan.knapsack import choose_rungs
+from prunec.plan.latency_model import Fit
+from prunec.plan.layers import DENSE, choose_layers
+from prunec.plan.levels import grid
+from prunec.plan.plan import LayerPlan, Plan
+
+LEVELS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.8125, 0.875)
+"""Shares that may go, where the pattern does not fix its own."""
+BETWEEN = 3
+"""Whole models that are timed between the dense one and the one with the most zeros."""
+
+
+class TimedZeros(TimedPlanner):
+    """Levels of the layers that can have the pattern, in the kernels of `options.target`.
+
+    `dense`: the dense model as a file.
+
+    Raises:
+        PrunecError PC225: no layer can have the pattern, or none has a kernel; PC45x: nothing can be built or run here.
+    """
+
+    def __init__(
+        self, opened: Opened, dense: File, calibration: Calibration, options: PlanOptions, progress: Progress
+    ) -> None:
+        pattern = options.sparse_pattern()
+        backend: object = backend_for(options.target)
+        assert pattern is not None and isinstance(backend, Timeable)
+        self._opened, self._options, self._pattern, self._backend = opened, options, pattern, backend
+        self.levels = LEVELS if pattern.fixed_level is None else (pattern.fixed_level,)
+        rules = target_rules(options.target, opened.canonical)
+        self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
+        own = prunable_layers(opened.canonical)
+        plain = [p.node for p in self._layers if p.pattern != DENSE and isinstance(own[p.node], Layer)]
+        self._times = self._layer_times(plain, progress)
+        self.cells = tuple(self._times)
+        if not self.cells:
+            hint = f"prunec explain MODEL --target {options.target} has the reasons"
+            message = f"no layer that can be {pattern} has a kernel of its own"
+            raise PrunecError("PC225", message, where="--pattern", hint=hint)
+        free = {name: layer for name in self.cells if isinstance(layer := own[name], Layer)}
+        self._losses = self._loss_table(free, pattern, calibration, progress)
+        stopwatch = Stopwatch(
+            dense, one_sample(calibration, opened.canonical),
+            identity=f"{opened.source.sha256} {options.target} {pattern} {backend.provenance()}",
+            threads=options.threads, seed=options.seed, cache=options.cache, kind=backend.kind,
+        )  # fmt: skip
+        super().__init__(stopwatch, options.threads, progress)
+        self.learn(self._design())
+
+    @property
+    def bottom(self) -> Rungs:
+        return (len(self.levels),) * len(self.cells)
+
+    @property
+    def at_its_end(self) -> str:
+        return f"with {self.levels[-1]:.0%} of the weights of every layer that can be {self._pattern} gone"
+
+    def choose(self, limit: float) -> Rungs | None:
+        found = choose_rungs([self._losses[name] for name in self.cells], self.predict, limit)
+        return None if found is None else tuple(found)
+
+    def loss(self, rungs: Sequence[int]) -> float:
+        return sum(float(self._losses[name][rung]) for name, rung in zip(self.cells, rungs, strict=True))
+
+    def predict(self, rungs: Sequence[int]) -> float:
+        return float(self._coefficients @ [1.0, self._layer_ms(rungs)])
+
+    def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
+        chosen = dict(zip(self.cells, rungs, strict=True))
+        layers = tuple(self._planned(layer, chosen.get(layer.node)) for layer in self._layers)
+        own = prunable_layers(self._opened.canonical)
+        sizes = {p.node: own[p.node].matrix().size for p in layers if p.node in chosen}  # type: ignore[union-attr]
+        mean = sum(p.level * sizes[p.node] for p in layers if p.node in sizes) / sum(sizes.values())
+        return whole_plan(self._opened, self._options, budget).model_copy(
+            update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
+                    "allocation": "loss", "level": round(mean, 6)}
+        )  # fmt: skip
+
+    def refit(self) -> Fit:
+        """Time = c + rate · what the layers take by themselves; errors relative to the time."""
+        shares = np.array([share.median for _, share, _ in self.known])
+        rows = np.array([[1.0, self._layer_ms(rungs)] for rungs, _, _ in self.known])
+        weights = np.sqrt([weight for _, _, weight in self.known]) / shares
+        self._coefficients = nnls(rows * weights[:, None], shares * weights)[0]
+        guess = np.empty(len(shares))
+        for left in range(len(shares)):
+            seen = np.arange(len(shares)) != left
+            own = nnls(rows[seen] * weights[seen, None], shares[seen] * weights[seen])[0]
+            guess[left] = rows[left] @ own
+        return Fit(guess, shares)
+
+    def candidate(self, rungs: Rungs) -> Candidate:
+        wanted = self._wanted(rungs)
+        key = json.dumps([[name, own.level] for name, own in wanted.items()])
+        return key, lambda: self._written(wanted)
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+    def _layer_times(self, names: Sequence[str], progress: Progress) -> dict[str, np.ndarray]:
+        """ms of each layer dense and at every level, never rising: float64 [1 + levels]."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for number, level in enumerate(self.levels):
+            progress("timing layers", number, len(self.levels))
+            wanted = {name: LayerPattern(self._pattern, level) for name in names}
+            options = self._options
+            times = self._backend.times(self._opened.canonical, wanted, options.threads, None, options.cache)
+            for name, own in times.items():
+                found.setdefault(name, []).append((own.dense_us, own.sparse_us))
+        progress("timing layers", len(self.levels), len(self.levels))
+        whole = {name: own for name, own in found.items() if len(own) == len(self.levels)}
+        return {
+            name: np.minimum.accumulate([min(d for d, _ in own), *(s for _, s in own)]) / 1e3
+            for name, own in whole.items()
+        }
+
+    def _loss_table(
+        self, layers: Mapping[str, Layer], pattern: Pattern, calibration: Calibration, progress: Progress
+    ) -> dict[str, np.ndarray]:
+        """Loss of each layer dense and at every level."""
+        model, options = self._opened.canonical, self._options
+        found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
+        if pattern.fixed_level is not None:
+            return {name: np.array([0.0, found.losses[name]]) for name in layers}
+        return {name: np.interp([0.0, *self.levels], grid(), found.curves[name]) for name in layers}
+
+    # -- single choices -----------------------------------------------------------------------------------------------
+    def _layer_ms(self, rungs: Sequence[int]) -> float:
+        return sum(float(self._times[name][rung]) for name, rung in zip(self.cells, rungs, strict=True))
+
+    def _wanted(self, rungs: Sequence[int]) -> dict[str, LayerPattern]:
+        return {
+            name: LayerPattern(self._pattern, self.levels[rung - 1])
+            for name, rung in zip(self.cells, rungs, strict=True)
+            if rung
+        }
+
+    def _planned(self, layer: LayerPlan, rung: int | None) -> LayerPlan:
+        """`layer` at its rung; one that is no cell stays dense."""
+        if rung is None and layer.pattern == DENSE:
+            return layer
+        if not rung:
+            why = "has no kernel that was timed" if rung is None else "others lose less for the time they save"
+            return layer.model_copy(update={"pattern": DENSE, "level": 0.0, "why": why})
+        times = self._times[layer.node]
+        lost = float(self._losses[layer.node][rung])
+        why = f"{times[rung] * 1e3:.3g} µs, dense {times[0] * 1e3:.3g} µs, for an estimated loss of {lost:.2g}"
+        return layer.model_copy(update={"level": self.levels[rung - 1], "why": why})
+
+    def _design(self) -> list[Rungs]:
+        """The dense one, all in between at one level each, and the one with the most zeros."""
+        count = len(self.levels)
+        between = np.unique(np.linspace(0, count, BETWEEN + 2).round().astype(int))
+        return [(int(rung),) * len(self.cells) for rung in between]
+
+    @contextlib.contextmanager
+    def _written(self, wanted: Mapping[str, LayerPattern]) -> Iterator[File]:
+        with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
+            yield self._backend.write_timed(File(folder), self._opened.canonical, wanted)

@@ -48,7 +48,7 @@ Candidate = tuple[str, Callable[[], AbstractContextManager[Path]]]
 
 
 class Stopwatch:
-    """Times models beside `dense`, which runs in ONNX Runtime; theirs is `kind`, a row of `contender.RUNNERS`.
+    """Times models beside `dense`; `kind` and `dense_kind` are rows of `contender.RUNNERS`.
 
     `identity` names the dense model and how cut ones are made from it.
     """
@@ -63,12 +63,15 @@ class Stopwatch:
         seed: int = 0,
         cache: Cache | None = None,
         kind: str = "onnxruntime",
+        dense_kind: str = "onnxruntime",
     ) -> None:
-        self._kind = kind
+        self._kind, self._dense_kind = kind, dense_kind
         self._dense, self._feeds, self._threads, self._seed, self._cache = dense, dict(feeds), threads, seed, cache
         shapes = {name: [list(array.shape), str(array.dtype)] for name, array in feeds.items()}
         machine = describe_machine({"onnxruntime": version("onnxruntime")}).to_json()
-        self._about = json.dumps(["time shares 2", kind, identity, shapes, threads, machine], sort_keys=True)
+        self._about = json.dumps(
+            ["time shares 3", kind, dense_kind, identity, shapes, threads, machine], sort_keys=True
+        )
 
     def shares(
         self,
@@ -93,7 +96,7 @@ class Stopwatch:
 
     def _measure(self, candidates: Sequence[Candidate], how: Mapping[str, float]) -> Iterator[Share]:
         with contextlib.ExitStack() as files:
-            contenders = [Contender(DENSE, self._dense)]
+            contenders = [Contender(DENSE, self._dense, self._dense_kind)]
             contenders += [
                 Contender(f"cut_{number}", files.enter_context(write()), self._kind)
                 for number, (_, write) in enumerate(candidates)

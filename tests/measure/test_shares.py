@@ -34,7 +34,13 @@ def stopwatch(folder: Path, *, cache: Cache | None = None, identity: str = "mode
     dense = folder / "dense.onnx"
     dense.write_text("20")
     return Stopwatch(
-        dense, {"x": np.zeros(1, np.float32)}, identity=identity, threads=THREADS, cache=cache, kind=SLEEPER
+        dense,
+        {"x": np.zeros(1, np.float32)},
+        identity=identity,
+        threads=THREADS,
+        cache=cache,
+        kind=SLEEPER,
+        dense_kind=SLEEPER,
     )
 
 
@@ -70,6 +76,8 @@ def test_one_thread_is_timed_by_its_processor_time(tmp_path: Path) -> None:
     """A runner that sleeps twice as long as another takes as much of it: next to none."""
     dense = tmp_path / "dense.onnx"
     dense.write_text("20")
-    watch = Stopwatch(dense, {"x": np.zeros(1, np.float32)}, identity="model", threads=1, kind=SLEEPER)
+    watch = Stopwatch(
+        dense, {"x": np.zeros(1, np.float32)}, identity="model", threads=1, kind=SLEEPER, dense_kind=SLEEPER
+    )
     (found,) = watch.shares([written(tmp_path, 40, [])], how=FAST)
     assert found.dense_ms < 2

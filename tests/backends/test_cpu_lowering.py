@@ -238,6 +238,29 @@ def test_the_arena_shares_memory_but_never_at_the_same_time() -> None:
     assert size < sum(-(-b.bytes // 64) * 64 for b in offsets)
 
 
+def shortcuts(*, is_used_later: bool) -> ir.Model:
+    """Two residual blocks of 1×1 convolutions, in tiles that do not overlap; the first shortcut may be needed again."""
+    b = Builder(0)
+    start = value = b.relu(b.conv(b.input("x", [1, 16, 7, 8]), 32, 1))
+    for _ in range(2):
+        value = b.relu(b.op("Add", [b.conv(b.relu(b.conv(value, 16, 1)), 32, 1), value]))
+    b.output(b.op("GlobalAveragePool", [b.op("Mul", [value, start]) if is_used_later else value]))
+    return prepare(b.model())
+
+
+@pytest.mark.parametrize("is_used_later", [False, True])
+def test_a_sum_takes_the_place_of_a_shortcut_that_nobody_needs_any_more(is_used_later: bool, tmp_path: Path) -> None:
+    model = shortcuts(is_used_later=is_used_later)
+    program = lowered(model)
+    steps = [step for step in program.steps if isinstance(step.call, RowMajor) and step.call.operands]
+    offsets, _ = plan_arena(program.steps)
+    operands = [step.buffers[5:-1] for step in steps]
+    reused = [offsets[step.buffers[-1]] in [offsets[b] for b in own] for step, own in zip(steps, operands, strict=True)]
+    assert reused == [not is_used_later, True]
+    with compiled(model, tmp_path) as found:
+        assert_equal(model, found, random_feeds(model, np.random.default_rng(0)))
+
+
 def array(x: Tensor, data: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(data[x.offset :], x.shape, [s * data.itemsize for s in x.strides])
 

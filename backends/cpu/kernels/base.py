@@ -60,6 +60,10 @@ class Kernel(ABC):
     def emit(self, isa: Isa, *buffers: Any) -> None:
         """Write the body with the current IR builder."""
 
+    def overwritable(self) -> tuple[int, ...]:
+        """Arguments that may be the written buffer: each element is read right before it is written, never again."""
+        return ()
+
     def symbol(self) -> str:
         """A name that is the same for equal kernels, and for equal kernels only."""
         return f"{self.family}_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"

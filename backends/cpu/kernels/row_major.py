@@ -24,7 +24,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Sums, ceil_div, held_here, load, pieces, prefetch, span, store
+from prunec.backends.cpu.kernels.base import Access, Sums, ceil_div, held_here, load, pieces, prefetch, span, store
 from prunec.backends.cpu.kernels.block_product import AHEAD, PREFETCHED, BlockProduct
 
 Order = Literal["rows", "tiles"]
@@ -51,6 +51,13 @@ class RowMajor(BlockProduct):
         """Tiles along batch, height, width."""
         n, h, w = self.grid
         return n, ceil_div(h, self.tile[0]), ceil_div(w, self.tile[1])
+
+    def overwritable(self) -> tuple[int, ...]:
+        if self.grid[2] % self.tile[1]:
+            return ()  # tiles overlap
+        y = Access(self.y.size, self.y.offset, (*self.y.strides, 1), self.y.dtype)
+        first = len(self.arguments()) - 1 - len(self.operands)
+        return tuple(first + i for i, operand in enumerate(self.operands) if operand == y)
 
     def emit(self, isa: Isa, *buffers: Any) -> None:
         _Body(self, isa, *buffers).emit()

@@ -32,20 +32,26 @@ from prunec.passes.canonicalise import canonicalise
 
 STAGES = {
     "lowering": ("prunec.backends.cpu.building:prepare", "prunec.backends.cpu.building:split_model"),
+    "tuning": ("prunec.backends.cpu.tuning:callables", "prunec.backends.cpu.tuning:_fastest"),
     "LLVM": ("prunec.backends.cpu.artifact:write_object",),
     "linking": ("prunec.backends.cpu.artifact:link",),
     "check": ("prunec.backends.cpu.target:compare", f"{__name__}:compare"),
 }
+PATTERN = "block:16x1"
 DENSE_ORT, SPARSE_ORT = "onnxruntime dense", "onnxruntime"
 
 
 @dataclass
 class Row:
-    """`density`: of the prunable layers. `ms`: median in generated code; `over_X`: X's time over it, with interval."""
+    """`density`: of the prunable layers, in blocks of `pattern`. `ms`: median in generated code.
+
+    `over_X`: X's time over it, with interval.
+    """
 
     model: str
     density: float
     threads: int
+    pattern: str = PATTERN
     ms: float | None = None
     over_onnxruntime_dense: str | None = None
     over_onnxruntime: str | None = None
@@ -75,11 +81,13 @@ class Package:
 
 
 class Subject:
-    """A model with static shapes, compiled when it is first asked for."""
+    """A model with static shapes, compiled when it is first asked for. Nothing is taken from earlier tuning."""
 
-    def __init__(self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
-        self.name = graph_name(name)
-        self._given, self._shapes, self._folder = name, shapes, folder
+    def __init__(
+        self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path, pattern: str = PATTERN, tune: str = "none"
+    ) -> None:
+        self.name, self.pattern = graph_name(name), pattern
+        self._given, self._shapes, self._folder, self._tune = name, shapes, folder, tune
         self._packages: dict[float, Package] = {}
 
     @cached_property
@@ -121,17 +129,19 @@ class Subject:
 
     def _sparse(self, out: Path, density: float, threads: int) -> float:
         found = prunec.compile(
-            self.source, target="cpu", pattern="block:16x1", sparsity=1 - density, solver="magnitude",
-            compensate=False, samples=8, threads=threads, output=out, cache=False, measure=False,
+            self.source, target="cpu", pattern=self.pattern, sparsity=1 - density, solver="magnitude",
+            compensate=False, samples=8, threads=threads, output=out, cache=False, measure=False, tune=self._tune,
         )  # fmt: skip
         assert found.verification is not None and found.verification.lowering is not None
         return found.verification.lowering.max_rel
 
     def _dense(self, out: Path, density: float, threads: int) -> float:
         from prunec.backends.cpu import building
+        from prunec.backends.cpu.tuning import Tuning
 
         out.mkdir()
-        built = building.build(canonicalise(ir.load(self.source)), host_isa(), out)
+        tuning = Tuning(host_isa(), self._tune, threads, None, lambda *_: None)
+        built = building.build(canonicalise(ir.load(self.source)), host_isa(), out, tuning=tuning)
         return compare(self.source, built.folder, [self.feeds], threads).max_rel
 
 
@@ -142,7 +152,7 @@ def measured(
     try:
         package, dense = subject.package(density, threads), subject.package(1, threads)
     except PrunecError as reason:
-        yield Row(subject.name, density, threads, note=f"not compiled: {reason.diagnostic}")
+        yield Row(subject.name, density, threads, subject.pattern, note=f"not compiled: {reason.diagnostic}")
         return
     others, missing = installed(package.model, beside, say)
     others, failing = able(others, subject.feeds, threads)
@@ -150,15 +160,15 @@ def measured(
     if density != 1:
         contenders = [Contender(DENSE_ORT, subject.source), *contenders, Contender(OWN_DENSE, dense.folder, "cpu")]
     found = measure(contenders, subject.feeds, threads=threads, blocks=blocks)
-    yield row_of(subject.name, density, package, found, missing | failing)
+    yield row_of(subject, density, package, found, missing | failing)
 
 
-def row_of(name: str, density: float, package: Package, found: Measurements, absent: Mapping[str, str]) -> Row:
+def row_of(subject: Subject, density: float, package: Package, found: Measurements, absent: Mapping[str, str]) -> Row:
     own, ort = found.contenders[OWN], found.contenders[SPARSE_ORT]
     size = sum(path.stat().st_size for path in package.folder.rglob("*") if path.is_file())
     dense = SPARSE_ORT if density == 1 else DENSE_ORT
     return Row(
-        model=name, density=density, threads=found.protocol.threads, ms=own.p50_ms,
+        model=subject.name, density=density, threads=found.protocol.threads, pattern=subject.pattern, ms=own.p50_ms,
         over_onnxruntime_dense=_over(found, dense), over_onnxruntime=_over(found, SPARSE_ORT),
         over_own_dense=_over(found, OWN_DENSE), over_openvino=_over(found, "openvino"),
         over_deepsparse=_over(found, "deepsparse"), own_dense_over_onnxruntime=_own_dense(found),

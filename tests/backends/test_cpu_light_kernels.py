@@ -39,6 +39,7 @@ def test_depthwise(isa: Isa, channels: int, k: int, stride: int) -> None:
         grid=(n, out, out), kernel=(k, k), channels=channels,
         x=Access(padded.size, 0, (strides[0], stride * strides[1], stride * strides[2], *strides[1:])),
         y=Access(n * out * out * channels, 0, y), epilogue=clip(operand(0), 0.0, 6.0), tile=min(4, out),
+        lines=2,
     )  # fmt: skip
     found = runs(kernel, isa)(padded, weight.transpose(2, 3, 1, 0), bias, empty(n * out * out * channels))
     wanted = np.clip(convolution(x, weight, channels, stride, 1, pad) + bias[:, None, None], 0, 6)

@@ -66,13 +66,13 @@ def test_rows_of_a_small_model_and_of_one_that_cannot_be_compiled(tmp_path: Path
     ir.save(ir.from_onnx_text(text), tmp_path / "free.onnx")
     arguments = argparse.Namespace(
         models=[str(tmp_path / "small.onnx"), str(tmp_path / "free.onnx")], densities=[1.0, 0.5], threads=[1],
-        input_shape=[], beside=[], blocks=6, keep=tmp_path / "rows.json",
+        input_shape=[], beside=[], blocks=6, pattern="block:16x1", tune="quick", keep=tmp_path / "rows.json",
     )  # fmt: skip
     dense, half, *refused = rows = list(all_rows(arguments))
     assert dense.over_onnxruntime == dense.over_onnxruntime_dense and dense.over_own_dense is None
     assert None not in (half.over_onnxruntime, half.over_onnxruntime_dense, half.over_own_dense, half.size_mib)
     assert float(half.size_mib.split(" / ")[0]) > 0 and half.error and float(half.error) <= 1e-5
-    assert half.profile is not None and "LLVM 0.0" not in half.profile
+    assert half.profile is not None and "LLVM 0.0" not in half.profile and "tuning" in half.profile
     assert [row.note.startswith("not compiled: [PC") for row in refused] == [True, True]
     assert tables(rows).count("\n") == 13
     arguments.models = arguments.models[:1]

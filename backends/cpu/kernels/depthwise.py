@@ -2,7 +2,8 @@
 
     Y[y, x, c] = epilogue(bias[c] + Σ_(r,q) X[y·s + r·d, x·s + q·d, c] · W[r, q, c])
 
-The weights of a vector of channels stay in registers while it slides along a line. X has a border.
+A vector of channels goes down some lines at a time, so that the lines of X that its windows share stay in the first
+cache; the sums of a few pixels of a line stay in registers. X has a border.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.expression import Expression
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, pieces, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, pieces, span, store
 
 
 @dataclass(frozen=True)
 class Depthwise(Kernel):
     """`grid`: batch, height, width of the output. `x` has strides for these and for the kernel's rows and columns.
 
-    Channels have stride 1 in x and y; operands have a stride for the channel too. `tile`: pixels of a line at once.
+    Channels have stride 1 in x and y; operands have a stride for the channel too. `tile`: pixels of a line at once;
+    `lines`: of one job.
     """
 
     family: ClassVar[str] = "depthwise"
@@ -35,6 +37,7 @@ class Depthwise(Kernel):
     epilogue: Expression
     operands: tuple[Access, ...] = ()
     tile: int = 4
+    lines: int = 1
 
     def arguments(self) -> tuple[Argument, ...]:
         return (
@@ -50,30 +53,41 @@ class Depthwise(Kernel):
         assert self.tile <= width
         lanes = isa.lanes(self.x.dtype)
         whole, tail = divmod(self.channels, lanes)
-        with T.parallel(0, batch * height) as job:
-            n, line = job // height, job % height
+        parts = ceil_div(height, self.lines)
+        with T.parallel(0, batch * parts) as job:
+            n, first = T.bind(job // parts), T.bind(job % parts * self.lines)
 
             def strip(channel: Any, wide: int) -> None:
-                taps = [(r, q) for r in range(self.kernel[0]) for q in range(self.kernel[1])]
-                filters = {
-                    (r, q): T.bind(load(weight, (r * self.kernel[1] + q) * self.channels + channel, wide))
-                    for r, q in taps
-                }
-                start = T.bind(load(bias, channel, wide))
-                with T.serial(0, ceil_div(width, self.tile)) as t:
+                lines = span(first, T.min(first + self.lines, height))
+                with lines as line, T.serial(0, ceil_div(width, self.tile)) as t:
                     px = T.bind(T.min(t * self.tile, width - self.tile))
+                    sums = self._sums((n, line, px), channel, wide, x, weight, bias)
                     for i in range(self.tile):
-                        value = start
-                        for r, q in taps:
-                            pixel = load(x, self.x.at(n, line, px + i, r, q) + channel, wide)
-                            value = value + pixel * filters[r, q]
-                        self._write((n, line, px + i), channel, wide, T.bind(value), rest)
+                        self._write((n, line, px + i), channel, wide, T.bind(sums.get(i)), rest)
 
             if whole:
                 with T.serial(0, whole) as c:
                     strip(c * lanes, lanes)
             for start, wide in pieces(tail, lanes) if tail else ():
                 strip(whole * lanes + start, wide)
+
+    def _sums(self, where: tuple[Any, Any, Any], channel: Any, wide: int, x: Any, weight: Any, bias: Any) -> Sums:
+        """Of the pixels of one tile. A number of X is loaded once for all of the pixels that read it."""
+        sums, rows = Sums(self.tile, wide, self.x.dtype), self.kernel
+        start = T.bind(load(bias, channel, wide))
+        for i in range(self.tile):
+            sums.set(i, start)
+        base = T.bind(self.x.at(*where, 0, 0) + channel)
+        for r in range(rows[0]):
+            pixels: dict[int, Any] = {}
+            for q in range(rows[1]):
+                own = T.bind(load(weight, (r * rows[1] + q) * self.channels + channel, wide))
+                for i in range(self.tile):
+                    at = r * self.x.strides[3] + q * self.x.strides[4] + i * self.x.strides[2]
+                    if at not in pixels:
+                        pixels[at] = T.bind(load(x, base + at, wide))
+                    sums.set(i, sums.get(i) + pixels[at] * own)
+        return sums
 
     def _write(self, where: tuple[Any, Any, Any], channel: Any, wide: int, value: Any, rest: tuple[Any, ...]) -> None:
         *operands, y = rest

@@ -19,6 +19,7 @@ from prunec.backends.cpu.lower.geometry import Window as Taps
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.program import Tensor
 from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of
+from prunec.backends.cpu.lower.tiles import choose_lines, choose_pixels
 from prunec.backends.cpu.lower.views import as_image, expanded, reshaped
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets
 from prunec.graph.shapes import constant
@@ -160,7 +161,8 @@ def _depthwise(
         grid=(n, h, w), kernel=(weight.shape[2], weight.shape[3]), channels=c,
         x=Access(x.buffer.elements, corner, (*reads, *taps)),
         y=Access(y.buffer.elements, y.offset, out.strides[:3]), epilogue=cluster.value,
-        operands=tuple(Access(t.buffer.elements, t.offset, t.strides) for t in operands), tile=min(4, w),
+        operands=tuple(Access(t.buffer.elements, t.offset, t.strides) for t in operands),
+        tile=choose_pixels(w, state.isa), lines=choose_lines(n, h, reads[1] * 4),
     )  # fmt: skip
     own = np.zeros(c, np.float32) if bias is None else bias
     weights = [state.weights(a).buffer for a in (weight.transpose(2, 3, 1, 0), own)]

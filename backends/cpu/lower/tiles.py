@@ -91,3 +91,14 @@ def choose_jobs(order: Order, weight_bytes: int, input_bytes: int, tiles: int, r
         return chunks, max(groups, min(row_blocks, math.ceil(_JOBS / chunks)))
     chunks = max(1, min(tiles, math.ceil(input_bytes / _INPUT_BYTES)))
     return chunks, max(1, min(row_blocks, math.ceil(_JOBS / chunks)))
+
+
+def choose_pixels(width: int, isa: Isa) -> int:
+    """Pixels of a line that a depthwise convolution computes at once: with as little overlap as possible."""
+    most = min(width, 8 if isa.registers >= 32 else 4)
+    return min(range(1, most + 1), key=lambda pixels: (math.ceil(width / pixels) * (pixels + 2), -pixels))
+
+
+def choose_lines(images: int, height: int, line_bytes: int) -> int:
+    """Lines of one job of a depthwise convolution, whose input is `line_bytes` for each."""
+    return max(1, min(_INPUT_BYTES // max(line_bytes, 1), math.ceil(height * images / _JOBS), height))

@@ -42,11 +42,17 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def one_registry() -> Iterator[None]:
-    """torch's exporter builds its table of translations anew for every export; for many small ones once is enough."""
+    """torch's exporter builds its tables of translations and operators anew for every export; once is enough here."""
     registration = pytest.importorskip("torch.onnx._internal.exporter._registration", reason="needs the [torch] extra")
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.cache(registration.ONNXRegistry.from_torchlib)
         patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(cached))
+        from torch._export import utils
+        from torch.export import decomp_utils, exported_program
+
+        operators = functools.cache(utils._collect_all_valid_cia_ops)  # a third of a small export; nobody changes it
+        for module in (decomp_utils, exported_program):
+            patch.setattr(module, "_collect_all_valid_cia_ops", operators)
         yield
 
 

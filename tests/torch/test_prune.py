@@ -180,15 +180,19 @@ def test_options_are_those_of_compile() -> None:
 
 
 STRUCTURES = [
-    pytest.param("depth,channels", 0.6),
-    pytest.param("residual", 0.8),
-    pytest.param("depth", 0.8, marks=pytest.mark.slow),
-    pytest.param("head-width", 0.97, marks=pytest.mark.slow),
-]
+    pytest.param("depth,channels", 0.6, True),
+    pytest.param("residual", 0.8, False),
+    *(
+        pytest.param(structures, params, compensate, marks=pytest.mark.slow)
+        for structures, params, compensate in [
+            ("depth,channels", 0.6, False), ("residual", 0.8, True), ("depth", 0.8, True), ("depth", 0.8, False),
+            ("head-width", 0.97, True), ("head-width", 0.97, False),
+        ]
+    ),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("compensate", [True, False])
-@pytest.mark.parametrize(("structures", "params"), STRUCTURES)
+@pytest.mark.parametrize(("structures", "params", "compensate"), STRUCTURES)
 def test_plans_of_structures_are_replayed_and_their_states_reload(
     structures: str, params: float, compensate: bool, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ BACKENDS: dict[str, str] = {
     "cpu": "prunec.backends.cpu.target:Cpu",
     "x86-avx2": "prunec.backends.cpu.target:Avx2",
     "x86-avx512": "prunec.backends.cpu.target:Avx512",
+    "arm64": "prunec.backends.arm64.target:Arm64",
     "wasm": "prunec.backends.wasm.target:Wasm",
     "tensorrt-2:4": "prunec.backends.tensorrt.target:TensorRT",
     "torch-tensorrt-2:4": "prunec.backends.torch_tensorrt.target:TorchTensorRT",

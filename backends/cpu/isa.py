@@ -49,7 +49,8 @@ WASM = Isa(
 )  # fmt: skip
 """Registers are those of x86-64, of which V8 keeps one for itself."""
 RELAXED_WASM = replace(WASM, name="wasm-relaxed", attributes=(*WASM.attributes, "+relaxed-simd"))
-ARM64 = Isa("arm64", "cortex-a76", 16, 32, (), "aarch64-unknown-linux-gnu")
+ARM64 = Isa("arm64", "generic", 16, 32, (), "aarch64-unknown-linux-gnu", ("+neon",))
+"""Every 64-bit ARM processor: single precision gains nothing from what later ones added."""
 
 
 def cpu_flags() -> frozenset[str]:

@@ -13,9 +13,12 @@ from pathlib import Path
 from prunec.diagnostics import PrunecError
 
 _RUNTIME = Path(__file__).parent / "runtime"
-_SOURCES = ("runtime.c", "routines.c", "threads.c", "cpu.c")
+SOURCES = ("runtime.c", "routines.c", "threads.c", "cpu.c")
 HEADERS = ("prunec.h", "program.h")
-_EXPORTS = "{ global: prunec_*; local: *; };\n"
+_VISIBLE = "{ global: prunec_*; local: *; };\n"
+EXPORTS = "exports.map"
+SHARED = ("-shared", "-s", f"-Wl,--version-script={EXPORTS}", "-Wl,--build-id=none", "-Wl,-z,noexecstack")
+"""What makes a shared library, in a folder with `write_sources`, that exports nothing but its interface."""
 _TARGET = "x86_64-linux-gnu.2.28"
 """Any Linux of the last years has this glibc or a newer one."""
 
@@ -43,14 +46,10 @@ def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> No
     Raises:
         PrunecError PC453: the compiler fails.
     """
-    for name in (*_SOURCES, *HEADERS):
-        shutil.copyfile(_RUNTIME / name, work / name)
-    (work / "program.c").write_text(program, encoding="utf-8")
-    (work / "exports.map").write_text(_EXPORTS, encoding="utf-8")
+    write_sources(program, work)
     command = [
-        *c_compiler(), "-std=gnu11", "-O2", "-fPIC", "-shared", "-pthread", "-s", "-Wl,--version-script=exports.map",
-        "-Wl,--build-id=none", "-Wl,-z,noexecstack", *_SOURCES, "program.c", *(str(path) for path in objects), "-lm",
-        "-o", "linked.so",
+        *c_compiler(), "-std=gnu11", "-O2", "-fPIC", "-pthread", *SHARED, *SOURCES, "program.c",
+        *(str(path) for path in objects), "-lm", "-o", "linked.so",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -58,3 +57,11 @@ def link(objects: Sequence[Path], program: str, library: Path, work: Path) -> No
         message = f"the C compiler failed: {last}"
         raise PrunecError("PC453", message, where=command[0], hint="pip install ziglang, or update the C compiler")
     shutil.move(work / "linked.so", library)
+
+
+def write_sources(program: str, work: Path) -> None:
+    """The run time, the generated C file and the list of exports in the folder `work`."""
+    for name in (*SOURCES, *HEADERS):
+        shutil.copyfile(_RUNTIME / name, work / name)
+    (work / "program.c").write_text(program, encoding="utf-8")
+    (work / EXPORTS).write_text(_VISIBLE, encoding="utf-8")

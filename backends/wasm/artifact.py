@@ -14,11 +14,12 @@ from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import write_object
 from prunec.backends.cpu.kernels.single_thread import ALIGNMENT, workspace_bytes
 from prunec.backends.cpu.lower.memory import plan_arena
-from prunec.backends.cpu.lower.program import Program, Tensor
+from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.source import kernel_sizes, kernels_of, program_source, weights_of
+from prunec.backends.cross.feeds import describe
 from prunec.backends.wasm.layout import FOLDER, MODULE, SPEC, WEIGHTS
 from prunec.backends.wasm.link import STACK_BYTES, link
-from prunec.backends.wasm.spec import TensorSpec, WasmSpec
+from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError
 from prunec.package.jsonfile import dumps
 
@@ -68,7 +69,7 @@ def write_folder(
             shutil.copyfile(work / WEIGHTS, folder / WEIGHTS)
     spec = WasmSpec(
         name=name, simd="relaxed" if "+relaxed-simd" in isa.attributes else "simd128",
-        inputs=_tensors(program.inputs, bools), outputs=_tensors(program.outputs, bools), weights=placement,
+        inputs=describe(program.inputs, bools), outputs=describe(program.outputs, bools), weights=placement,
         weights_bytes=weights.bytes, arena_bytes=arena, memory_bytes=memory_bytes(folder / MODULE),
         steps=tuple(", ".join(step.nodes) for step in program.steps),
     )  # fmt: skip
@@ -110,13 +111,6 @@ def _leb(data: bytes, at: int) -> tuple[int, int]:
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _tensors(tensors: dict[str, Tensor], bools: Sequence[str]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name=name, dtype=tensor.dtype, shape=tensor.shape, is_bool=name in bools)  # type: ignore[arg-type]
-        for name, tensor in tensors.items()
-    )
 
 
 def _write_module(spec: WasmSpec, folder: Path) -> None:

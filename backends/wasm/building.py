@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
-from prunec.backends.cpu.lower.lowering import Refusal
-from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.program import Program
-from prunec.backends.cpu.parts import split_model
+from prunec.backends.cross.lowered import Shapes, bools, lowered
 from prunec.backends.wasm.artifact import Placement, check_memory, write_folder
-from prunec.diagnostics import PrunecError
-from prunec.frontend.input_shapes import complete_shapes
-
-Shapes = Mapping[str, Sequence[int]]
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -29,43 +21,15 @@ class Built:
     ready: ir.Model
 
 
-def lowered(model: ir.Model, isa: Isa, shapes: Shapes) -> tuple[ir.Model, Program]:
-    """The prepared model and its program.
-
-    Raises:
-        PrunecError PC452: shapes that are not known; PC464: nodes without generated code, every one of them; PC465:
-        more weights than a 32-bit memory holds.
-    """
-    ready = prepare(model, complete_shapes(model, shapes))
-    check_memory(sum(t.nbytes for v in ready.graph.initializers.values() if (t := v.const_value) is not None))
-    split = split_model(ready, isa)
-    program = split.parts[0].program
-    if not split.is_whole or program is None:
-        raise PrunecError(
-            "PC464", f"no generated code for {_listed(split.refusals)}", where=f"--target {isa.name}",
-            hint="there is no ONNX Runtime beside it to fall back on; --target cpu or onnx takes the model",
-        )  # fmt: skip
-    return ready, program
+def checked(model: ir.Model, isa: Isa, shapes: Shapes) -> tuple[ir.Model, Program]:
+    """As `lowered`, and PC465: more weights than a 32-bit memory holds."""
+    check_memory(sum(t.nbytes for v in model.graph.initializers.values() if (t := v.const_value) is not None))
+    return lowered(model, isa, shapes)
 
 
 def build(
     model: ir.Model, isa: Isa, package: Path, shapes: Shapes, *, name: str, placement: Placement = "beside"
 ) -> Built:
-    """Write `package`/wasm. Raises as `lowered`, and PC453: no C compiler."""
-    ready, program = lowered(model, isa, shapes)
-    values = (*ready.graph.inputs, *ready.graph.outputs)
-    bools = [value.name or "" for value in values if value.dtype == ir.DataType.BOOL]
-    return Built(write_folder(program, bools, isa, package, name=name, placement=placement), ready)
-
-
-def _listed(refusals: Sequence[Refusal]) -> str:
-    """Every kind of refusal, with the first node that it befell and how many more."""
-    nodes: dict[tuple[str, str], list[str]] = {}
-    for refusal in refusals:
-        nodes.setdefault((refusal.node.op_type, refusal.reason), []).append(refusal.node.name or "unnamed")
-    kinds = [
-        f"{op} ({reason}): {own[0]}" + (f" and {len(own) - 1} more" if len(own) > 1 else "")
-        for (op, reason), own in nodes.items()
-    ]
-    rest = f"; and {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
-    return "; ".join(kinds[:_SHOWN]) + rest
+    """Write `package`/wasm. Raises as `checked`, and PC453: no C compiler."""
+    ready, program = checked(model, isa, shapes)
+    return Built(write_folder(program, bools(ready), isa, package, name=name, placement=placement), ready)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from prunec.backends.wasm.feeds import checked, results
+from prunec.backends.cross.feeds import TensorSpec, checked, results
 from prunec.backends.wasm.layout import MODULE, WEIGHTS
-from prunec.backends.wasm.spec import TensorSpec, WasmSpec
+from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunec.diagnostics import PrunecError
+from prunec.backends.cross.zig import compile_c
 
 _HERE = Path(__file__).parent / "runtime"
 _SHARED = Path(__file__).parents[1] / "cpu" / "runtime"
@@ -18,18 +15,6 @@ _HEADERS = (_SHARED / "prunec.h", _SHARED / "program.h")
 _FEATURES = ("-msimd128", "-mbulk-memory")
 """Of the run time, whatever the kernels use: ziglang builds its C library once for each set, which takes a minute."""
 STACK_BYTES = 256 * 1024
-
-
-def zig() -> list[str]:
-    """The command that compiles C for other machines.
-
-    Raises:
-        PrunecError PC453: it is not installed.
-    """
-    if importlib.util.find_spec("ziglang") is None:
-        message = "there is no compiler for other machines than this one"
-        raise PrunecError("PC453", message, where="--target", hint="pip install 'prunec[cross]'")
-    return [sys.executable, "-m", "ziglang", "cc"]
 
 
 def link(objects: Sequence[Path], sources: dict[str, str], embedded: Path | None, work: Path) -> Path:
@@ -52,15 +37,11 @@ def link(objects: Sequence[Path], sources: dict[str, str], embedded: Path | None
         (work / "weights.s").write_text(_embedding(embedded), encoding="utf-8")
         files.append("weights.s")
     command = [
-        *zig(), "-target", "wasm32-wasi", "-mexec-model=reactor", "-std=gnu11", "-O2", "-s",
+        "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-std=gnu11", "-O2", "-s",
         *_FEATURES, *beside, *files,
         *(path.name for path in objects), f"-Wl,-z,stack-size={STACK_BYTES}", "-o", "linked.wasm",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.strip().splitlines()
-        message = f"the C compiler failed: {(errors or ['no message'])[0]}"
-        raise PrunecError("PC453", message, where="ziglang", hint="pip install --upgrade ziglang")
+    compile_c(command, work)
     return work / "linked.wasm"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prunec.backends.wasm.feeds import checked, results
+from prunec.backends.cross.feeds import checked, results
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError
 

@@ -7,26 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prunec.backends.cross.feeds import TensorSpec
 from prunec.backends.wasm.layout import SPEC
 from prunec.diagnostics import PrunecError
-
-
-class TensorSpec(BaseModel):
-    """An input or output. `dtype` is the one in memory; bools are bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    dtype: Literal["float32", "int32", "int64", "uint8"]
-    shape: tuple[int, ...]
-    is_bool: bool = False
-
-    @property
-    def elements(self) -> int:
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count
 
 
 class WasmSpec(BaseModel):

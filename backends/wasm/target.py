@@ -14,10 +14,10 @@ from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Ve
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
 from prunec.backends.cpu.verdicts import judge
+from prunec.backends.cross.zig import zig
 from prunec.backends.wasm.artifact import Placement
-from prunec.backends.wasm.building import build, lowered
+from prunec.backends.wasm.building import build, checked
 from prunec.backends.wasm.engine import WasmModel, check_engine
-from prunec.backends.wasm.link import zig
 from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.backends.wasm.timing import beside
@@ -90,7 +90,7 @@ class Wasm:
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         """PC452: shapes that are not known; PC464: operators without generated code; PC465: too large."""
-        lowered(model, self._isa(options), _shapes(options))
+        checked(model, self._isa(options), _shapes(options))
 
     def _isa(self, options: BuildOptions) -> Isa:
         return RELAXED_WASM if options.relaxed_simd else WASM

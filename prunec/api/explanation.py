@@ -41,7 +41,7 @@ def explain(
 
     Raises:
         PrunecError PC120: no layer has that name; the hint has the nearest ones; PC121: neither layer nor target;
-        PC216: structures that are not; PC401, PC402, PC404: the target; PC440: structures beside a target.
+        PC216: structures that are not; PC401, PC404: the target; PC440: structures beside a target.
     """
     if target is not None:
         from prunec.api.target_explanation import explain_target

@@ -87,7 +87,7 @@ def plan(
     Statistics are kept in `prunec.cache` for the next call, unless `cache` is False.
 
     Raises:
-        PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC402: target.
+        PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC401: target.
     """
     options = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,

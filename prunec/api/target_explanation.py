@@ -27,7 +27,7 @@ def explain_target(
     """All layers with weights, or the one called `layer`.
 
     Raises:
-        PrunecError PC401, PC402: the target; PC404: it takes any layer; PC120: no layer has that name.
+        PrunecError PC401: the target; PC404: it takes any layer; PC120: no layer has that name.
     """
     check_target(target)
     backend = backend_for(target)

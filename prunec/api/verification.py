@@ -143,6 +143,8 @@ def _check_runs(package: Package, seed: int, threads: int) -> None:
         _check_compiled(package, model, package.compiled_path, seed, threads)
     if package.module_path is not None:
         _check_module(package, model, package.module_path, seed)
+    if package.libraries_path is not None:
+        _check_libraries(package, model, package.libraries_path, seed)
     for name, array in outputs.items():
         if is_inexact(array) and np.isnan(array).all() and array.size:
             raise GateError("PC509", "the model answers nothing but NaN", where=name)
@@ -162,6 +164,15 @@ def _check_module(package: Package, model: ir.Model, folder: Path, seed: int) ->
     from prunec.backends.wasm.target import check
 
     shapes = {tensor.name: tensor.shape for tensor in WasmSpec.read(folder).inputs}
+    check(package.model_path, folder, [sample_of(model, shapes, seed)])
+
+
+def _check_libraries(package: Package, model: ir.Model, folder: Path, seed: int) -> None:
+    """The code for 64-bit ARM equals the pruned model in ONNX Runtime. GateError PC526; PC455 without qemu."""
+    from prunec.backends.arm64.artifact import Arm64Spec
+    from prunec.backends.arm64.target import check
+
+    shapes = {tensor.name: tensor.shape for tensor in Arm64Spec.read(folder).inputs}
     check(package.model_path, folder, [sample_of(model, shapes, seed)])
 
 

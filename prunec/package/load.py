@@ -23,11 +23,12 @@ from prunec.package.manifest import MANIFEST, MEASUREMENTS, MODEL, PLAN, SCHEMA_
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
+    from prunec.backends.arm64.emulated import EmulatedModel
     from prunec.backends.cpu.compiled import CompiledModel
     from prunec.backends.wasm.engine import WasmModel
 
 _AGAIN = "compile the model again"
-COMPILED, MODULE = "cpu", "wasm"
+COMPILED, MODULE, LIBRARIES = "cpu", "wasm", "arm64"
 Runtime = Literal["prunec", "onnxruntime"]
 
 
@@ -61,6 +62,12 @@ class Package:
         return folder if folder.is_dir() else None
 
     @property
+    def libraries_path(self) -> Path | None:
+        """The folder with the libraries for 64-bit ARM, where the target made them. Python runs them to check them."""
+        folder = self.path / LIBRARIES
+        return folder if folder.is_dir() else None
+
+    @property
     def default_runtime(self) -> Runtime:
         """The compiled model where there is one, unless it was measured to be slower than ONNX Runtime.
 
@@ -89,13 +96,17 @@ class Package:
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
     @cached_property
-    def _compiled(self) -> CompiledModel | WasmModel:
+    def _compiled(self) -> CompiledModel | WasmModel | EmulatedModel:
         from prunec.backends.cpu.compiled import CompiledModel
 
         if self.module_path is not None:
             from prunec.backends.wasm.engine import WasmModel
 
             return WasmModel(self.module_path)
+        if self.libraries_path is not None:
+            from prunec.backends.arm64.emulated import EmulatedModel
+
+            return EmulatedModel(self.libraries_path, threads=self.threads)
         if self.compiled_path is None:
             message = f"the package holds no compiled model: its target is {self.manifest.target}"
             raise PrunecError("PC619", message, where=str(self.path), hint="compile with --target cpu")

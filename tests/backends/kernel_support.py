@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunec.backends.cpu.isa import AVX2, ISAS, WASM, Isa, cpu_flags
+from prunec.backends.cpu.isa import ARM64, AVX2, ISAS, WASM, Isa, cpu_flags
 from prunec.backends.cpu.kernels.base import Kernel
 
 needs_x86 = pytest.mark.skipif(not cpu_flags().issuperset(AVX2.flags), reason="this CPU has no AVX2")
@@ -29,7 +30,9 @@ def isas() -> list[Any]:
         marks = [pytest.mark.skip(reason=f"this CPU lacks {', '.join(missing)}")] if missing else []
         found.append(pytest.param(isa, id=isa.name, marks=marks))
     engine = pytest.mark.skipif(importlib.util.find_spec("wasmtime") is None, reason="needs the [cross] extra")
-    return [*found, pytest.param(WASM, id=WASM.name, marks=[pytest.mark.slow, engine])]
+    emulated = pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-user")
+    others = ((WASM, engine), (ARM64, emulated))
+    return [*found, *(pytest.param(isa, id=isa.name, marks=[pytest.mark.slow, mark]) for isa, mark in others)]
 
 
 def runs(kernel: Kernel, isa: Isa) -> Callable[..., np.ndarray]:
@@ -38,9 +41,9 @@ def runs(kernel: Kernel, isa: Isa) -> Callable[..., np.ndarray]:
         from prunec.backends.cpu.kernels.compiler import Callable as Native
 
         return Native(kernel, isa)
-    from tests.backends.cross_support import run_wasm
+    from tests.backends.cross_support import run_arm64, run_wasm
 
-    return partial(run_wasm, kernel, isa)
+    return partial(run_arm64 if isa is ARM64 else run_wasm, kernel, isa)
 
 
 def worst(found: np.ndarray, wanted: np.ndarray) -> float:

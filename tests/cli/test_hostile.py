@@ -102,7 +102,6 @@ def test_existing_package_and_existing_folder(folder: Path) -> None:
         (["--sparsity", "0.5", "--min-speedup", "2", "--no-measure"], "PC222"),
         (["--sparsity", "0.5", "--min-speedup", "-1"], "PC208"),
         (["--sparsity", "0.5", "--max-drop", "-1"], "PC208"),
-        (["--sparsity", "0.5", "--target", "arm64"], "PC402"),
         (["--sparsity", "0.5", "--target", "toaster"], "PC401"),
         (["--sparsity", "0.5", "--pattern", "4:2"], "PC215"),
         (["--sparsity", "0.7", "--pattern", "2:4"], "PC224"),

@@ -1,6 +1,7 @@
 /* Which instructions this processor has and the system has switched on (Intel SDM volume 2, CPUID and XGETBV). */
 #include "program.h"
 
+#if defined(__x86_64__)
 #include <cpuid.h>
 #include <string.h>
 
@@ -41,3 +42,6 @@ int prunec_cpu_is_able(const char **missing) {
     }
     return 1;
 }
+#else
+int prunec_cpu_is_able(const char **missing) { return *missing = NULL, 1; } /* kernels use what all of them have */
+#endif

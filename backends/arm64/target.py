@@ -1,0 +1,139 @@
+"""The target `arm64`: libraries for 64-bit ARM, checked under qemu, never timed here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.arm64.artifact import Arm64Spec, write_folder
+from prunec.backends.arm64.emulated import EmulatedModel, emulator
+from prunec.backends.arm64.layout import RUNNER
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
+from prunec.backends.cpu.checking import compare_model, one_by_one
+from prunec.backends.cpu.isa import ARM64
+from prunec.backends.cpu.layout import LIBRARY
+from prunec.backends.cpu.verdicts import judge
+from prunec.backends.cross.lowered import bools, lowered
+from prunec.backends.cross.zig import zig
+from prunec.cache import Cache
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.sparsify import LayerPattern
+from prunec.plan.layers import ANY_LAYER, TargetRules
+from prunec.verify.records import LoweringRecord
+
+ROWS = 4
+PATTERNS = (f"block:{ROWS}x1", "block:8x1", "block:16x1", "channel")
+NOT_RUN = Diagnostic(
+    "PC457",
+    "not run here: nothing is known about the numbers and the speed of the compiled model",
+    hint="compile without --no-build where qemu-user is installed",
+)
+NOT_TIMED = Diagnostic(
+    "PC468",
+    "not executed on a device here: the numbers were checked under qemu, and nothing is known about the speed",
+    hint="the runner in the package times it on the device; README.txt has the command",
+)
+_USAGE = """\
+The folder arm64/ holds the compiled model for 64-bit ARM Linux: libmodel.so (glibc 2.28 or newer), libmodel.a, the
+weights ({weights} MB), the C interface (prunec.h), and an example. The library without weights has {code:.2f} MB;
+{arena:.2f} MB hold intermediate results. On the device:
+
+    cc example.c ./libmodel.so -Wl,-rpath,'$ORIGIN' -o example && ./example model.weights
+    ./runner model.weights THREADS RUNS > times.csv     # static, needs nothing; one line for every step
+
+Android has another C library than Linux: what was built here for Linux was not tried there, except that the static
+runner needs none (adb push arm64 /data/local/tmp; adb shell /data/local/tmp/arm64/runner ...).
+
+NOT EXECUTED ON A DEVICE: {checked}; no speed was measured.
+"""
+
+
+class Arm64:
+    """See the module."""
+
+    name = "arm64"
+    specialises = False
+    patterns = PATTERNS
+
+    def check(self, options: BuildOptions) -> None:
+        """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
+        if importlib.util.find_spec("tvm") is None:
+            hint = "pip install 'prunec[tvm,cross]'"
+            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
+        zig()
+        if options.ranges:
+            message = "generated code has fixed shapes"
+            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
+        if options.precision is not None or options.products is not None:
+            option = "--products" if options.precision is None else "--precision"
+            message = f"{self.name} computes in float32, with products of its own"
+            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+        if options.tune != "none":
+            message = "kernels are measured on the machine that will run them, and this is another one"
+            raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
+        if options.builds:
+            emulator()
+
+    def check_model(self, model: ir.Model, options: BuildOptions) -> None:
+        """PC452: shapes that are not known; PC464: operators without generated code."""
+        lowered(model, ARM64, _shapes(options))
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        return judge(model, ROWS)
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        return ANY_LAYER
+
+    def times(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+    ) -> Mapping[str, LayerTimes]:
+        """Nothing is known: it runs elsewhere."""
+        return {}
+
+    def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
+        """The folder `arm64`, checked.
+
+        Raises:
+            GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
+        """
+        ready, program = lowered(subject.model, ARM64, _shapes(options))
+        own = write_folder(program, bools(ready), ARM64, folder, name=subject.name.removesuffix(".onnx"))
+        if not options.builds:
+            return Artifact(_usage(own, is_checked=False), warnings=(NOT_RUN,))
+        lowering = check(subject.model, own, one_by_one(subject.batches, ready))
+        return Artifact(_usage(own, is_checked=True), lowering, warnings=(NOT_TIMED,))
+
+    def verify(self, package: Path) -> None:
+        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
+
+
+def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:
+    """Compare with ONNX Runtime under qemu.
+
+    Raises:
+        GateError PC526: an output differs by more than the tolerance.
+    """
+    return compare_model(reference, EmulatedModel(folder), samples, 1)
+
+
+def _shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:
+    return options.shapes[0] if options.shapes else {}
+
+
+def _usage(folder: Path, *, is_checked: bool) -> str:
+    spec = Arm64Spec.read(folder)
+    assert (folder / RUNNER).exists()
+    checked = "the outputs were compared with ONNX Runtime under qemu" if is_checked else "nothing was run at all"
+    return _USAGE.format(
+        weights=f"{spec.weights_bytes / 1e6:.1f}", code=(folder / LIBRARY).stat().st_size / 1e6,
+        arena=spec.arena_bytes / 1e6, checked=checked,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from prunec.backends.cpu.expression import Expression, binary, operand, relu
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.row_major import Order, RowMajor
+from prunec.backends.cpu.lower.tiles import choose_tile
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
 from tests.backends.kernel_support import SIZES, convolution, empty, isas, runs, sparse, worst
 
@@ -94,6 +95,14 @@ def test_passes_through_the_channels_in_both_orders(isa: Isa, order: Order) -> N
     found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(h * w * m))
     wanted = np.maximum(x.astype(np.float64) @ weight.T.astype(np.float64) + bias, 0)
     assert worst(found.reshape(h, w, m), wanted) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "most", "tile"),
+    [(1, 3136, 30, (1, 28)), (1, 49, 14, (1, 13)), (7, 7, 30, (4, 7)), (7, 7, 14, (2, 7)), (2, 3, 30, (2, 3))],
+)
+def test_tiles_waste_little(height: int, width: int, most: int, tile: tuple[int, int]) -> None:
+    assert choose_tile(height, width, most) == tile
 
 
 def test_a_wrong_weight_is_seen() -> None:

@@ -33,15 +33,16 @@ def most_pixels(isa: Isa, vectors: int) -> int:
 def choose_tile(height: int, width: int, most: int) -> tuple[int, int]:
     """The tile with the least work: overlapping tiles compute pixels twice, small ones load weights more often.
 
-    The last line of tiles may be lower.
+    The last line of tiles may be lower. Among equals one without overlap is best (its sums may replace an operand),
+    then the widest.
     """
 
-    def work(tile: tuple[int, int]) -> tuple[float, int, int]:
+    def work(tile: tuple[int, int]) -> tuple[float, bool, int]:
         th, tw = tile
         full, rest = divmod(height, th)
         columns = math.ceil(width / tw)
         lines = full * (th * tw + 2.0) + (rest * tw + 2.0 if rest else 0.0)
-        return columns * lines, columns * tw, -tw
+        return columns * lines, width % tw != 0, -tw
 
     sizes = [(th, tw) for tw in range(1, min(width, most) + 1) for th in range(1, min(height, most // tw) + 1)]
     return min(sizes, key=work)

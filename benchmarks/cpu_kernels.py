@@ -117,13 +117,14 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     """A line for each pattern and number of threads: PASS, or SHORT with how many reach the aim."""
     found = []
     for threads in dict.fromkeys(row.threads for row in rows):
+        on = "1 thread" if threads == 1 else f"{threads} threads"
         large = [row for row in rows if row.threads == threads and row.mflop > LEAST_MFLOP]
         for pattern in dict.fromkeys(row.pattern for row in large):
             own = [row for row in large if row.pattern == pattern]
             shares = [row.peak for row in own]
-            found.append(_verdict(f"{pattern}, {threads} threads, {PEAK:.0%} of the peak", shares, PEAK))
+            found.append(_verdict(f"{pattern}, {on}, {PEAK:.0%} of the peak", shares, PEAK))
         dense = [row.ort for row in large if row.density == 1]
-        found += [_verdict(f"dense, {threads} threads, {DENSE} of ONNX Runtime's speed", dense, DENSE)] if dense else []
+        found += [_verdict(f"dense, {on}, {DENSE} of ONNX Runtime's speed", dense, DENSE)] if dense else []
     return found
 
 

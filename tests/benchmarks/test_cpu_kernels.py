@@ -24,7 +24,7 @@ def test_the_verdict_counts_large_layers_that_reach_what_is_aimed_at() -> None:
     found = verdicts([row("dense", 1.0, 0.86, 0.96), row("16×1", 0.3, 0.86, 2.0), row("16×1", 0.1, 0.84, 2.0), small])
     assert [line.split(":")[0] for line in found] == ["PASS", "SHORT", "PASS"]
     assert "16×1" in found[1] and "1 of 2 layers" in found[1] and "least 0.84" in found[1]
-    assert verdicts([row("dense", 1.0, 0.86, 0.94)])[1].startswith("SHORT: dense, 1 threads, 0.95 of ONNX Runtime")
+    assert verdicts([row("dense", 1.0, 0.86, 0.94)])[1].startswith("SHORT: dense, 1 thread, 0.95 of ONNX Runtime")
 
 
 def test_work_is_that_of_the_dense_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ from prunec.backends.cpu.lower.tiles import choose_jobs, choose_passes, choose_r
 from prunec.backends.cpu.pack import Packed, pack_blocks
 
 _PANEL_BYTES = 256 * 1024
-"""Of one panel: it stays in the second cache beside the weights that pass by."""
+"""Of one panel: it stays in the second cache beside the weights that pass by. Up to three times as large where images
+are so small that their lines alone would leave vectors of pixels half empty.
+"""
 _LINE = 16
 """Channels of one cache line."""
 _PASS_BYTES = 20 * 1024
@@ -191,11 +193,12 @@ def _strip(product: Product, window: Window, vectors: int) -> tuple[int, int]:
     costs: dict[int, float] = {}
     for lines in range(1, h + 1):
         panel = Panel(window, lines, w, lanes)
-        if costs and panel.size * 4 > _PANEL_BYTES:
+        if costs and panel.size * 4 > 3 * _PANEL_BYTES:
             break
         sums = ceil_div(h, lines) * ceil_div(panel.run, lanes) * lanes
         # Lines that strips share are copied for each, at the price of about a tenth of their multiply-adds.
-        costs[lines] = sums + 0.1 * ceil_div(h, lines) * panel.size / window.channels
+        cost = sums + 0.1 * ceil_div(h, lines) * panel.size / window.channels
+        costs[lines] = cost if panel.size * 4 <= _PANEL_BYTES else 1.5 * cost
     return min(costs, key=lambda lines: costs[lines]), w
 
 

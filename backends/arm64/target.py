@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,17 +11,13 @@ import onnx_ir as ir
 from prunec.backends.arm64.artifact import Arm64Spec, write_folder
 from prunec.backends.arm64.emulated import EmulatedModel, emulator
 from prunec.backends.arm64.layout import RUNNER
-from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
-from prunec.backends.cpu.verdicts import judge
 from prunec.backends.cross.lowered import bools, lowered
-from prunec.backends.cross.zig import zig
-from prunec.cache import Cache
-from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.passes.sparsify import LayerPattern
-from prunec.plan.layers import ANY_LAYER, TargetRules
+from prunec.backends.cross.target import Cross, only_shapes
+from prunec.diagnostics import Diagnostic
 from prunec.verify.records import LoweringRecord
 
 ROWS = 4
@@ -52,52 +47,22 @@ NOT EXECUTED ON A DEVICE: {checked}; no speed was measured.
 """
 
 
-class Arm64:
+class Arm64(Cross):
     """See the module."""
 
     name = "arm64"
-    specialises = False
+    rows = ROWS
     patterns = PATTERNS
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
-        if importlib.util.find_spec("tvm") is None:
-            hint = "pip install 'prunec[tvm,cross]'"
-            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
-        zig()
-        if options.ranges:
-            message = "generated code has fixed shapes"
-            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
-        if options.precision is not None or options.products is not None:
-            option = "--products" if options.precision is None else "--precision"
-            message = f"{self.name} computes in float32, with products of its own"
-            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
-        if options.tune != "none":
-            message = "kernels are measured on the machine that will run them, and this is another one"
-            raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
+        self.check_options(options)
         if options.builds:
             emulator()
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         """PC452: shapes that are not known; PC464: operators without generated code."""
-        lowered(model, ARM64, _shapes(options))
-
-    def judge(self, model: ir.Model) -> Sequence[Verdict]:
-        return judge(model, ROWS)
-
-    def rules(self, model: ir.Model) -> TargetRules:
-        return ANY_LAYER
-
-    def times(
-        self,
-        model: ir.Model,
-        layers: Mapping[str, LayerPattern],
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None,
-        cache: Cache | None,
-    ) -> Mapping[str, LayerTimes]:
-        """Nothing is known: it runs elsewhere."""
-        return {}
+        lowered(model, ARM64, only_shapes(options))
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `arm64`, checked.
@@ -105,15 +70,12 @@ class Arm64:
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
         """
-        ready, program = lowered(subject.model, ARM64, _shapes(options))
+        ready, program = lowered(subject.model, ARM64, only_shapes(options))
         own = write_folder(program, bools(ready), ARM64, folder, name=subject.name.removesuffix(".onnx"))
         if not options.builds:
             return Artifact(_usage(own, is_checked=False), warnings=(NOT_RUN,))
         lowering = check(subject.model, own, one_by_one(subject.batches, ready))
         return Artifact(_usage(own, is_checked=True), lowering, warnings=(NOT_TIMED,))
-
-    def verify(self, package: Path) -> None:
-        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
 
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:
@@ -123,10 +85,6 @@ def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[st
         GateError PC526: an output differs by more than the tolerance.
     """
     return compare_model(reference, EmulatedModel(folder), samples, 1)
-
-
-def _shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:
-    return options.shapes[0] if options.shapes else {}
 
 
 def _usage(folder: Path, *, is_checked: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
 from prunec.backends.cpu.checking import compare, samples_for
+from prunec.backends.cpu.generated import Generated
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
-from prunec.backends.cpu.verdicts import judge
 from prunec.cache import Cache, cache_root
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
-from prunec.plan.layers import ANY_LAYER, TargetRules
 
 if TYPE_CHECKING:
     from prunec.backends.cpu.lower.lowering import Refusal
@@ -52,11 +50,12 @@ reasons), so it cannot be used from C as a whole; its generated parts can.
 """
 
 
-class Cpu:
+class Cpu(Generated):
     """See the module. The machine's own instruction set, unless the target names one."""
 
     name = "cpu"
     kind = "cpu"
+    rows = ROWS
     specialises = True
 
     def isa(self) -> Isa:
@@ -68,18 +67,9 @@ class Cpu:
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC451: instructions; PC453, PC455: nothing to build with."""
-        if importlib.util.find_spec("tvm") is None:
-            hint = "pip install 'prunec[tvm]'"
-            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
+        self.check_options(options)
         isa = self.isa()
         c_compiler()
-        if options.ranges:
-            message = "generated code has fixed shapes"
-            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
-        if options.precision is not None or options.products is not None:
-            option = "--products" if options.precision is None else "--precision"
-            message = f"{self.name} computes in float32, with products of its own"
-            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
         if options.tune not in LEVELS:
             message = f"there is no level of tuning {options.tune!r}"
             raise PrunecError("PC463", message, where="--tune", hint=", ".join(LEVELS))
@@ -94,12 +84,6 @@ class Cpu:
         from prunec.backends.cpu.building import split_for
 
         split_for(model, self.isa(), options.shapes)
-
-    def judge(self, model: ir.Model) -> Sequence[Verdict]:
-        return judge(model, ROWS)
-
-    def rules(self, model: ir.Model) -> TargetRules:
-        return ANY_LAYER
 
     def times(
         self,
@@ -158,9 +142,6 @@ class Cpu:
             scratch=companion.scratch, beside_onnxruntime=True, layers=companion.layers or None,
             other_feeds=tuple(own[0] for own in others),
         )  # fmt: skip
-
-    def verify(self, package: Path) -> None:
-        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
 
 
 class Avx2(Cpu):

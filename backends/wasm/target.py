@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -10,21 +9,17 @@ from typing import get_args
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject, Verdict
+from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
-from prunec.backends.cpu.verdicts import judge
-from prunec.backends.cross.zig import zig
+from prunec.backends.cross.target import Cross, only_shapes
 from prunec.backends.wasm.artifact import Placement
 from prunec.backends.wasm.building import build, checked
 from prunec.backends.wasm.engine import WasmModel, check_engine
 from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.backends.wasm.timing import beside
-from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.passes.sparsify import LayerPattern
-from prunec.plan.layers import ANY_LAYER, TargetRules
 from prunec.verify.records import LoweringRecord
 
 ROWS = 8
@@ -56,29 +51,16 @@ An instance has {memory} of memory, {arena} of it for intermediate results, and 
 """
 
 
-class Wasm:
+class Wasm(Cross):
     """See the module."""
 
     name = "wasm"
-    specialises = False
+    rows = ROWS
     patterns = PATTERNS
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
-        if importlib.util.find_spec("tvm") is None:
-            hint = "pip install 'prunec[tvm,cross]'"
-            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
-        zig()
-        if options.ranges:
-            message = "generated code has fixed shapes"
-            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
-        if options.precision is not None or options.products is not None:
-            option = "--products" if options.precision is None else "--precision"
-            message = f"{self.name} computes in float32, with products of its own"
-            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
-        if options.tune != "none":
-            message = "kernels are measured on the machine that will run them, and a module runs everywhere"
-            raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
+        self.check_options(options)
         if options.threads != 1:
             message = "a WebAssembly module runs on one thread"
             raise PrunecError("PC440", message, where="--threads", hint="leave it out, or use --target cpu")
@@ -90,27 +72,10 @@ class Wasm:
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         """PC452: shapes that are not known; PC464: operators without generated code; PC465: too large."""
-        checked(model, self._isa(options), _shapes(options))
+        checked(model, self._isa(options), only_shapes(options))
 
     def _isa(self, options: BuildOptions) -> Isa:
         return RELAXED_WASM if options.relaxed_simd else WASM
-
-    def judge(self, model: ir.Model) -> Sequence[Verdict]:
-        return judge(model, ROWS)
-
-    def rules(self, model: ir.Model) -> TargetRules:
-        return ANY_LAYER
-
-    def times(
-        self,
-        model: ir.Model,
-        layers: Mapping[str, LayerPattern],
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None,
-        cache: Cache | None,
-    ) -> Mapping[str, LayerTimes]:
-        """Nothing is known before it runs."""
-        return {}
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `wasm`, checked.
@@ -118,7 +83,7 @@ class Wasm:
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
         """
-        isa, shapes = self._isa(options), _shapes(options)
+        isa, shapes = self._isa(options), only_shapes(options)
         placement: Placement = "embedded" if options.weights == "embedded" else "beside"
         built = build(subject.model, isa, folder, shapes, name=_name(subject.name), placement=placement)
         spec = WasmSpec.read(built.folder)
@@ -137,9 +102,6 @@ class Wasm:
             layers=own.layers or None,
         )  # fmt: skip
 
-    def verify(self, package: Path) -> None:
-        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
-
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:
     """Compare with ONNX Runtime in wasmtime, and in Node where that is installed: the larger error of both.
@@ -153,10 +115,6 @@ def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[st
     with NodeModel(folder) as model:
         other = compare_model(reference, model, samples, 1)
     return max(found, other, key=lambda record: record.max_rel)
-
-
-def _shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:
-    return options.shapes[0] if options.shapes else {}
 
 
 def _name(source: str) -> str:

@@ -1,0 +1,44 @@
+"""What targets with generated kernels share: float32, fixed shapes, no rules about which layers may have zeros."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from prunec.backends.base import BuildOptions, Verdict
+from prunec.backends.cpu.verdicts import judge
+from prunec.diagnostics import PrunecError
+from prunec.plan.layers import ANY_LAYER, TargetRules
+
+
+class Generated:
+    """`rows`: of the blocks that its layers are judged by; `extras`: what `pip install` needs to compile for it."""
+
+    name: str
+    rows: int
+    extras = "tvm"
+
+    def check_options(self, options: BuildOptions) -> None:
+        """PC455: no code generator; PC440, PC452: options about what generated code does not have."""
+        if importlib.util.find_spec("tvm") is None:
+            hint = f"pip install 'prunec[{self.extras}]'"
+            raise PrunecError("PC455", "the code generator is not installed", where=f"--target {self.name}", hint=hint)
+        if options.ranges:
+            message = "generated code has fixed shapes"
+            raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
+        if options.precision is not None or options.products is not None:
+            option = "--products" if options.precision is None else "--precision"
+            message = f"{self.name} computes in float32, with products of its own"
+            raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+
+    def judge(self, model: ir.Model) -> Sequence[Verdict]:
+        return judge(model, self.rows)
+
+    def rules(self, model: ir.Model) -> TargetRules:
+        return ANY_LAYER
+
+    def verify(self, package: Path) -> None:
+        """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""

@@ -60,3 +60,9 @@ class GateError(PrunecError):
     """A gate, a verification or a measurement said no: exit code 1."""
 
     exit_code = 1
+
+
+class Interrupted(PrunecError):
+    """Ctrl-C in something that keeps what is done: exit code 130."""
+
+    exit_code = 130

@@ -9,7 +9,7 @@ import typer
 
 from prunec.cli import options as o
 from prunec.cli.answer import Answer
-from prunec.diagnostics import PrunecError
+from prunec.diagnostics import Interrupted, PrunecError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,14 +84,18 @@ def plan(
             raise PrunecError("PC220", "a sweep needs a folder for its points", where="--sweep", hint=hint)
         from prunec.api.sweeping import sweep as swept
 
-        with shown() as progress:
-            curve, warnings = swept(
-                model, sweep, output=output, target=target, pattern=pattern, solver=solver, recipe=recipe,
-                criterion=criterion, scope=scope,
-                calib=calib, metric=metric, samples=samples, seed=seed, threads=threads, include=include or (),
-                exclude=exclude or (), round_to=round_to, cache=not no_cache,
-                input_shapes=o.input_shapes(input_shape), progress=progress,
-            )  # fmt: skip
+        try:
+            with shown() as progress:
+                curve, warnings = swept(
+                    model, sweep, output=output, target=target, pattern=pattern, solver=solver, recipe=recipe,
+                    criterion=criterion, scope=scope,
+                    calib=calib, metric=metric, samples=samples, seed=seed, threads=threads, include=include or (),
+                    exclude=exclude or (), round_to=round_to, cache=not no_cache,
+                    input_shapes=o.input_shapes(input_shape), progress=progress,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            message = f"interrupted; the points that are done are in {output}"
+            raise Interrupted("PC618", message, hint="the same command goes on with the others") from None
         show_warnings(warnings)
         return Answer(curve.to_json(), lambda out: show_curve(out, curve))
     with shown() as progress:

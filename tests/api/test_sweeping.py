@@ -81,8 +81,8 @@ class Counting(Clock):
 
 def test_an_interrupted_sweep_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "Stopwatch", Counting)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(model, 4, output=tmp_path / "curve", samples=40, cache=False)
+    done = prunec("plan", model, "--sweep", 4, "-o", "curve", "--samples", 40, "--no-cache", cwd=tmp_path)
+    assert done.code == 130 and "the same command goes on" in done.err
     half = Curve.load(tmp_path / "curve")
     assert sorted(half.plans) == [1, 2] and not half.is_whole
     curve, _ = sweep(model, 4, output=tmp_path / "curve", samples=40, cache=False)

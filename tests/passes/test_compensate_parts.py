@@ -145,6 +145,19 @@ def test_a_constant_that_others_use_is_copied() -> None:
     assert values[0].dtype == ir.DataType.FLOAT
 
 
+def test_what_the_type_rounds_to_zero_has_no_sign() -> None:
+    from prunec.passes.compensate.constants import set_constant
+
+    b = Builder()
+    b.output(b.op("Gemm", [b.input("x", [1, 2]), b.weight(2, 3)]))
+    model: ir.Model = b.model()
+    (node,) = model.graph
+    set_constant(model.graph, node, 1, np.array([[-1e-60, 1.0, -0.0], [0.0, -2.0, 1e-60]]))
+    assert node.inputs[1] is not None and node.inputs[1].const_value is not None
+    found = node.inputs[1].const_value.numpy()
+    assert found.tolist() == [[0, 1, 0], [0, -2, 0]] and np.signbit(found).sum() == 1
+
+
 def test_few_rows_come_from_few_batches_and_all_rows_from_all() -> None:
     random = np.random.default_rng(0)
     large, small = [10_000] * 5000, [7] * 500

@@ -199,21 +199,10 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class Timeable(Protocol):
+class Timeable(Backend, Protocol):
     """A target whose compiled models can be timed while a plan is made. `kind`: a row of `contender.RUNNERS`."""
 
     kind: str
-
-    def times(
-        self,
-        model: ir.Model,
-        layers: Mapping[str, LayerPattern],
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None,
-        cache: Cache | None,
-        /,
-    ) -> Mapping[str, LayerTimes]:
-        """As `Backend.times`."""
 
     def write_timed(self, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern], /) -> Path:
         """Compile a dense model with these zeros, by magnitude, only to be timed; what a contender of `kind` loads.

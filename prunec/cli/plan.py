@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prunec.cli import options as o
 from prunec.cli.answer import Answer
-from prunec.diagnostics import Interrupted, PrunecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.plan.curve import Curve
     from prunec.plan.plan import Plan
 
 
@@ -72,32 +69,23 @@ def plan(
     from prunec.cli.progress import shown
     from prunec.cli.run import show_warnings
 
-    if pick is not None or source is not None:
-        return _picked(model, pick, source, output)
-    if sweep is not None:
-        decided = {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup,
-                   "latency-ms": latency_ms, "size-mb": size_mb, "max-drop": max_drop, "structures": structures,
-                   "allocation": allocation, "permute": permute}  # fmt: skip
-        _refuse_beside_sweep(decided)
-        if output is None:
-            hint = "add -o FOLDER"
-            raise PrunecError("PC220", "a sweep needs a folder for its points", where="--sweep", hint=hint)
-        from prunec.api.sweeping import sweep as swept
+    if sweep is not None or pick is not None or source is not None:
+        from prunec.cli import curve
 
-        try:
-            with shown() as progress:
-                curve, warnings = swept(
-                    model, sweep, output=output, target=target, pattern=pattern, solver=solver, recipe=recipe,
-                    criterion=criterion, scope=scope,
-                    calib=calib, metric=metric, samples=samples, seed=seed, threads=threads, include=include or (),
-                    exclude=exclude or (), round_to=round_to, cache=not no_cache,
-                    input_shapes=o.input_shapes(input_shape), progress=progress,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            message = f"interrupted; the points that are done are in {output}"
-            raise Interrupted("PC618", message, hint="the same command goes on with the others") from None
-        show_warnings(warnings)
-        return Answer(curve.to_json(), lambda out: show_curve(out, curve))
+        curve.refuse_beside(
+            {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup, "latency-ms": latency_ms,
+             "size-mb": size_mb, "max-drop": max_drop, "structures": structures, "allocation": allocation,
+             "permute": permute}
+        )  # fmt: skip
+        if sweep is None:
+            return curve.pick(model, pick, source, output, show_plan)
+        curve.refuse_beside({"pick": pick, "from": source})
+        return curve.sweep(
+            model, sweep, output, target=target, pattern=pattern, solver=solver, recipe=recipe, criterion=criterion,
+            scope=scope, calib=calib, metric=metric, samples=samples, seed=seed, threads=threads,
+            include=include or (), exclude=exclude or (), round_to=round_to, cache=not no_cache,
+            input_shapes=o.input_shapes(input_shape),
+        )  # fmt: skip
     with shown() as progress:
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
@@ -109,47 +97,6 @@ def plan(
         )  # fmt: skip
     show_warnings(found.warnings)
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan))
-
-
-def _picked(model: str, number: int | None, folder: str | None, output: str | None) -> Answer:
-    from prunec.api.sweeping import picked
-
-    if number is None or folder is None:
-        message = "--pick N and --from FOLDER go together"
-        raise PrunecError("PC220", message, hint="prunec plan MODEL --pick 3 --from FOLDER")
-    plan = picked(model, folder, number, output=output).pick(number)
-    return Answer(plan.model_dump(mode="json"), lambda out: show_plan(out, plan))
-
-
-def _refuse_beside_sweep(decided: Mapping[str, object]) -> None:
-    given = [f"--{name}" for name, value in decided.items() if value is not None]
-    if given:
-        message = f"a sweep goes through all times: {', '.join(given)} cannot be given beside it"
-        raise PrunecError("PC220", message, where="--sweep", hint="leave one of the two out")
-
-
-def show_curve(out: Console, curve: Curve) -> None:
-    """A line for every point."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from prunec.report import units
-
-    table = Table("point", title=Text("quality against speed"), title_justify="left")
-    for heading in ("speed-up", "95 % interval", "time", "drop", "at most (90 %)", "MACs left"):
-        table.add_column(heading, justify="right")
-    best = curve.best()
-    for number, plan in sorted(curve.plans.items()):
-        assert plan.time is not None and plan.drop is not None
-        share, (low, high) = plan.time.share, plan.time.ci95
-        table.add_row(
-            Text(f"{number}"), units.factor(1 / share), f"{1 / high:.2f} to {1 / low:.2f}",
-            units.ms(share * plan.time.dense_ms), units.number(plan.drop.drop),
-            "–" if plan.drop.upper is None else units.number(plan.drop.upper), units.share(plan.realised.flops),
-            style=None if number in best else "dim",
-        )  # fmt: skip
-    out.print(table)
-    out.print(Text(f"Plans and {curve.folder}/curve.html are written; prunec compile MODEL --plan compiles one."))
 
 
 def show_plan(out: Console, plan: Plan) -> None:

@@ -106,7 +106,9 @@ def test_from_the_command_line(folder: Path, model: Path, tmp_path: Path) -> Non
     assert (tmp_path / "plan.json").read_bytes() == (folder / "point-3.json").read_bytes()
     for arguments, code in (
         (("--pick", 9, "--from", folder), "PC232"), (("--pick", 1), "PC220"), (("--sweep", 4), "PC220"),
-        (("--sweep", 4, "-o", "x", "--flops", 0.5), "PC220"), (("--sweep", 1, "-o", "x"), "PC208"),
+        (("--sweep", 4, "-o", "x", "--flops", 0.5), "PC220"),
+        (("--pick", 1, "--from", folder, "--flops", 0.5), "PC220"),
+        (("--sweep", 4, "-o", "x", "--pick", 1), "PC220"), (("--sweep", 1, "-o", "x"), "PC208"),
         (("--sweep", 4, "-o", "x", "--target", "tensorrt-2:4"), "PC230"), (("--pick", 1, "--from", "nowhere"), "PC232"),
     ):  # fmt: skip
         refused = prunec("plan", model, *arguments, cwd=tmp_path)

@@ -17,29 +17,21 @@ import prunec as public
 from prunec.backends.arm64.emulated import EmulatedModel
 from prunec.diagnostics import PrunecError
 from tests.cli.helpers import prunec, refuses
-from tests.graph.builder import Builder
+from tests.cli.networks import residual
 
 emulated = pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-user")
 TARGET = ("--target", "arm64", "--sparsity", "0.5")
 FAST = ("--samples", "10", "--solver", "fast", "--no-cache", "--no-compensate")
 
 
-def network(*, with_pool: bool = False) -> ir.Model:
-    b = Builder(0)
-    x = b.input("x", [1, 3, 9, 7])
-    y = b.relu(b.conv(x, 16))
-    if with_pool:
-        y = b.op("LpPool", [y], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    y = b.relu(b.op("Add", [b.conv(b.relu(b.conv(y, 16)), 16), y]))
-    b.output(b.gemm(b.op("Flatten", [b.op("GlobalAveragePool", [y])]), 10))
-    return b.model()
+SMALL = ([1, 3, 9, 7], 16)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and `out`: its package."""
     path = tmp_path_factory.mktemp("arm64")
-    ir.save(network(), path / "model.onnx")
+    ir.save(residual(*SMALL), path / "model.onnx")
     done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--json", cwd=path)
     assert done.code == 0, done.err
     (path / "answer.json").write_text(done.out)
@@ -104,8 +96,8 @@ def test_the_static_library_links(folder: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ir.save(network(), tmp_path / "model.onnx")
-    ir.save(network(with_pool=True), tmp_path / "pool.onnx")
+    ir.save(residual(*SMALL), tmp_path / "model.onnx")
+    ir.save(residual(*SMALL, with_pool=True), tmp_path / "pool.onnx")
     command = ("compile", "model.onnx", *TARGET, *FAST)
     done = prunec("compile", "pool.onnx", *TARGET, *FAST, "--no-build", cwd=tmp_path)
     refuses(done, "PC464")

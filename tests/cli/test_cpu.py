@@ -22,22 +22,12 @@ from prunec.diagnostics import PrunecError
 from prunec.measure.results import Measurements
 from tests.backends.kernel_support import needs_x86
 from tests.cli.helpers import ENVIRONMENT, files, prunec, refuses
+from tests.cli.networks import residual
 from tests.graph.builder import Builder
 
 pytestmark = needs_x86
 TARGET = ("--target", "cpu", "--pattern", "block:16x1", "--sparsity", "0.75")
 FAST = ("--samples", "10", "--solver", "fast", "--no-cache", "--no-compensate")
-
-
-def network(shape: list[int], *, with_norm: bool = False) -> ir.Model:
-    b = Builder(0)
-    x = b.input("x", shape)
-    y = b.relu(b.conv(x, 32))
-    if with_norm:
-        y = b.op("LpPool", [y], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    y = b.relu(b.op("Add", [b.conv(b.relu(b.conv(y, 32)), 32), y]))
-    b.output(b.gemm(b.op("Flatten", [b.op("GlobalAveragePool", [y])]), 10))
-    return b.model()
 
 
 def with_batch(model: ir.Model) -> ir.Model:
@@ -54,7 +44,7 @@ def with_batch(model: ir.Model) -> ir.Model:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a dynamic batch, and `out`: its package, measured."""
     path = tmp_path_factory.mktemp("cpu")
-    ir.save(with_batch(network([1, 3, 17, 15])), path / "model.onnx")
+    ir.save(with_batch(residual([1, 3, 17, 15], 32)), path / "model.onnx")
     done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--json", cwd=path)
     assert done.code == 0, done.err
     (path / "answer.json").write_text(done.out)
@@ -207,7 +197,7 @@ def test_the_same_compile_gives_the_same_bytes(folder: Path) -> None:
 
 
 def test_operators_without_code_run_in_onnx_runtime(tmp_path: Path) -> None:
-    ir.save(network([1, 3, 8, 8], with_norm=True), tmp_path / "model.onnx")
+    ir.save(residual([1, 3, 8, 8], 32, with_pool=True), tmp_path / "model.onnx")
     done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--no-measure", "--json", cwd=tmp_path)
     assert done.code == 0, done.err
     (warning,) = (w for w in done.json["warnings"] if w["code"] == "PC456")

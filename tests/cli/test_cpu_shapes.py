@@ -21,7 +21,8 @@ from prunec.diagnostics import PrunecError
 from prunec.measure.results import Measurements
 from tests.backends.kernel_support import needs_x86
 from tests.cli.helpers import prunec, refuses
-from tests.cli.test_cpu import FAST, TARGET, network
+from tests.cli.networks import residual
+from tests.cli.test_cpu import FAST, TARGET
 
 pytestmark = needs_x86
 FIRST, SECOND = (1, 3, 17, 15), (4, 3, 12, 12)
@@ -62,7 +63,7 @@ def free(model: ir.Model) -> ir.Model:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shapes")
-    ir.save(free(network([1, 3, 17, 15])), path / "model.onnx")
+    ir.save(free(residual([1, 3, 17, 15], 32)), path / "model.onnx")
     done = prunec("compile", "model.onnx", *TARGET, *FAST, *BOTH, "-o", "out", "--json", cwd=path)
     assert done.code == 0, done.err
     return path

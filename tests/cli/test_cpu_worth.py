@@ -30,7 +30,8 @@ from prunec.patterns import parse
 from prunec.plan.plan import LayerPlan
 from tests.backends.kernel_support import needs_x86
 from tests.cli.helpers import prunec, refuses
-from tests.cli.test_cpu import FAST, TARGET, network
+from tests.cli.networks import residual
+from tests.cli.test_cpu import FAST, TARGET
 from tests.graph.builder import Builder
 
 pytestmark = needs_x86
@@ -39,7 +40,7 @@ QUARTER = LayerPattern(parse("block:16x1"), 0.75)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    ir.save(network([1, 3, 17, 15]), tmp_path / "model.onnx")
+    ir.save(residual([1, 3, 17, 15], 32), tmp_path / "model.onnx")
     return tmp_path
 
 

@@ -20,29 +20,21 @@ from prunec.backends.wasm.artifact import check_memory
 from prunec.backends.wasm.engine import WasmModel
 from prunec.diagnostics import PrunecError
 from tests.cli.helpers import prunec, refuses
-from tests.graph.builder import Builder
+from tests.cli.networks import residual
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 TARGET = ("--target", "wasm", "--pattern", "block:8x1", "--sparsity", "0.75")
 FAST = ("--samples", "10", "--solver", "fast", "--no-cache", "--no-compensate")
 
 
-def network(*, with_pool: bool = False) -> ir.Model:
-    b = Builder(0)
-    x = b.input("x", [1, 3, 9, 7])
-    y = b.relu(b.conv(x, 16))
-    if with_pool:
-        y = b.op("LpPool", [y], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    y = b.relu(b.op("Add", [b.conv(b.relu(b.conv(y, 16)), 16), y]))
-    b.output(b.gemm(b.op("Flatten", [b.op("GlobalAveragePool", [y])]), 10))
-    return b.model()
+SMALL = ([1, 3, 9, 7], 16)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and `out`: its package with the weights beside the module."""
     path = tmp_path_factory.mktemp("wasm")
-    ir.save(network(), path / "model.onnx")
+    ir.save(residual(*SMALL), path / "model.onnx")
     done = prunec("compile", "model.onnx", *TARGET, *FAST, "-o", "out", "--no-measure", "--json", cwd=path)
     assert done.code == 0, done.err
     (path / "answer.json").write_text(done.out)
@@ -206,7 +198,7 @@ def test_the_same_compile_gives_the_same_bytes(folder: Path) -> None:
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
-    ir.save(network(with_pool=True), tmp_path / "pool.onnx")
+    ir.save(residual(*SMALL, with_pool=True), tmp_path / "pool.onnx")
     model = folder / "model.onnx"
     done = prunec("compile", "pool.onnx", *TARGET, *FAST, cwd=tmp_path)
     refuses(done, "PC464")

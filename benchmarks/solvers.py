@@ -91,11 +91,11 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(columns: dict[str, dict[str, list[float]]], against: Sequence[str]) -> str:
-    """Rows are methods, columns cases; below, the last method's paired ratio to some peers."""
+    """Rows are methods, columns cases; below, the last method's paired ratio to those peers that were run."""
     names = list(next(iter(columns.values())))
     lines = ["| method | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
     lines += [f"| {name} | " + " | ".join(interval(columns[c][name]) for c in columns) + " |" for name in names]
-    for other in against:
+    for other in (name for name in against if name in names[:-1]):
         ratios = [interval(list(np.divide(columns[c][names[-1]], columns[c][other]))) for c in columns]
         lines.append(f"| {names[-1]} ÷ {other} | " + " | ".join(ratios) + " |")
     return "\n".join(lines) + "\n"

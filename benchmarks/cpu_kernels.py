@@ -1,15 +1,17 @@
 """Single layers in generated kernels: rate on the non-zeros, share of the processor's peak, speed against ONNX Runtime.
 
-    python -m benchmarks.cpu_kernels [--only 'resnet50*'] [--densities 1 .5 .3 .1] [--threads 1 2] [--runs 40]
-        [--keep rows.json] [--markdown FILE]
+    python -m benchmarks.cpu_kernels [--only 'resnet50*'] [--densities 1 .5 .3 .1] [--heights 16 4] [--threads 1 2]
+        [--runs 40] [--keep rows.json] [--markdown FILE]
 
 Layers of ResNet-50, MobileNet-v2, MiniLM-L6 (64 tokens) and EfficientNet-Lite0 with ReLU, random weights with random
-zero blocks of 16×1 and 4×1. The kernels that tuning chooses among and ONNX Runtime's dense layer run in turn; with one
-thread its CPU time is what is read; the best of the runs counts, because whatever else the machine does only adds.
-`ort` is the ratio of the best times (of ONNX Runtime's with and without its own layout), `peak` the share of what
-multiply-adds in registers reach on so many threads, `rule` the time of the best kernel over that of the one chosen
-without tuning. Weights and inputs are warm, as far as the caches hold them. That kernels compute the right numbers is
-what tests are for.
+zero blocks of 16×1 and 4×1 (`--heights`). In each of many rounds the multiply-adds in registers that are the
+processor's peak, the kernels that tuning chooses among and ONNX Runtime's dense layer run in turn; with one thread its
+CPU time is what is read. `us`, `gflops` and `peak` (the share of what multiply-adds in registers reach on so many
+threads) are of the shortest times, because whatever else the machine does only adds. `ort` is ONNX Runtime's time (the
+better of its runs with and without its own layout) over that of the best kernel and `rule` the time of the best kernel
+over that of the one chosen without tuning: medians of the ratios within a round, whose parts slow down together. Every
+look is a stretch of runs after an untimed one: weights and inputs are warm, as far as the caches hold them. That
+kernels compute the right numbers is what tests are for.
 
 The last lines say how many layers with more than 10 MFLOP reach what is aimed at: 85 % of the peak on the non-zeros,
 and when dense at most 5 % more time than ONNX Runtime.
@@ -23,7 +25,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
@@ -34,7 +36,7 @@ from benchmarks.cpu_layers import LAYERS, candidate_kernels, in_onnx_runtime, la
 from benchmarks.kept import KeptRows
 from benchmarks.tables import line, markdown
 from prunec.backends.cpu.isa import Isa, host_isa
-from prunec.backends.cpu.peak import peak_gflops
+from prunec.backends.cpu.peak import PeakMeter
 
 LEAST_MFLOP, PEAK, DENSE = 10, 0.85, 0.95
 
@@ -60,6 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Generated kernels, layer by layer.")
     parser.add_argument("--only", default="*")
     parser.add_argument("--densities", type=float, nargs="+", default=[1.0, 0.5, 0.3, 0.1])
+    parser.add_argument("--heights", type=int, nargs="+", default=[16, 4], help="of the blocks, in outputs")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not measured again")
@@ -81,36 +84,37 @@ def all_rows(arguments: argparse.Namespace, isa: Isa) -> Iterator[Row]:
     for name in fnmatch.filter(LAYERS, arguments.only):
         for threads in arguments.threads:
             for density in arguments.densities:
-                for height in (16,) if density == 1 else (16, 4):
+                for height in arguments.heights[:1] if density == 1 else arguments.heights:
                     key = (name, density, height, threads, arguments.runs, isa.name)
                     measure = partial(measured, name, density, height, threads, arguments.runs, isa)
                     yield from kept.rows(key, lambda measure=measure: [measure()])  # type: ignore[misc]
 
 
 def measured(name: str, density: float, height: int, threads: int, runs: int, isa: Isa) -> Row:
-    """Every candidate in turn, with ONNX Runtime's dense layer between them."""
+    """The peak, ONNX Runtime's dense layer and every candidate in each round."""
     references = in_onnx_runtime(layer_model(name, 1.0, 16), threads)
     flops, kernels = candidate_kernels(layer_model(name, density, height, is_inside=True), isa, threads)
-    best, other = dict.fromkeys(kernels, float("inf")), float("inf")
+    meter = peak_meter(isa, threads)
+    peaks, others, times = list[float](), list[float](), {choice: list[float]() for choice in kernels}
     for _ in range(runs):
-        other = min(other, *(seconds(run, threads) for run in references))
+        peaks.append(meter.gflops())
+        others.append(min(seconds(run, threads) for run in references))
         for choice, run in kernels.items():
-            best[choice] = min(best[choice], seconds(run, threads))
-    first, winner = next(iter(best)), min(best, key=lambda choice: best[choice])
-    rate = flops / best[winner] / 1e9
+            times[choice].append(seconds(run, threads))
+    against = {choice: float(np.median(np.array(others) / own)) for choice, own in times.items()}
+    rule, winner = next(iter(against)), max(against, key=lambda choice: against[choice])
+    rate = flops / min(times[winner]) / 1e9
     return Row(
         layer=name, pattern=f"{height}×1" if density < 1 else "dense", density=density, threads=threads,
-        mflop=mflop(name), us=best[winner] * 1e6, gflops=rate, peak=rate / peak(isa, threads),
-        ort=other / best[winner], rule=best[winner] / best[first], kernel=spelled(winner),
+        mflop=mflop(name), us=min(times[winner]) * 1e6, gflops=rate, peak=rate / max(peaks), ort=against[winner],
+        rule=against[rule] / against[winner], kernel=spelled(winner),
     )  # fmt: skip
 
 
-def peak(isa: Isa, threads: int, known: dict[tuple[str, int], float] = {}) -> float:  # noqa: B006
-    """The best of several looks: one that was disturbed would flatter every row."""
-    key = (isa.name, threads)
-    if key not in known:
-        known[key] = max(peak_gflops(isa, threads) for _ in range(10))
-    return known[key]
+@cache
+def peak_meter(isa: Isa, threads: int) -> PeakMeter:
+    """One for all layers."""
+    return PeakMeter(isa, threads)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:

@@ -32,6 +32,7 @@ LAYERS: dict[str, tuple[int, int, int, int, int]] = {
     "lite0 7": (192, 1152, 1, 7, 1),
 }  # fmt: skip
 Run = Function[[], object]
+STRETCH = 5e-4
 
 
 def mflop(name: str) -> float:
@@ -42,11 +43,17 @@ def mflop(name: str) -> float:
 
 
 def seconds(run: Run, threads: int) -> float:
-    """CPU time of this thread for one thread, so that other processes count less; else of the clock."""
+    """A run's share of a stretch of at least half a millisecond, after one that brings its memory into the caches.
+
+    CPU time of this thread for one thread, so that other processes count less; else of the clock.
+    """
     clock = time.thread_time if threads == 1 else time.perf_counter
-    start = clock()
     run()
-    return clock() - start
+    start, count = clock(), 0
+    while (taken := clock() - start) < STRETCH or not count:
+        run()
+        count += 1
+    return taken / count
 
 
 def weights(outputs: int, columns: int, density: float, rows: int) -> np.ndarray:

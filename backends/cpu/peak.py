@@ -16,19 +16,31 @@ _ROUNDS = 400_000
 """A millisecond or more: all threads are at it for most of the time."""
 
 
+class PeakMeter:
+    """Multiply-adds in registers on so many threads at once, again and again: what else a machine runs changes it."""
+
+    def __init__(self, isa: Isa, threads: int) -> None:
+        self._threads, kernel = threads, Peak(_ROUNDS)
+        self._function, self._flops = Callable(kernel, isa), kernel.flops(isa)
+
+    def gflops(self, runs: int = 1) -> float:
+        """GFLOP/s of all threads: the best of so many runs of each."""
+
+        def best(_: int) -> float:
+            arguments = self._function.prepare(np.array([0.999, 1e-3], np.float32), np.zeros(1, np.float32))
+            taken = float("inf")
+            for _ in range(runs):
+                start = time.thread_time()  # of this thread alone: waiting for a busy processor does not count
+                self._function.run(arguments)
+                taken = min(taken, time.thread_time() - start)
+            return taken
+
+        if self._threads == 1:
+            return self._flops / best(0) / 1e9
+        with ThreadPoolExecutor(self._threads) as pool:
+            return sum(self._flops / taken / 1e9 for taken in pool.map(best, range(self._threads)))
+
+
 def peak_gflops(isa: Isa, threads: int) -> float:
-    """Multiply-adds in registers on so many threads at once, the best of several runs of each."""
-    kernel = Peak(_ROUNDS)
-    function = Callable(kernel, isa)
-
-    def best(_: int) -> float:
-        arguments = function.prepare(np.array([0.999, 1e-3], np.float32), np.zeros(1, np.float32))
-        taken = float("inf")
-        for _ in range(_RUNS):
-            start = time.thread_time()  # of this thread alone: waiting for a busy processor does not count
-            function.run(arguments)
-            taken = min(taken, time.thread_time() - start)
-        return taken
-
-    with ThreadPoolExecutor(threads) as pool:
-        return sum(kernel.flops(isa) / taken / 1e9 for taken in pool.map(best, range(threads)))
+    """The best of several runs on every thread."""
+    return PeakMeter(isa, threads).gflops(_RUNS)

@@ -37,7 +37,9 @@ def test_work_is_that_of_the_dense_layer(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_rows_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cpu_kernels, cpu_layers):
         monkeypatch.setattr(module, "LAYERS", {"small": (32, 32, 1, 6, 1)})
-    arguments = argparse.Namespace(only="*", densities=[0.5], threads=[1], runs=2, keep=tmp_path / "rows.json")
+    arguments = argparse.Namespace(
+        only="*", densities=[0.5], heights=[16, 4], threads=[1], runs=2, keep=tmp_path / "rows.json"
+    )
     rows = list(all_rows(arguments, host_isa()))
     assert [(r.pattern, r.density) for r in rows] == [("16×1", 0.5), ("4×1", 0.5)]
     assert all(0 < r.peak < 1 and r.us > 0 and r.ort > 0 and 0 < r.rule <= 1 for r in rows)

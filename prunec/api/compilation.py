@@ -70,6 +70,7 @@ def compile(
     solver: str | None = None,
     allocation: str | None = None,
     permute: bool | None = None,
+    finer: float | None = None,
     plan: PathLike | None = None,
     compensate: bool = True,
     measure: bool = True,
@@ -100,7 +101,8 @@ def compile(
     and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
-    remembers what it found. `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`.
+    remembers what it found. `finer` gives layers finer blocks where those cost no more than this share of their time.
+    `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -117,7 +119,7 @@ def compile(
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
-        allocation=allocation, permute=permute,
+        allocation=allocation, permute=permute, finer=finer,
         compensation=None if compensate else "none", input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
@@ -172,7 +174,7 @@ def compile(
                      "no-compensate": not compensate, "samples": samples, "no-measure": not measure, "metric": metric,
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
                      "precision": precision, "products": products, "tune": None if tune == "none" else tune,
-                     "weights": weights, "relaxed-simd": relaxed_simd,
+                     "weights": weights, "relaxed-simd": relaxed_simd, "finer": finer,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:

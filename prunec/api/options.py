@@ -55,6 +55,7 @@ class PlanOptions:
     solver: str | None = None
     allocation: str | None = None
     permute: bool | None = None
+    finer: float | None = None
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
@@ -96,6 +97,8 @@ class PlanOptions:
         if self.scope is not None and self.scope not in get_args(Scope):
             hint = "layer, global or loss"
             raise PrunecError("PC208", f"there is no scope {self.scope!r}", where="--scope", hint=hint)
+        if self.finer is not None:
+            self._check_finer()
         for name, value in (("samples", self.samples), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")
@@ -114,6 +117,19 @@ class PlanOptions:
     def permutes(self) -> bool:
         """Whether channels are reordered for the pattern: unless told otherwise, where the solver takes its time."""
         return orders_by_default(self.solver) if self.permute is None else self.permute
+
+    def _check_finer(self) -> None:
+        """Refuse finer blocks where no layer is timed, or times choose already. PrunecError PC208."""
+        assert self.finer is not None
+        found, hint = None, "0.1 takes finer blocks wherever a layer takes at most 10 % longer with them"
+        if not 0 <= self.finer <= 1:
+            found = f"{self.finer:g} is no share of a layer's time"
+        elif not self._is_timeable() or self.sparse_pattern() is None:
+            found, hint = "only zeros for prunec's own kernels are timed layer by layer", "use --target cpu"
+        elif not self.measures:
+            found, hint = "it asks for the times of layers, and nothing is to be measured", "leave out --no-measure"
+        if found is not None:
+            raise PrunecError("PC208", found, where="--finer", hint=hint)
 
     def sparse_pattern(self) -> Pattern | None:
         """The pattern of zeros that was asked for; None where whole channels go. PrunecError PC215."""
@@ -172,6 +188,9 @@ class PlanOptions:
         if not given:
             return None
         self.check_measured(given[0][0])
+        if self.finer is not None:
+            message = f"--{given[0][0]} chooses a level for each layer, all in blocks of one shape"
+            raise PrunecError("PC208", message, where="--finer", hint="leave it out, or give --sparsity")
         if pattern is not None:
             self._check_cuts_nothing()
         return Budget.of(*given[0])
@@ -219,7 +238,7 @@ class PlanOptions:
             "latency-ms": self.latency_ms, "size-mb": self.size_mb, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
-            "allocation": self.allocation,
+            "allocation": self.allocation, "finer": self.finer,
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]

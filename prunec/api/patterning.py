@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from prunec.api.finer import finer_blocks
 from prunec.api.levels import allocate_levels, chosen_allocation
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
@@ -91,6 +92,7 @@ def with_layers(
     mean = pattern.mean_level(options.sparsity)
     allocation = chosen_allocation(options, pattern)
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
+    layers = finer_blocks(layers, cut, pattern, options, progress)
     own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
     spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
     return plan.model_copy(update={**own, **spread}), notes

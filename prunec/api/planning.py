@@ -77,6 +77,7 @@ def plan(
     solver: str | None = None,
     allocation: str | None = None,
     permute: bool | None = None,
+    finer: float | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
@@ -94,7 +95,7 @@ def plan(
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
-        allocation=allocation, permute=permute,
+        allocation=allocation, permute=permute, finer=finer,
         input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()

@@ -43,6 +43,10 @@ Permute = Annotated[
         help="Reorder channels so that zeros cost less (default with --solver best).",
     ),
 ]
+Finer = Annotated[
+    float | None,
+    typer.Option("--finer", help="Layers take finer blocks that cost at most this share of their time more, 0.1 say."),
+]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
 ]

@@ -55,6 +55,7 @@ def plan(
     solver: o.Solver = None,
     allocation: o.Allocation = None,
     permute: o.Permute = None,
+    finer: o.Finer = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -75,7 +76,7 @@ def plan(
         curve.refuse_beside(
             {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup, "latency-ms": latency_ms,
              "size-mb": size_mb, "max-drop": max_drop, "structures": structures, "allocation": allocation,
-             "permute": permute}
+             "permute": permute, "finer": finer}
         )  # fmt: skip
         if sweep is None:
             return curve.pick(model, pick, source, output, show_plan)
@@ -92,8 +93,8 @@ def plan(
             sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
             max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
-            allocation=allocation, permute=permute, cache=not no_cache, input_shapes=o.input_shapes(input_shape),
-            progress=progress,
+            allocation=allocation, permute=permute, finer=finer, cache=not no_cache,
+            input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan))

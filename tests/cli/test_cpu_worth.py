@@ -126,6 +126,47 @@ def test_a_slow_layer_stays_dense_unless_it_is_named(folder: Path, monkeypatch: 
     assert {named[name]["pattern"] for name in (first, second)} == {"block:16x1"}
 
 
+def test_layers_get_the_finest_blocks_that_cost_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sparse_layers(folder, monkeypatch)
+    taken = {first: {16: 5.0, 8: 5.4, 4: 9.0}, second: {16: 5.0, 8: 6.0, 4: 5.5}}
+
+    def times(self: Cpu, model: ir.Model, layers: dict[str, LayerPattern], *_: object) -> dict[str, LayerTimes]:
+        return {name: LayerTimes(10.0, taken[name][own.pattern.rows]) for name, own in layers.items()}
+
+    monkeypatch.setattr(Cpu, "times", times)
+    layers = planned(folder, "--finer", "0.1")
+    assert (layers[first]["pattern"], layers[second]["pattern"]) == ("block:8x1", "block:4x1")
+    assert layers[first]["why"] == "5.40 µs, with block:16x1 5.00 µs"
+    assert planned(folder, "--finer", "0.05")[first]["pattern"] == "block:16x1"
+    assert planned(folder, "--finer", "0.1") == layers
+    replay = ("--plan", "plan.json", "--no-cache", "--no-measure", "--json", "-o", "out")
+    done = prunec("compile", "model.onnx", "--target", "cpu", *replay, cwd=folder)
+    assert done.code == 0, done.err
+    proofs = {p["layer"]: p for p in done.json["verification"]["patterns"]["layers"]}
+    assert {name: own["pattern"] for name, own in proofs.items()} == {first: "block:8x1", second: "block:4x1"}
+    assert all(own["passed"] and own["zeros"] == 0.75 for own in proofs.values())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--target", "cpu", "--pattern", "block:4x1", "--sparsity", "0.5"),  # nothing is finer
+        ("--target", "cpu", "--pattern", "block:16x1", "--sparsity", "0.5", "--finer", "-1"),
+        ("--target", "cpu", "--pattern", "block:16x1", "--speedup", "2"),
+        ("--target", "onnx", "--pattern", "block:16x1", "--sparsity", "0.5"),
+        ("--target", "onnx", "--flops", "0.5"),
+    ],
+)
+def test_finer_blocks_that_cannot_be_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    set_times(monkeypatch, slow=())
+    finer = () if "--finer" in options else ("--finer", "0.1")
+    done = prunec("plan", "model.onnx", *options, *finer, "--samples", "10", cwd=folder)
+    refuses(done, "PC208")
+    assert "--finer" in done.err
+
+
 def test_it_is_said_and_written_down(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = sparse_layers(folder, monkeypatch)
     set_times(monkeypatch, slow=(first,))

@@ -18,7 +18,7 @@ _TILE_BYTES = 48 * 1024
 _FEWEST_BLOCKS = 24
 """Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
 _PASSES = 4
-_JOBS = 8
+_JOBS = 16
 """At least so many parts that threads can take, where the layer has them."""
 
 

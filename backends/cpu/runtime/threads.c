@@ -5,9 +5,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SLOTS 4 /* blocks that a kernel has at the same time, at most; more come from the heap */
 #define SPINS 20000 /* some tens of microseconds: longer than the pause between two kernels of a run */
+#define PARTS 8 /* of a thread's share of a loop: what is left of it can go to a thread that is done */
 
 typedef struct {
     void *sync_handle;
@@ -26,6 +28,7 @@ typedef struct {
     prunec_pool *pool;
     pthread_t thread;
     int number;
+    _Alignas(64) atomic_int next; /* part of its share that nobody has begun */
     block blocks[SLOTS];
 } worker;
 
@@ -51,9 +54,14 @@ static void relax(void) {
 #endif
 }
 
-static void work(prunec_pool *pool, int task) {
-    parallel_group group = {NULL, pool->threads};
-    if (pool->body(task, &group, pool->data)) atomic_store(&pool->failed, 1);
+/* Its own share first, in order, so that from kernel to kernel a thread finds its part of a tensor in its cache. */
+static void work(prunec_pool *pool, int number) {
+    parallel_group group = {NULL, pool->threads * PARTS};
+    for (int i = 0; i < pool->threads; i++) {
+        int share = (number + i) % pool->threads;
+        for (int part; (part = atomic_fetch_add(&pool->workers[share].next, 1)) < PARTS;)
+            if (pool->body(share * PARTS + part, &group, pool->data)) atomic_store(&pool->failed, 1);
+    }
 }
 
 static unsigned wait_for_round(prunec_pool *pool, unsigned seen) {
@@ -94,7 +102,9 @@ prunec_pool *prunec_pool_create(int threads) {
     pool->threads = threads;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+    size_t bytes = (size_t)threads * sizeof *pool->workers;
+    pool->workers = aligned_alloc(_Alignof(worker), bytes);
+    if (pool->workers) memset(pool->workers, 0, bytes);
     for (int i = 1; pool->workers && i < threads; i++) {
         worker *one = &pool->workers[i];
         one->pool = pool;
@@ -140,6 +150,7 @@ static int launch(parallel_body body, void *data, int tasks) {
     pool->body = body;
     pool->data = data;
     atomic_store(&pool->failed, 0);
+    for (int i = 0; i < pool->threads; i++) atomic_store(&pool->workers[i].next, 0);
     atomic_store(&pool->running, pool->threads - 1);
     next_round(pool);
     work(pool, 0);

@@ -1,4 +1,4 @@
-# make install | test | test-all | lint | demo | clean
+# make install | test | test-all | lint | demo | demo-wasm | clean
 # Needs Python 3.10 or newer and a package registry. Another interpreter: make install PYTHON=python3.12
 
 PYTHON ?= python3
@@ -11,9 +11,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 FOR_TESTS := $(VENV)/.installed-for-tests
+FOR_WASM := $(VENV)/.installed-for-wasm
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install install-for-tests test test-all lint demo clean
+.PHONY: install install-for-tests test test-all lint demo demo-wasm clean
 
 install: $(STAMP)
 
@@ -45,6 +46,17 @@ lint: install
 
 demo: install
 	$(PY) -m benchmarks.demo
+
+# A page that runs a model in the browser, at http://127.0.0.1:$(PORT)/demo/; with SERVE=0 it is only made.
+SERVE ?= 1
+PORT ?= 8000
+demo-wasm: $(FOR_WASM)
+	$(PY) -m benchmarks.demo_wasm --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve)
+
+# What generates and checks code for other machines; not torch.
+$(FOR_WASM): $(STAMP)
+	$(PIP) --no-build-isolation --editable ".[$(EXTRAS),tvm,cross]"
+	@touch $(FOR_WASM)
 
 # Leaves .venv; to rebuild that too: rm -r .venv
 clean:

@@ -77,6 +77,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class DemoOptions:
+    """Files for a demo page: names of classes, a line each, and the vocabulary of a WordPiece tokeniser."""
+
+    labels: str | Path | None = None
+    vocabulary: str | Path | None = None
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """What the user said about the artifact.
 
@@ -85,6 +93,7 @@ class BuildOptions:
     `measures`: whether anything will be timed. `shapes`: of the inputs by name, a program for each; empty: the model's.
     `tune`: none, or how thoroughly kernels are chosen by measuring them; `caches`: whether that is remembered.
     `weights`: beside a WebAssembly module, or embedded in it; None: the target's. `relaxed_simd`: of WebAssembly.
+    `demo`: whether a page goes with it, and what that is told.
     """
 
     builds: bool = True
@@ -99,6 +108,7 @@ class BuildOptions:
     weights: str | None = None
     relaxed_simd: bool = False
     progress: Callable[[str, int, int], None] = lambda what, done, of: None
+    demo: DemoOptions | None = None
 
 
 @dataclass(frozen=True)

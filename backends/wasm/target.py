@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -15,6 +16,7 @@ from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.backends.wasm.artifact import Placement
 from prunec.backends.wasm.building import build, checked
+from prunec.backends.wasm.demo import read_words, write_demo
 from prunec.backends.wasm.engine import WasmModel, check_engine
 from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.spec import WasmSpec
@@ -49,6 +51,11 @@ index.d.ts has the types, model.inputs and model.outputs the shapes, which are f
 application/wasm. No eval: a content security policy of script-src 'self' 'wasm-unsafe-eval' is enough.
 An instance has {memory} of memory, {arena} of it for intermediate results, and never asks for more.
 """
+_PAGE = """
+wasm/demo/ is a page that runs it beside the dense model (wasm/demo/dense); nothing of it leaves the machine:
+
+    python -m prunec.backends.wasm.serving wasm       # or python -m http.server --directory wasm; then /demo/
+"""
 
 
 class Wasm(Cross):
@@ -59,7 +66,7 @@ class Wasm(Cross):
     patterns = PATTERNS
 
     def check(self, options: BuildOptions) -> None:
-        """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
+        """PC440, PC452, PC463, PC470: options; PC453, PC455: nothing to build or to check with."""
         self.check_options(options)
         if options.threads != 1:
             message = "a WebAssembly module runs on one thread"
@@ -67,6 +74,8 @@ class Wasm(Cross):
         if options.weights is not None and options.weights not in PLACEMENTS:
             message = f"there is no place {options.weights!r} for weights"
             raise PrunecError("PC440", message, where="--weights", hint=", ".join(PLACEMENTS))
+        if options.demo is not None:
+            read_words(options.demo)
         if options.builds:
             check_engine()
 
@@ -82,21 +91,30 @@ class Wasm(Cross):
 
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
+            PrunecError PC470: the files of the page are not the model's.
         """
         isa, shapes = self._isa(options), only_shapes(options)
         placement: Placement = "embedded" if options.weights == "embedded" else "beside"
         built = build(subject.model, isa, folder, shapes, name=_name(subject.name), placement=placement)
         spec = WasmSpec.read(built.folder)
         usage, warnings = _usage(spec), (RELAXED,) if options.relaxed_simd else ()
+        samples = one_by_one(subject.batches, built.ready)
+        dense = None
+        if options.demo is not None:
+            with tempfile.TemporaryDirectory(prefix="prunec-dense-") as scratch:
+                other = build(subject.dense, isa, Path(scratch), shapes, name="dense", placement=placement).folder
+                dense = write_demo(built.folder, other, subject.model, samples, read_words(options.demo))
+            usage += _PAGE
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
-        samples = one_by_one(subject.batches, built.ready)
         lowering = check(subject.model, built.folder, samples)
+        if dense is not None:
+            check(subject.dense, dense, samples[:1])
         if node() is None:
             warnings = (*warnings, NO_NODE)
         if not options.measures:
             return Artifact(usage, lowering, warnings=warnings)
-        own = beside(built.folder, built.ready, subject.dense, subject.layers, samples[0], everywhere=False)
+        own = beside(built.folder, built.ready, dense or subject.dense, subject.layers, samples[0], everywhere=False)
         return Artifact(
             usage, lowering, contenders=own.contenders, feeds=own.feeds, warnings=warnings, scratch=own.scratch,
             layers=own.layers or None,

@@ -39,7 +39,7 @@ class Timed:
 def beside(
     folder: Path,
     model: ir.Model,
-    dense: ir.Model | None,
+    dense: ir.Model | Path | None,
     layers: Sequence[LayerPlan],
     feeds: Mapping[str, np.ndarray] | int,
     *,
@@ -47,7 +47,7 @@ def beside(
 ) -> Timed:
     """Contenders for V8 where Node is here, and for wasmtime (`everywhere`, or if it is all there is).
 
-    With `dense` that model too. `feeds`, or a seed.
+    With `dense` that model too, or the folder of its module. `feeds`, or a seed.
     """
     spec = WasmSpec.read(folder)
     shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
@@ -55,8 +55,8 @@ def beside(
     if isinstance(feeds, int):
         feeds = next(iter(open_calibration(None, ready, samples=2, seed=feeds).held_out()))
     isa = RELAXED_WASM if spec.simd == "relaxed" else WASM
-    scratch, other = None, None
-    if dense is not None:
+    scratch, other = None, dense if isinstance(dense, Path) else None
+    if isinstance(dense, ir.Model):
         scratch = tempfile.TemporaryDirectory(prefix="prunec-dense-")
         other = build(dense, isa, Path(scratch.name), shapes, name="dense", placement=spec.weights).folder
     modules = {OWN: folder, OWN_DENSE: other}

@@ -23,7 +23,7 @@ from prunec.api.pruning import Judged, judge, judge_dense, prune
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.api.target_list import backend_for
-from prunec.backends.base import Backend, BuildOptions, Range, spell_range
+from prunec.backends.base import Backend, BuildOptions, DemoOptions, Range, spell_range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration, Samples
@@ -36,6 +36,7 @@ from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
 WASM = "wasm"
+_OF_WASM = ("--weights", "--relaxed-simd", "--demo")
 
 
 @large_blocks_apart()
@@ -86,6 +87,9 @@ def compile(
     tune: str = "none",
     weights: str | None = None,
     relaxed_simd: bool = False,
+    demo: bool = False,
+    demo_labels: PathLike | None = None,
+    demo_vocabulary: PathLike | None = None,
     progress: Progress = silent,
 ) -> Compiled:
     """Prune `model` and write the package `output` (default: the model's name with `.pruned`).
@@ -102,7 +106,9 @@ def compile(
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `finer` gives layers finer blocks where those cost no more than this share of their time.
-    `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`.
+    `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`, and so is
+    `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
+    vocabulary to read texts with (`demo_vocabulary`).
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -132,8 +138,9 @@ def compile(
     )
     progress = tidying(progress)
     own_build = BuildOptions(
-        build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress
-    )
+        build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress,
+        _demo(demo, demo_labels, demo_vocabulary),
+    )  # fmt: skip
     backend = _backend(target, own_build, dry_run=dry_run)
     if plan is not None:
         options.check_replay()
@@ -175,11 +182,21 @@ def compile(
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
                      "precision": precision, "products": products, "tune": None if tune == "none" else tune,
                      "weights": weights, "relaxed-simd": relaxed_simd, "finer": finer,
+                     "demo": demo, "demo-labels": demo_labels, "demo-vocabulary": demo_vocabulary,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
         if options.cache is not None:
             warnings += options.cache.warnings
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
+
+
+def _demo(wanted: bool, labels: PathLike | None, vocabulary: PathLike | None) -> DemoOptions | None:
+    """PC440: files for a page that nobody asked for."""
+    given = {"--demo-labels": labels, "--demo-vocabulary": vocabulary}
+    name = next((name for name, file in given.items() if file is not None), None)
+    if name is not None and not wanted:
+        raise PrunecError("PC440", f"{name} is about a demo page", where=name, hint="give --demo too")
+    return DemoOptions(*given.values()) if wanted else None
 
 
 def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | None:
@@ -193,13 +210,13 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
              "--precision": build.precision is not None, "--products": build.products is not None,
              "--tune": build.tune != "none", "--weights": build.weights is not None,
-             "--relaxed-simd": build.relaxed_simd}  # fmt: skip
+             "--relaxed-simd": build.relaxed_simd, "--demo": build.demo is not None}  # fmt: skip
     option = next((name for name, is_given in given.items() if is_given), None)
     if backend is None and option is not None:
         message = f"{option} is about an artifact that is built for a device, and {target} has none"
-        other = {"--tune": "cpu", "--weights": WASM, "--relaxed-simd": WASM}.get(option, "tensorrt-2:4")
+        other = {"--tune": "cpu", **dict.fromkeys(_OF_WASM, WASM)}.get(option, "tensorrt-2:4")
         raise PrunecError("PC440", message, where=option, hint=f"leave it out, or use --target {other}")
-    for name in ("--weights", "--relaxed-simd"):
+    for name in _OF_WASM:
         if given[name] and target != WASM:
             hint = f"leave it out, or use --target {WASM}"
             raise PrunecError("PC440", f"{name} is about WebAssembly modules", where=name, hint=hint)

@@ -68,6 +68,9 @@ def compile(
     tune: o.Tune = "none",
     weights: o.Weights = None,
     relaxed_simd: o.RelaxedSimd = False,
+    demo: o.Demo = False,
+    demo_labels: o.DemoLabels = None,
+    demo_vocabulary: o.DemoVocabulary = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -93,6 +96,7 @@ def compile(
                 input_shapes=o.input_shape_sets(input_shape), build=not no_build,
                 shape_ranges=o.shape_ranges(shape_range),
                 precision=precision, products=products, tune=tune, weights=weights, relaxed_simd=relaxed_simd,
+                demo=demo, demo_labels=demo_labels, demo_vocabulary=demo_vocabulary,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

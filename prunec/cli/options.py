@@ -121,6 +121,16 @@ RelaxedSimd = Annotated[
     bool,
     typer.Option("--relaxed-simd", help="Fused multiply-adds in a wasm package; results may differ by host."),
 ]
+Demo = Annotated[
+    bool, typer.Option("--demo", help="A page in the wasm package, with the dense model beside the pruned one.")
+]
+DemoLabels = Annotated[
+    str | None, typer.Option("--demo-labels", metavar="FILE", help="Names of classes for the page, a line each.")
+]
+DemoVocabulary = Annotated[
+    str | None,
+    typer.Option("--demo-vocabulary", metavar="FILE", help="WordPiece vocabulary, for a page that reads texts."),
+]
 RoundTo = Annotated[
     int | None, typer.Option("--round-to", min=1, help="Keep multiples of this many channels, not the target's.")
 ]

@@ -80,8 +80,8 @@ class Verdict:
 class DemoOptions:
     """Files for a demo page: names of classes, a line each, and the vocabulary of a WordPiece tokeniser."""
 
-    labels: str | Path | None = None
-    vocabulary: str | Path | None = None
+    labels: Path | None = None
+    vocabulary: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ magnitude, without refitting: speed is that of any such zeros, quality is not th
 environment of its own in prunec's cache (npm, pinned) and always runs the dense model, which its kernels take as long
 for as for one with zeros. `host` is the engine of both: Node and Chromium (without a window) have V8, wasmtime has
 Cranelift, and onnxruntime-web, which it cannot run, is timed in Node beside it. `over_ort_web` is its time over ours,
-`over_own_dense` that of our dense model; medians of ratios and 95 % intervals. V8 compiles functions anew while they run: hence a long warm-up.
+`over_own_dense` that of our dense model; medians of ratios and 95 % intervals. V8 compiles functions anew while they
+run: hence a long warm-up.
 """
 
 from __future__ import annotations

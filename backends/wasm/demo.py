@@ -53,8 +53,8 @@ def read_words(options: DemoOptions) -> Words:
     Raises:
         PrunecError PC470: a file that cannot be read or is no WordPiece vocabulary.
     """
-    labels = () if options.labels is None else tuple(_text(Path(options.labels)).splitlines())
-    pieces = () if options.vocabulary is None else tuple(_pieces(Path(options.vocabulary)))
+    labels = () if options.labels is None else tuple(_text(options.labels).splitlines())
+    pieces = () if options.vocabulary is None else tuple(_pieces(options.vocabulary))
     if pieces and not set(_SPECIAL) <= set(pieces):
         message = f"no WordPiece vocabulary: it lacks {', '.join(s for s in _SPECIAL if s not in pieces)}"
         hint = "vocab.txt with a piece a line, or tokenizer.json"

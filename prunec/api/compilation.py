@@ -196,7 +196,8 @@ def _demo(wanted: bool, labels: PathLike | None, vocabulary: PathLike | None) ->
     name = next((name for name, file in given.items() if file is not None), None)
     if name is not None and not wanted:
         raise PrunecError("PC440", f"{name} is about a demo page", where=name, hint="give --demo too")
-    return DemoOptions(*given.values()) if wanted else None
+    files = (None if file is None else Path(file) for file in given.values())
+    return DemoOptions(*files) if wanted else None
 
 
 def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | None:

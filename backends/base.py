@@ -214,8 +214,17 @@ class Timeable(Backend, Protocol):
 
     kind: str
 
-    def write_timed(self, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern], /) -> Path:
+    def write_timed(
+        self,
+        folder: Path,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        shapes: Mapping[str, Sequence[int]] | None,
+        /,
+    ) -> Path:
         """Compile a dense model with these zeros, by magnitude, only to be timed; what a contender of `kind` loads.
+
+        `shapes`: of its inputs, where the model leaves them open.
 
         Raises:
             PrunecError PC45x: it cannot be built here.

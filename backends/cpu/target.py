@@ -99,12 +99,19 @@ class Cpu(Generated):
 
         return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache)
 
-    def write_timed(self, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern]) -> Path:
+    def write_timed(
+        self,
+        folder: Path,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        shapes: Mapping[str, Sequence[int]] | None,
+    ) -> Path:
         """The folder `cpu` of a model whose values mean nothing. PrunecError PC45x as `times`."""
         from prunec.backends.cpu.building import build
         from prunec.backends.cpu.kernel_table import with_zeros
 
-        return build(with_zeros(model, layers), self.isa(), folder).folder
+        given = () if shapes is None else (shapes,)
+        return build(with_zeros(model, layers), self.isa(), folder, given).folder
 
     def provenance(self) -> str:
         from prunec.backends.cpu.provenance import sources

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import sparsifier
@@ -22,8 +24,8 @@ class Judge:
     def __init__(self, opened: Opened, calibration: Calibration, options: PlanOptions, own: Judged | None) -> None:
         self._opened, self._calibration, self._options, self._own = opened, calibration, options, own
 
-    def quality(self, plan: Plan) -> QualityRecord | None:
-        """Of the model that a compile of `plan` makes; None where the data shows nothing. PrunecError PC351."""
+    def model(self, plan: Plan) -> ir.Model:
+        """What a compile of `plan` makes."""
         method = self._options.chosen_recipe().compensation
         steps = stages_of(self._opened, plan)
         model = steps[-1].after
@@ -31,6 +33,14 @@ class Judge:
         if method != "none" or solver is not None:
             how = Options(method=method, seed=self._options.seed, threads=self._options.threads)
             model = refit(steps, self._calibration, how, None, solver, self._options.cache).model
+        return model
+
+    def quality(self, plan: Plan) -> QualityRecord | None:
+        """Of that model; None where the data shows nothing. PrunecError PC351."""
+        return self.of(self.model(plan))
+
+    def of(self, model: ir.Model) -> QualityRecord | None:
+        """Quality of any model in the place of the dense one. PrunecError PC351."""
         return judge(self._opened, model, self._calibration, self._options, self._own)
 
 

@@ -67,7 +67,8 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
     words = ["prunec", "compile", source, "--target", plan.target, f"--{plan.budget.kind}", f"{plan.budget.value:g}"]
     if plan.layers:
         level = max(layer.level for layer in plan.layers) if plan.level is None else plan.level
-        words += [] if plan.budget.kind == "sparsity" else ["--sparsity", f"{level:g}"]
+        is_implied = plan.budget.kind == "sparsity" or plan.budget.is_measured
+        words += [] if is_implied else ["--sparsity", f"{level:g}"]
         words += [] if plan.allocation is None else ["--allocation", plan.allocation]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
         if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself

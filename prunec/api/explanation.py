@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +13,8 @@ import onnx_ir as ir
 
 from prunec.api.inspection import pin_info
 from prunec.api.opening import InputShapes, Model, open_model
-from prunec.api.results import Explanation, LayerPart, TargetExplanation
+from prunec.api.plan_explanation import explain_plan, plan_file
+from prunec.api.results import Explanation, LayerPart, PlanExplanation, TargetExplanation
 from prunec.api.stages import inspected
 from prunec.catalog import unknown_name
 from prunec.diagnostics import PrunecError
@@ -33,16 +36,26 @@ def explain(
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
     structures: str | Sequence[str] | None = None,
-) -> Explanation | TargetExplanation:
+) -> Explanation | TargetExplanation | PlanExplanation:
     """Everything about `layer`: the name of a node, or of a tensor that only one node makes or uses.
+
+    `model` may also be a plan file or a package: then why its groups and layers were left as they are, `layer` being
+    one of them or None for all.
 
     `structures` as for `inspect`: which groups there are depends on what may go. With `target`, what that target
     would do with the layer, or with all of them where `layer` is None.
 
     Raises:
         PrunecError PC120: no layer has that name; the hint has the nearest ones; PC121: neither layer nor target;
-        PC216: structures that are not; PC401, PC404: the target; PC440: structures beside a target.
+        PC216: structures that are not; PC401, PC404: the target; PC440: structures beside a target, or options about a
+        model beside a plan; PC204: not a plan.
     """
+    plan = plan_file(Path(model)) if isinstance(model, str | os.PathLike) else None
+    if plan is not None:
+        if target is not None or structures is not None or input_shapes:
+            message = "a plan has decided that already: --target, --structures and --input-shape are about models"
+            raise PrunecError("PC440", message, where=str(plan), hint="leave them out, or give the model")
+        return explain_plan(plan, layer)
     if target is not None:
         from prunec.api.target_explanation import explain_target
 

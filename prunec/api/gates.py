@@ -66,6 +66,8 @@ def refusals(
         found.append(slow)
     if budget is not None and budget.is_time and (missed := gate_time(measurements, budget)) is not None:
         found.append(missed)
+    if budget is not None and budget.kind == "max-drop" and (slower := gate_slower(measurements)) is not None:
+        found.append(slower)
     if budget is not None and budget.kind == "size-mb" and (bytes_after is None or bytes_after > budget.value * 1e6):
         found.append(_too_large(budget, bytes_after))
     return found
@@ -96,6 +98,21 @@ def gate_time(result: Measurements | None, budget: Budget) -> GateError | None:
         f"{dense_ms / speedup.median:.3g} ms for one run",
         where=f"--{budget.kind} {budget.value:g}",
         hint="plan again (--no-cache times everything anew), or ask for a little less",
+    )
+
+
+def gate_slower(result: Measurements | None) -> GateError | None:
+    """None unless the finished model of a plan for speed is shown to be slower than the dense one (PC535)."""
+    speedup = None if result is None else result.speedup.get(f"vs_{DENSE}")
+    if speedup is None or speedup.ci95[1] >= 1:
+        return None
+    low, high = speedup.ci95
+    return GateError(
+        "PC535",
+        f"the finished model is slower than the dense one: {speedup.median:.3g} times as fast "
+        f"(95 % interval {low:.3g} to {high:.3g})",
+        where="--max-drop",
+        hint="it was faster while the plan was made: try again when the machine is quiet (--no-cache), or allow more",
     )
 
 

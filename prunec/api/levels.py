@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
+from prunec.api.loss_curves import loss_curves
 from prunec.api.options import PlanOptions
-from prunec.api.progress import Progress, counted
+from prunec.api.progress import Progress
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
-from prunec.graph import analyse
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.layers import DENSE
-from prunec.plan.levels import (
-    MEASURED,
-    SMALLEST,
-    Allocation,
-    LayerWeights,
-    curve_levels,
-    energy_curve,
-    erk_levels,
-    lost_energy,
-    masks,
-    scaled,
-    whole_levels,
-)
+from prunec.plan.levels import Allocation, LayerWeights, curve_levels, erk_levels, whole_levels
 from prunec.plan.plan import LayerPlan
-from prunec.statistics import LayerStatistics, collect
-from prunec.statistics.output_errors import OutputErrors, sample_count
 
 DIGITS = 1e6
 """Levels are rounded up to one over this."""
@@ -58,6 +42,39 @@ def chosen_allocation(options: PlanOptions, pattern: Pattern) -> Allocation:
     return given or "loss"
 
 
+class Spread:
+    """Levels of `layers` for any mean over all their weights. `sizes`: numbers of weights, by name.
+
+    lamp, global and loss look at the weights, loss at the data as well, once for all means.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        model: ir.Model,
+        pattern: Pattern,
+        allocation: Allocation,
+        calibration: Calibration,
+        options: PlanOptions,
+        progress: Progress,
+    ) -> None:
+        self._allocation, self._fixed = allocation, pattern.fixed_level
+        self._weights = {name: LayerWeights(matrices(layer)) for name, layer in layers.items()}
+        self.sizes = {name: own.size for name, own in self._weights.items()}
+        if allocation not in ("uniform", "erk"):
+            self._curves = loss_curves(layers, model, pattern, allocation, calibration, options, progress)
+
+    def levels(self, mean: float) -> dict[str, float]:
+        """By name, 0 to below 1."""
+        if self._allocation == "uniform":
+            return dict.fromkeys(self.sizes, mean)
+        if self._allocation == "erk":
+            return erk_levels(self._weights, mean)
+        if self._fixed is None:
+            return curve_levels(self._curves.curves, self.sizes, mean)
+        return whole_levels(self._curves.losses, self.sizes, self._fixed, mean)
+
+
 def allocate_levels(
     layers: Sequence[LayerPlan],
     model: ir.Model,
@@ -77,15 +94,7 @@ def allocate_levels(
     plain = {name: layer for name, layer in free.items() if isinstance(layer, Layer)}
     if allocation == "uniform" or not plain:
         return tuple(layers)
-    if allocation == "erk":
-        found = erk_levels({name: LayerWeights(matrices(layer)) for name, layer in plain.items()}, level)
-    else:
-        own_curves = loss_curves(plain, model, pattern, allocation, calibration, options, progress)
-        fixed = pattern.fixed_level
-        if fixed is None:
-            found = curve_levels(own_curves.curves, own_curves.sizes, level)
-        else:
-            found = whole_levels(own_curves.losses, own_curves.sizes, fixed, level)
+    found = Spread(plain, model, pattern, allocation, calibration, options, progress).levels(level)
     return tuple(_planned(plan, found, allocation, plan.node in plain) for plan in layers)
 
 
@@ -98,87 +107,3 @@ def _planned(plan: LayerPlan, found: dict[str, float], allocation: str, is_plain
     if level <= 0:
         return plan.model_copy(update={"pattern": DENSE, "level": 0.0, "why": f"{allocation}: others can spare more"})
     return plan.model_copy(update={"level": level, "why": f"{plan.why}, level by {allocation}"})
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What each layer loses, by name: at every level of `plan.levels.grid`, or at the pattern's own (`losses`).
-
-    `sizes`: numbers of weights.
-    """
-
-    curves: Mapping[str, np.ndarray]
-    losses: Mapping[str, float]
-    sizes: Mapping[str, int]
-
-
-def loss_curves(
-    layers: Mapping[str, Layer],
-    model: ir.Model,
-    pattern: Pattern,
-    allocation: Allocation,
-    calibration: Calibration,
-    options: PlanOptions,
-    progress: Progress,
-) -> Curves:
-    """The curves that `allocation` (lamp, global, loss) compares layers by."""
-    by_loss = allocation == "loss"
-    fixed = pattern.fixed_level
-    shares: tuple[float, ...] = MEASURED if fixed is None else (fixed,)
-    seen: dict[str, LayerStatistics] = {}
-    errors: OutputErrors | None = None
-    if by_loss:
-        step = counted(progress, "statistics")
-        seen = collect(
-            model, analyse(model), calibration, frozenset({"moments"}), threads=options.threads, seed=options.seed,
-            cache=options.cache, progress=step,
-        )  # fmt: skip
-        samples = sample_count(model, calibration, len(layers) * len(shares))
-        step = counted(progress, "measuring layers")
-        errors = OutputErrors(model, calibration, samples, threads=options.threads, progress=step)
-    curves: dict[str, np.ndarray] = {}
-    losses: dict[str, float] = {}
-    sizes: dict[str, int] = {}
-    for name, layer in layers.items():
-        weights = LayerWeights(matrices(layer), _inputs(layer, seen.get(name)))
-        energies = weights.energies(with_inputs=by_loss)
-        total = sum(float(energy.sum()) for energy in energies) or 1.0
-        sizes[name] = weights.size
-        measured = [_error(errors, model, layer, weights, energies, pattern, s) for s in shares] if errors else []
-        if fixed is not None:
-            losses[name] = measured[0] if errors else lost_energy(weights, energies, pattern, fixed)
-            continue
-        curve = energy_curve(weights, energies, pattern)
-        if allocation != "global":
-            curve = -np.log(np.maximum(1 - curve / total, SMALLEST))
-        curves[name] = scaled(curve, shares, measured) if errors else curve
-    return Curves(curves, losses, sizes)
-
-
-def _inputs(layer: Layer, seen: LayerStatistics | None) -> list[np.ndarray] | None:
-    """E[x²] of the columns of each matrix: that of the input channel, at every kernel position."""
-    if seen is None:
-        return None
-    groups, _, positions, channels = layer.matrix().shape
-    if seen.second_moment_diag.size != groups * channels:
-        return None
-    return [np.tile(own, positions) for own in seen.second_moment_diag.reshape(groups, channels)]
-
-
-def _error(
-    errors: OutputErrors,
-    model: ir.Model,
-    layer: Layer,
-    weights: LayerWeights,
-    energies: Sequence[np.ndarray],
-    pattern: Pattern,
-    level: float,
-) -> float:
-    """What the outputs lose with a mask on this layer alone."""
-    other = model.clone()
-    changed = prunable_layers(other)[layer.name]
-    assert isinstance(changed, Layer)
-    matrix = changed.matrix()
-    kept = np.stack(masks(weights, energies, pattern, level)).reshape(matrix.shape)
-    changed.write(other.graph, matrix * kept, changed.bias())
-    return min(errors.of(other), 1e6)

@@ -98,3 +98,13 @@ def one_sample(calibration: Calibration, model: ir.Model) -> dict[str, np.ndarra
     feeds = next(iter(calibration.held_out()))
     free = {str(v.name) for v in model.graph.inputs if (shape := dims(v)) and not isinstance(shape[0], int)}
     return {name: array[:1] if name in free else array for name, array in feeds.items()}
+
+
+def timed_sample(
+    calibration: Calibration, model: ir.Model, shapes: Mapping[str, Sequence[int]], seed: int
+) -> dict[str, np.ndarray]:
+    """What runs where times are taken: a sample of the data, made up where `shapes` are others than it has."""
+    sample = one_sample(calibration, model)
+    if all(sample[name].shape == tuple(shape) for name, shape in shapes.items()):
+        return sample
+    return sample_of(model, shapes, seed)

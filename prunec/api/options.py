@@ -56,6 +56,7 @@ class PlanOptions:
     allocation: str | None = None
     permute: bool | None = None
     finer: float | None = None
+    polish: int = 0
     compensation: Compensation | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
@@ -102,6 +103,9 @@ class PlanOptions:
         for name, value in (("samples", self.samples), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise PrunecError("PC208", f"{value} is not a number of {name}", where=f"--{name}", hint="1 or more")
+        if self.polish < 0:
+            message = f"{self.polish} is no number of models to judge"
+            raise PrunecError("PC208", message, where="--polish", hint="0 or more")
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
 
@@ -180,6 +184,9 @@ class PlanOptions:
         counted = {"sparsity": self.sparsity, "flops": self.flops, "params": self.params, "size-mb": self.size_mb}
         also = [name for name, value in counted.items() if value is not None]
         given = [(kind, value) for kind, value in times if value is not None]
+        if self.polish and not given:
+            message = "--polish swaps what costs the same time, so it goes with a budget of time"
+            raise PrunecError("PC220", message, where="--polish", hint="add --speedup or --latency-ms, or leave it out")
         if given and len(given) + len(also) > 1:
             raise _two_budgets([*(kind for kind, _ in given), *also])
         has_level = pattern is not None and pattern.fixed_level is not None and not self._is_timeable()
@@ -212,12 +219,10 @@ class PlanOptions:
         elif self.target != "onnx" and not is_sparse:
             found = f"for {self.target} times are known of zeros, not of widths"
             hint = f"use a pattern of zeros, --pattern {self._target_patterns()[0]}"
-        elif self.target != "onnx" and self.made_up_shapes:
-            found, hint = "the model has several shapes", "plan for one --input-shape"
         elif self.target == "onnx" and is_sparse:
             found = f"zeros ({self.pattern}) save no time in ONNX Runtime"
-        elif structures != DEFAULT_STRUCTURES:
-            found = f"of {', '.join(structures)} only channels are timed"
+        elif structures != DEFAULT_STRUCTURES and (is_sparse or structures != ("depth", "channels")):
+            found = f"of {', '.join(structures)} only channels are timed, and whole blocks beside them"
         if found is not None:
             what = "channels and target onnx, or zeros and target cpu"
             raise PrunecError("PC230", f"--{kind} is for {what}: {found}", hint=hint)
@@ -238,7 +243,7 @@ class PlanOptions:
             "latency-ms": self.latency_ms, "size-mb": self.size_mb, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
-            "allocation": self.allocation, "finer": self.finer,
+            "allocation": self.allocation, "finer": self.finer, "polish": self.polish or None,
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]

@@ -78,6 +78,7 @@ def plan(
     allocation: str | None = None,
     permute: bool | None = None,
     finer: float | None = None,
+    polish: int = 0,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
@@ -95,7 +96,7 @@ def plan(
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
-        allocation=allocation, permute=permute, finer=finer,
+        allocation=allocation, permute=permute, finer=finer, polish=polish,
         input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()

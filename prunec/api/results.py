@@ -137,6 +137,42 @@ class Explanation(Result):
         return {**document, "parts": [part.to_json() for part in self.parts]}
 
 
+class Step(Result):
+    """The step beside a choice: by how much predicted loss and share of the dense time would differ."""
+
+    kept: float
+    loss: float
+    time: float
+
+
+class Decision(Result):
+    """What a plan leaves of one group or layer, and why: `kept` of `of` channels, or shares of the weights.
+
+    `loss` is predicted (relative squared error of the outputs with this alone), `saved` a predicted share of the dense
+    model's time; both are there where the plan was made for a time.
+    """
+
+    name: str
+    what: str
+    tensors: tuple[str, ...]
+    kept: float
+    of: float
+    why: str
+    loss: float | None = None
+    saved: float | None = None
+    milder: Step | None = None
+    deeper: Step | None = None
+
+
+class PlanExplanation(Result):
+    """Every decision of a plan."""
+
+    plan: str
+    target: str
+    budget: str
+    decisions: tuple[Decision, ...]
+
+
 class TargetLayer(Result):
     """One layer as a target would treat it. `sparse_now`: its weight has the pattern already.
 

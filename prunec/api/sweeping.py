@@ -8,7 +8,7 @@ A sweep that was interrupted goes on in its folder with the points that are miss
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,11 @@ def sweep(
         question = _question(opened, points, options, given)
         known = _known(folder, question)
         if known is not None and known.is_whole:
-            return known, opened.warnings
+            return known, (*opened.warnings, *_not_faster(known))
         own = judge_dense(opened, judged_by, threads, progress)
         calibration = open_data(opened, options)
         with timed_planner(opened, calibration, options, progress) as (timed, notes):
-            curve = known or Curve.begin(folder, question, _shares(timed.floor.median, points))
+            curve = known or Curve.begin(folder, question, shares(timed.start, timed.floor.median, points))
             judge = Judge(opened, calibration, options, own)
             for number, share in enumerate(curve.shares, 1):
                 progress("points of the curve", number - 1, points)
@@ -109,7 +109,7 @@ def sweep(
                 curve.add(number, recorded(with_drop(plan, quality, points), options, calibration))
             progress("points of the curve", points, points)
         (folder / PAGE).write_text(render_curve(opened.source.path.name, curve), encoding="utf-8")
-    return curve, (*opened.warnings, *calibration.warnings, *notes)
+    return curve, (*opened.warnings, *calibration.warnings, *notes, *_not_faster(curve))
 
 
 def picked(model: Model, folder: PathLike, number: int, *, output: PathLike | None = None) -> Curve:
@@ -130,9 +130,18 @@ def picked(model: Model, folder: PathLike, number: int, *, output: PathLike | No
     return curve
 
 
-def _shares(floor: float, points: int) -> list[float]:
-    """Shares of the dense time in equal ratios; the last one is the narrowest model's."""
-    return [round(float(share), 6) for share in np.geomspace(1, min(floor, 0.999), points + 1)[1:]]
+def shares(start: float, floor: float, points: int) -> list[float]:
+    """Shares of the dense time in equal ratios, from `start` on without it; the last one is the narrowest model's."""
+    return [round(float(share), 6) for share in np.geomspace(start, min(floor, 0.999 * start), points + 1)[1:]]
+
+
+def _not_faster(curve: Curve) -> Iterator[Diagnostic]:
+    """One for every point whose time is not shown to be less than the dense model's."""
+    for number, plan in sorted(curve.plans.items()):
+        if plan.time is not None and plan.time.ci95[1] >= 1:
+            low, high = (f"{share:.1%}" for share in plan.time.ci95)
+            message = f"point {number} takes {low} to {high} of the dense model's time: nothing shows that it is faster"
+            yield Diagnostic("PC236", message, where="--sweep", hint="take a faster one, or sweep on a quiet machine")
 
 
 def _question(opened: Opened, points: int, options: PlanOptions, given: Mapping[str, object]) -> Question:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from prunec.api.progress import Progress
 from prunec.diagnostics import GateError, PrunecError
@@ -18,7 +19,7 @@ from prunec.measure.machine import describe_machine
 from prunec.measure.shares import QUICK, SURE, Candidate, Share, Stopwatch
 from prunec.plan.budget import Budget
 from prunec.plan.latency_model import Fit
-from prunec.plan.plan import Plan, TimePlan
+from prunec.plan.plan import ChoicePlan, Plan, StepPlan, TimePlan
 
 Rungs = tuple[int, ...]
 ROUNDS = 5
@@ -36,6 +37,16 @@ class Point:
     rungs: Rungs
     share: Share
     predicted: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell is at a rung: the group's or layer's name, what is `kept` `of` it, and its predicted loss."""
+
+    name: str
+    kept: float
+    of: float
     loss: float
 
 
@@ -72,6 +83,14 @@ class TimedPlanner(ABC):
         """The plan with these choices, without a word about times."""
 
     @abstractmethod
+    def cell(self, number: int, rung: int) -> Cell:
+        """A cell at one of its rungs."""
+
+    @abstractmethod
+    def one_shot(self, rungs: Sequence[int]) -> ir.Model:
+        """The canonical model with these choices and nothing refitted."""
+
+    @abstractmethod
     def candidate(self, rungs: Rungs) -> Candidate:
         """What the stopwatch runs."""
 
@@ -99,6 +118,12 @@ class TimedPlanner(ABC):
     @property
     def dense_ms(self) -> float:
         return float(np.median([share.dense_ms for _, share, _ in self.known]))
+
+    @property
+    def start(self) -> float:
+        """Time with every cell dense over the dense model's, at most 1: generated code may be faster by itself."""
+        dense = (0,) * len(self.bottom)
+        return min(1.0, next(share.median for rungs, share, _ in self.known if rungs == dense))
 
     @property
     def floor(self) -> Share:
@@ -163,7 +188,36 @@ class TimedPlanner(ABC):
             error=round(self._fit.error, DIGITS),
             rank_correlation=round(self._fit.rank_correlation, DIGITS),
         )
-        return self.describe(point.rungs, budget).model_copy(update={"time": own})
+        why = self.choices(point.rungs)
+        return self.describe(point.rungs, budget).model_copy(update={"time": own, "choices": why})
+
+    def choices(self, rungs: Rungs) -> tuple[ChoicePlan, ...]:
+        """Why each cell is where it is: what it loses and saves there, and what the steps beside it would change."""
+        now = self.predict(rungs)
+
+        def beside(number: int, rung: int) -> StepPlan | None:
+            if not 0 <= rung <= self.bottom[number]:
+                return None
+            here, there = self.cell(number, rungs[number]), self.cell(number, rung)
+            time = self.predict((*rungs[:number], rung, *rungs[number + 1 :])) - now
+            return StepPlan(kept=_short(there.kept), loss=_short(there.loss - here.loss), time=round(time, DIGITS))
+
+        found = []
+        for number, rung in enumerate(rungs):
+            own = self.cell(number, rung)
+            dense = self.predict((*rungs[:number], 0, *rungs[number + 1 :]))
+            found.append(
+                ChoicePlan(
+                    name=own.name,
+                    kept=_short(own.kept),
+                    of=own.of,
+                    loss=_short(own.loss),
+                    saved=round(dense - now, DIGITS),
+                    milder=beside(number, rung - 1),
+                    deeper=beside(number, rung + 1),
+                )
+            )
+        return tuple(found)
 
     def _check_floor(self, budget: Budget, limit: float) -> None:
         low = self.floor
@@ -178,6 +232,10 @@ class TimedPlanner(ABC):
             where=f"--{budget.kind} {budget.value:g}",
             hint=f"--{budget.kind} {near} can be met" if fastest > 1.05 else "what may be cut hardly costs time here",
         )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _noisy(budget: Budget, share: Share) -> GateError:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prunec.api.choices import Judge
+from prunec.api.depth_timing import TimedDepth
 from prunec.api.dropping import DropPlanner
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
+from prunec.api.polishing import Polisher
 from prunec.api.progress import Progress
 from prunec.api.pruning import Judged
 from prunec.api.saving import dense_file
@@ -20,19 +22,21 @@ from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 
 
 @contextmanager
 def timed_planner(
     opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress
 ) -> Iterator[tuple[TimedPlanner, tuple[Diagnostic, ...]]]:
-    """Widths of channels, or zeros where a pattern was asked for; and what the criterion had to say."""
+    """Widths of channels, with blocks if they may go, or zeros for a pattern; and what the criterion had to say."""
     with dense_file(opened.source) as dense:
         if options.sparse_pattern() is not None:
             yield TimedZeros(opened, dense, calibration, options, progress), ()
             return
         planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
-        yield TimedWidths(opened, planner, dense, calibration, options, progress), planner.notes
+        planners = TimedWidths if options.chosen_recipe().structures == DEFAULT_STRUCTURES else TimedDepth
+        yield planners(opened, planner, dense, calibration, options, progress), planner.notes
 
 
 def make_timed(
@@ -50,9 +54,13 @@ def make_timed(
         PrunecError PC207, PC208, PC225; GateError PC527, PC528, PC530, PC534: see the planners.
     """
     with timed_planner(opened, calibration, options, progress) as (timed, notes):
-        looking = DropPlanner(timed, Judge(opened, calibration, options, own), progress)
+        judge = Judge(opened, calibration, options, own)
+        looking = DropPlanner(timed, judge, progress)
         if budget.kind == "max-drop":
             made, warnings = looking.fastest(budget)
             return made, (*notes, *warnings)
-        made, _ = timed.meet(budget)
+        made, point = timed.meet(budget)
+        if options.polish:
+            polisher = Polisher(timed, judge, opened, calibration, options.polish, options.seed, progress)
+            made = polisher.polished(made, point, budget)
         return (made if max_drop is None else looking.checked(made, max_drop)), notes

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
 import numpy as np
+import onnx_ir as ir
 
-from prunec.api.opening import Opened, one_sample
+from prunec.api.opening import Opened, timed_sample
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
-from prunec.api.timed import Rungs, TimedPlanner
+from prunec.api.timed import Cell, Rungs, TimedPlanner
 from prunec.frontend.calibration import Calibration
 from prunec.measure.shares import Candidate, Stopwatch
 from prunec.package.writer import save_model
@@ -27,7 +28,7 @@ from prunec.plan.allocate import Ladder, Path
 from prunec.plan.budget import Budget
 from prunec.plan.impossible import nothing_goes
 from prunec.plan.knapsack import choose_rungs, losses
-from prunec.plan.latency_model import Fit, LatencyModel
+from prunec.plan.latency_model import Fit, LatencyModel, LayerCosts
 from prunec.plan.plan import Plan
 from prunec.plan.planner import Planner
 
@@ -59,10 +60,10 @@ class TimedWidths(TimedPlanner):
         if not len(self._own_path):
             raise nothing_goes(self._own_path, planner.selection, floor=planner.floor, step=planner.step)
         self.ladders = self._own_path.ladders
-        self._curves = [losses(ladder) for ladder in self.ladders]
+        self._curves = [*(losses(ladder) for ladder in self.ladders), *self.extra_curves()]
         stopwatch = Stopwatch(
-            dense, one_sample(calibration, opened.canonical), identity=opened.source.sha256, threads=options.threads,
-            seed=options.seed, cache=options.cache,
+            dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
+            identity=opened.source.sha256, threads=options.threads, seed=options.seed, cache=options.cache,
         )  # fmt: skip
         super().__init__(stopwatch, options.threads, progress)
         self.learn(self._design())
@@ -90,29 +91,48 @@ class TimedWidths(TimedPlanner):
         """bool per class id."""
         return alive_of(self._opened.analysis.channel_count, self.ladders, rungs)
 
+    @property
+    def costs(self) -> LayerCosts:
+        """What layers cost in a `state`."""
+        return self._planner.costs
+
+    def state(self, rungs: Sequence[int]) -> np.ndarray:
+        """What times depend on: bool per class id."""
+        return self.alive(rungs)
+
+    def extra_curves(self) -> list[np.ndarray]:
+        """Losses of cells that are no widths; they come behind those."""
+        return []
+
     def predict(self, rungs: Sequence[int]) -> float:
-        return self._model.share(self.alive(rungs))
+        return self._model.share(self.state(rungs))
 
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
         steps = np.repeat(np.arange(len(self.ladders)), rungs)
         path = Path(self._opened.analysis, self.ladders, steps, np.zeros(len(steps)))
         return self._planner.describe(path, len(steps), budget)
 
+    def cell(self, number: int, rung: int) -> Cell:
+        ladder = self.ladders[number]
+        return Cell(ladder.group.id, ladder.rungs[rung], ladder.size, float(self._curves[number][rung]))
+
+    def one_shot(self, rungs: Sequence[int]) -> ir.Model:
+        return slice_channels(self._opened.canonical, self._opened.analysis, self.alive(rungs))
+
     def refit(self) -> Fit:
-        alive = [self.alive(rungs) for rungs, _, _ in self.known]
+        states = [self.state(rungs) for rungs, _, _ in self.known]
         shares = [share.median for _, share, _ in self.known]
         weights = [weight for _, _, weight in self.known]
-        self._model = LatencyModel(self._opened.canonical, self._planner.costs, alive, shares, weights)
+        self._model = LatencyModel(self._opened.canonical, self.costs, states, shares, weights)
         return self._model.fit
 
     def candidate(self, rungs: Rungs) -> Candidate:
         """Its key is the widths: which channels make them up costs no time."""
-        alive = self.alive(rungs)
         widths = [
             [ladder.group.id, np.sort(ladder.order).tolist(), ladder.rungs[rung]]
-            for ladder, rung in zip(self.ladders, rungs, strict=True)
+            for ladder, rung in zip(self.ladders, rungs, strict=False)
         ]
-        return json.dumps(widths), lambda: self._written(alive)
+        return json.dumps(widths), lambda: self._written(rungs)
 
     def _design(self) -> list[tuple[int, ...]]:
         """The dense one, the narrowest, and some in between whose widths differ from layer to layer."""
@@ -126,10 +146,10 @@ class TimedWidths(TimedPlanner):
         return list(dict.fromkeys(found))
 
     @contextlib.contextmanager
-    def _written(self, alive: np.ndarray) -> Iterator[File]:
+    def _written(self, rungs: Rungs) -> Iterator[File]:
         with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
             path = File(folder, "model.onnx")
-            save_model(slice_channels(self._opened.canonical, self._opened.analysis, alive), path)
+            save_model(self.one_shot(rungs), path)
             yield path
 
     def _rungs_of(self, path: Path, length: int) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ least loss within the time                → a level for each layer (`plan.knap
 measure the compiled model with those     → accept it, or learn from it and choose again (`api.timed`)
 
 What a layer loses at a level is estimated, as `--allocation loss` does: it ranks choices, and says nothing of the
-finished model. Zeros lie by magnitude where only times are asked for: they depend on how many there are.
+finished model. Zeros lie by magnitude where only times are asked for: they depend on how many there are. The other
+allocations spread the zeros as they do without times; only how many there are is chosen by time.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as File
 
 import numpy as np
+import onnx_ir as ir
 from scipy.optimize import nnls
 
-from prunec.api.levels import loss_curves
-from prunec.api.opening import Opened, one_sample
+from prunec.api.levels import Spread
+from prunec.api.loss_curves import loss_curves, with_masks
+from prunec.api.opening import Opened, timed_sample
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import target_rules, whole_plan
 from prunec.api.progress import Progress
 from prunec.api.target_list import backend_for
-from prunec.api.timed import Rungs, TimedPlanner
+from prunec.api.timed import Cell, Rungs, TimedPlanner
 from prunec.backends.base import Timeable
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
@@ -38,11 +41,14 @@ from prunec.plan.budget import Budget
 from prunec.plan.knapsack import choose_rungs
 from prunec.plan.latency_model import Fit
 from prunec.plan.layers import DENSE, choose_layers
-from prunec.plan.levels import grid
+from prunec.plan.levels import Allocation, grid
 from prunec.plan.plan import LayerPlan, Plan
 
 LEVELS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.8125, 0.875)
 """Shares that may go, where the pattern does not fix its own."""
+FINE = tuple(step / 32 for step in range(8, 29))
+"""The same where an allocation spreads them: times in between are interpolated."""
+MEANS = 64
 BETWEEN = 3
 """Whole models that are timed between the dense one and the one with the most zeros."""
 
@@ -63,7 +69,10 @@ class TimedZeros(TimedPlanner):
         backend: object = backend_for(options.target)
         assert pattern is not None and isinstance(backend, Timeable)
         self._opened, self._options, self._pattern, self._backend = opened, options, pattern, backend
-        self.levels = LEVELS if pattern.fixed_level is None else (pattern.fixed_level,)
+        self._allocation: Allocation = options.allocation or "loss"  # type: ignore[assignment]
+        self._timed_levels = LEVELS if pattern.fixed_level is None else (pattern.fixed_level,)
+        is_fine = self._allocation != "loss" and pattern.fixed_level is None
+        self.levels = FINE if is_fine else self._timed_levels
         rules = target_rules(options.target, opened.canonical)
         self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
         own = prunable_layers(opened.canonical)
@@ -75,9 +84,17 @@ class TimedZeros(TimedPlanner):
             message = f"no layer that can be {pattern} has a kernel of its own"
             raise PrunecError("PC225", message, where="--pattern", hint=hint)
         free = {name: layer for name in self.cells if isinstance(layer := own[name], Layer)}
-        self._losses = self._loss_table(free, pattern, calibration, progress)
+        self._spread: Spread | None = None
+        self._inputs: Mapping[str, list[np.ndarray] | None] = {}
+        if self._allocation == "loss":
+            self._losses = self._loss_table(free, pattern, calibration, progress)
+        else:
+            own_spread = Spread(free, opened.canonical, pattern, self._allocation, calibration, options, progress)
+            whole = sum(own_spread.sizes.values())
+            self._losses = {name: own_spread.sizes[name] / whole * np.array([0.0, *self.levels]) for name in free}
+            self._spread = own_spread
         stopwatch = Stopwatch(
-            dense, one_sample(calibration, opened.canonical),
+            dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
             identity=f"{opened.source.sha256} {options.target} {pattern} {backend.provenance()}",
             threads=options.threads, seed=options.seed, cache=options.cache, kind=backend.kind,
         )  # fmt: skip
@@ -93,6 +110,9 @@ class TimedZeros(TimedPlanner):
         return f"with {self.levels[-1]:.0%} of the weights of every layer that can be {self._pattern} gone"
 
     def choose(self, limit: float) -> Rungs | None:
+        if self._spread is not None:
+            along = (self._spread_out(self._spread, step / MEANS) for step in range(MEANS))
+            return next((rungs for rungs in (*along, self.bottom) if self.predict(rungs) <= limit), None)
         found = choose_rungs([self._losses[name] for name in self.cells], self.predict, limit)
         return None if found is None else tuple(found)
 
@@ -110,8 +130,16 @@ class TimedZeros(TimedPlanner):
         mean = sum(p.level * sizes[p.node] for p in layers if p.node in sizes) / sum(sizes.values())
         return whole_plan(self._opened, self._options, budget).model_copy(
             update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
-                    "allocation": "loss", "level": round(mean, 6)}
+                    "allocation": self._allocation, "level": round(mean, 6)}
         )  # fmt: skip
+
+    def cell(self, number: int, rung: int) -> Cell:
+        name = self.cells[number]
+        return Cell(name, 1 - (0.0, *self.levels)[rung], 1, float(self._losses[name][rung]))
+
+    def one_shot(self, rungs: Sequence[int]) -> ir.Model:
+        levels = {name: own.level for name, own in self._wanted(rungs).items()}
+        return with_masks(self._opened.canonical, self._pattern, levels, self._inputs)
 
     def refit(self) -> Fit:
         """Time = c + rate · what the layers take by themselves; errors relative to the time."""
@@ -135,19 +163,22 @@ class TimedZeros(TimedPlanner):
     def _layer_times(self, names: Sequence[str], progress: Progress) -> dict[str, np.ndarray]:
         """ms of each layer dense and at every level, never rising: float64 [1 + levels]."""
         found: dict[str, list[tuple[float, float]]] = {}
-        for number, level in enumerate(self.levels):
-            progress("timing layers", number, len(self.levels))
+        options, of = self._options, len(self._timed_levels)
+        model, shapes = self._opened.canonical, options.made_up_shapes or None
+        for number, level in enumerate(self._timed_levels):
+            progress("timing layers", number, of)
             wanted = {name: LayerPattern(self._pattern, level) for name in names}
-            options = self._options
-            times = self._backend.times(self._opened.canonical, wanted, options.threads, None, options.cache)
+            times = self._backend.times(model, wanted, options.threads, shapes, options.cache)
             for name, own in times.items():
                 found.setdefault(name, []).append((own.dense_us, own.sparse_us))
-        progress("timing layers", len(self.levels), len(self.levels))
-        whole = {name: own for name, own in found.items() if len(own) == len(self.levels)}
-        return {
+        progress("timing layers", of, of)
+        falling = {
             name: np.minimum.accumulate([min(d for d, _ in own), *(s for _, s in own)]) / 1e3
-            for name, own in whole.items()
+            for name, own in found.items()
+            if len(own) == of
         }
+        places = [0.0, *self.levels], [0.0, *self._timed_levels]
+        return {name: np.interp(*places, own) for name, own in falling.items()}
 
     def _loss_table(
         self, layers: Mapping[str, Layer], pattern: Pattern, calibration: Calibration, progress: Progress
@@ -155,9 +186,16 @@ class TimedZeros(TimedPlanner):
         """Loss of each layer dense and at every level."""
         model, options = self._opened.canonical, self._options
         found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
+        self._inputs = found.inputs
         if pattern.fixed_level is not None:
             return {name: np.array([0.0, found.losses[name]]) for name in layers}
         return {name: np.interp([0.0, *self.levels], grid(), found.curves[name]) for name in layers}
+
+    def _spread_out(self, spread: Spread, mean: float) -> Rungs:
+        """Every layer at the level nearest to the one that it is given, dense where zeros do not pay."""
+        levels, known = spread.levels(mean), np.array([0.0, *self.levels])
+        near = {name: int(np.abs(known - levels[name]).argmin()) for name in self.cells}
+        return tuple(rung if self._times[name][rung] < self._times[name][0] else 0 for name, rung in near.items())
 
     # -- single choices -----------------------------------------------------------------------------------------------
     def _layer_ms(self, rungs: Sequence[int]) -> float:
@@ -176,10 +214,13 @@ class TimedZeros(TimedPlanner):
             return layer
         if not rung:
             why = "has no kernel that was timed" if rung is None else "others lose less for the time they save"
+            if self._spread is not None and rung == 0:
+                why = f"{self._allocation}: others can spare more, or zeros do not pay"
             return layer.model_copy(update={"pattern": DENSE, "level": 0.0, "why": why})
         times = self._times[layer.node]
         lost = float(self._losses[layer.node][rung])
-        why = f"{times[rung] * 1e3:.3g} µs, dense {times[0] * 1e3:.3g} µs, for an estimated loss of {lost:.2g}"
+        reason = f"for an estimated loss of {lost:.2g}" if self._spread is None else f"level by {self._allocation}"
+        why = f"{times[rung] * 1e3:.3g} µs, dense {times[0] * 1e3:.3g} µs, {reason}"
         return layer.model_copy(update={"level": self.levels[rung - 1], "why": why})
 
     def _design(self) -> list[Rungs]:
@@ -191,4 +232,5 @@ class TimedZeros(TimedPlanner):
     @contextlib.contextmanager
     def _written(self, wanted: Mapping[str, LayerPattern]) -> Iterator[File]:
         with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
-            yield self._backend.write_timed(File(folder), self._opened.canonical, wanted)
+            shapes = self._options.made_up_shapes or None
+            yield self._backend.write_timed(File(folder), self._opened.canonical, wanted, shapes)

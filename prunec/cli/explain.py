@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.cli.answer import Answer
-from prunec.cli.options import InputShape, Json, Model, Structures, input_shapes
+from prunec.cli.options import InputShape, Json, Structures, input_shapes
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.api.results import Explanation, TargetExplanation
+    from prunec.api.results import Decision, Explanation, PlanExplanation, Step, TargetExplanation
 
 
 def explain(
-    model: Model,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An ONNX file, a plan, or a package.", show_default=False)
+    ],
     layer: Annotated[
-        str | None, typer.Argument(metavar="LAYER", help="Name of a node or tensor.", show_default=False)
+        str | None, typer.Argument(metavar="LAYER", help="Name of a node, tensor or group.", show_default=False)
     ] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="What this target would do with LAYER, or with all layers.")
@@ -30,15 +32,20 @@ def explain(
     """Say which channels pass through LAYER of MODEL, with what they are coupled, and why they can or cannot be cut.
 
     prunec explain model.onnx --target tensorrt-2:4 says which layers TensorRT can run sparse, and why not the others.
+
+    prunec explain plan.json, or a package, says of every group and layer what was decided and why.
     """
     from prunec.api import explanation
-    from prunec.api.results import TargetExplanation
+    from prunec.api.results import PlanExplanation, TargetExplanation
 
     shapes = input_shapes(input_shape)
     found = explanation.explain(model, layer, target=target, input_shapes=shapes, structures=structures)
     if isinstance(found, TargetExplanation):
         layers = found
         return Answer(found.to_json(), lambda out: show_target(out, layers))
+    if isinstance(found, PlanExplanation):
+        decided = found
+        return Answer(found.to_json(), lambda out: show_plan(out, decided))
     one = found
     return Answer(found.to_json(), lambda out: show(out, one))
 
@@ -66,6 +73,36 @@ def show_target(out: Console, found: TargetExplanation) -> None:
     out.print(table)
     numbers = f"{found.eligible} of {len(found.layers)} layers can be {pattern} for {found.target}"
     out.print(f"{numbers}, {found.worthwhile} are expected to be faster so, {found.sparse_now} are {pattern} already.")
+
+
+def show_plan(out: Console, found: PlanExplanation) -> None:
+    """A table of the decisions; what a step to either side would change is in brackets behind them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prunec.report import units
+
+    table = Table("group or layer", "what", title=f"{found.target}, {found.budget}", title_justify="left")
+    for heading in ("kept", "predicted loss", "time saved", "milder", "deeper"):
+        table.add_column(heading, justify="right")
+    table.add_column("why", overflow="fold")
+    for one in found.decisions:
+        numbers = ("–" if one.loss is None else units.error(one.loss), _share(one.saved))
+        steps = (_step(step, one) for step in (one.milder, one.deeper))
+        table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, Text(one.why))
+    out.print(table)
+
+
+def _kept(kept: float, of: float) -> str:
+    return f"{kept:.1%}" if of == 1 else f"{kept:g} of {of:g}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _step(step: Step | None, one: Decision) -> str:
+    return "–" if step is None else f"{_kept(step.kept, one.of)}: loss {step.loss:+.2g}, time {step.time:+.2%}"
 
 
 def show(out: Console, found: Explanation) -> None:

@@ -47,6 +47,10 @@ Finer = Annotated[
     float | None,
     typer.Option("--finer", help="Layers take finer blocks that cost at most this share of their time more, 0.1 say."),
 ]
+Polish = Annotated[
+    int,
+    typer.Option("--polish", metavar="N", help="Beside a budget of time: judge N more models that take the same time."),
+]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How to choose and refit; `prunec recipes`.")
 ]

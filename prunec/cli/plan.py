@@ -56,6 +56,7 @@ def plan(
     allocation: o.Allocation = None,
     permute: o.Permute = None,
     finer: o.Finer = None,
+    polish: o.Polish = 0,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -76,7 +77,7 @@ def plan(
         curve.refuse_beside(
             {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup, "latency-ms": latency_ms,
              "size-mb": size_mb, "max-drop": max_drop, "structures": structures, "allocation": allocation,
-             "permute": permute, "finer": finer}
+             "permute": permute, "finer": finer, "polish": polish or None}
         )  # fmt: skip
         if sweep is None:
             return curve.pick(model, pick, source, output, show_plan)
@@ -93,7 +94,7 @@ def plan(
             sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
             max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
-            allocation=allocation, permute=permute, finer=finer, cache=not no_cache,
+            allocation=allocation, permute=permute, finer=finer, polish=polish, cache=not no_cache,
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
@@ -121,5 +122,8 @@ def show_plan(out: Console, plan: Plan) -> None:
     if plan.drop is not None:
         upper = "" if plan.drop.upper is None else f", at most {plan.drop.upper:.3g} on other data (90 %)"
         out.print(Text(f"Judged: {plan.drop.metric} drops by {plan.drop.drop:.3g}{upper}."))
+    if plan.polish is not None:
+        before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
+        out.print(Text(f"Polished: relative squared error {before} → {after}, {plan.polish.judged} models judged."))
     for note in plan.notes:
         out.print(Text(f"note: {note}"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -21,13 +22,20 @@ from scipy.optimize import nnls
 
 from prunec.graph.cost import mac_products
 from prunec.graph.rules.base import attribute
-from prunec.plan.cost_model import CostModel
 
 PADDING = 16
 """Widths of ONNX Runtime's blocks with AVX-512, in floats."""
 PULLS = (1.0, 0.1, 0.01)
 """How much a layer that is twice as slow as its kind counts, against an error as large as that layer."""
 FOLDS = 5
+
+
+class LayerCosts(Protocol):
+    """`plan.cost_model.CostModel`, or what has its figures for more than classes of channels."""
+
+    def layer_macs(self, alive: np.ndarray, multiple: int = 1, /) -> np.ndarray: ...
+
+    def layer_elements(self, alive: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class LatencyModel:
     def __init__(
         self,
         model: ir.Model,
-        costs: CostModel,
+        costs: LayerCosts,
         alive: Sequence[np.ndarray],
         shares: Sequence[float],
         weights: Sequence[float],

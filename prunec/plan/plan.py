@@ -156,6 +156,38 @@ class DropPlan(_Strict):
     trials: int
 
 
+class PolishPlan(_Strict):
+    """What swaps of levels did: relative squared error of the refitted model's outputs, and models `judged`."""
+
+    judged: int
+    before: float
+    after: float
+
+
+class StepPlan(_Strict):
+    """The choice beside the one that was made: by how much predicted loss and share of the dense time would differ."""
+
+    kept: float
+    loss: float
+    time: float
+
+
+class ChoicePlan(_Strict):
+    """Why a group or layer was left this much: what it is predicted to lose, and to save of the dense model's time.
+
+    `kept` and `of`: channels, or shares of the weights, or 0 and 1 for a block. `milder`, `deeper`: the steps on both
+    sides; None where there is none. What was decided by hand afterwards is not in it.
+    """
+
+    name: str
+    kept: float
+    of: float
+    loss: float
+    saved: float
+    milder: StepPlan | None
+    deeper: StepPlan | None
+
+
 class Plan(_Strict):
     """See the module. `rounding` is the channel step, `floor` the least share of a group that stays.
 
@@ -164,6 +196,7 @@ class Plan(_Strict):
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
     do not all get the same, `allocation` says by what and `level` what the mean is.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
+    `polish` and `choices` (why each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's.
@@ -197,6 +230,8 @@ class Plan(_Strict):
     realised: Realised
     time: TimePlan | None = None
     drop: DropPlan | None = None
+    polish: PolishPlan | None = None
+    choices: tuple[ChoicePlan, ...] = ()
     notes: tuple[str, ...]
 
     @field_validator("groups")
@@ -237,6 +272,8 @@ class Plan(_Strict):
             "samples",
             "time",
             "drop",
+            "polish",
+            "choices",
         )
         unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()

@@ -176,16 +176,17 @@ def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: 
     excluded = {group.id for group in selection.excluded}
     for group in path.analysis.groups:
         if group.id in excluded:
-            yield _entry(group, [], 0.0, "excluded")
+            yield entry(group, [], 0.0, "excluded")
         elif group.id in ladders:
             own = ladders[group.id]
             cut = [int(i) for ladder, kept in own for i in ladder.order[kept:]]
             under = sum(int((ladder.scores <= last).sum()) for ladder, _ in own) / group.size
             requested = {"layer": ratio, "global": under, "loss": len(cut) / group.size}[scope]
-            yield _entry(group, cut, requested, _why(own, requested, scope))
+            yield entry(group, cut, requested, _why(own, requested, scope))
 
 
-def _entry(group: Group, cut: list[int], requested: float, why: Why) -> GroupPlan:
+def entry(group: Group, cut: list[int], requested: float, why: Why) -> GroupPlan:
+    """What a plan says of a group that loses the group-local channels `cut`."""
     return GroupPlan(
         id=group.id,
         size=group.size,

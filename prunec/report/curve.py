@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -31,22 +32,35 @@ def render_curve(name: str, curve: Curve) -> str:
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         metric=first.drop.metric if first.drop else "",
         dense_ms=first.time.dense_ms if first.time else 0.0,
-        chart=quality_against_speed({"": curve.plans}),
+        chart=quality_against_speed({"": spots(curve.plans)}),
         rows=rows,
         is_whole=curve.is_whole,
     )
 
 
-def quality_against_speed(curves: Mapping[str, Mapping[int, Plan]]) -> Markup:
+class Spot(NamedTuple):
+    """A point of a curve: its number, how many times as fast with the 95 % interval, what quality drops by."""
+
+    number: int
+    speedup: float
+    interval: tuple[float, float]
+    drop: float
+
+
+def spots(plans: Mapping[int, Plan]) -> list[Spot]:
+    """Of the plans that were measured and judged, in the order of their numbers."""
+    return [
+        Spot(n, 1 / p.time.share, (1 / p.time.ci95[1], 1 / p.time.ci95[0]), p.drop.drop)
+        for n, p in sorted(plans.items())
+        if p.time and p.drop
+    ]
+
+
+def quality_against_speed(found: Mapping[str, Sequence[Spot]]) -> Markup:
     """What is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the subject.
 
-    Points are joined in the order of their numbers; the dense model is where every curve begins.
+    Points are joined in their order; the dense model is where every curve begins.
     """
-    found = {
-        name: [(n, 1 / p.time.share, (1 / p.time.ci95[1], 1 / p.time.ci95[0]), p.drop.drop)
-               for n, p in sorted(plans.items()) if p.time and p.drop]
-        for name, plans in curves.items()
-    }  # fmt: skip
     points = [point for own in found.values() for point in own]
     across = svg.ticks(max(2.0, *(high for _, _, (_, high), _ in points)) - 1)
     down = svg.ticks(max(1e-6, *(drop for *_, drop in points)))

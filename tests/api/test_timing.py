@@ -12,7 +12,7 @@ import pytest
 
 from prunec.api import planning, timed, timing
 from prunec.api.compilation import compile
-from prunec.api.gates import gate_time
+from prunec.api.gates import gate_slower, gate_time, refusals
 from prunec.api.opening import open_model
 from prunec.diagnostics import GateError, PrunecError
 from prunec.graph.cost import model_macs
@@ -21,6 +21,7 @@ from prunec.measure.results import Machine, MeasurementProtocol, Measurements, S
 from prunec.measure.shares import Candidate, Share
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.verify.records import QualityRecord
 from tests.graph.builder import Builder
 
 DENSE_MS = 10.0
@@ -178,3 +179,22 @@ def test_the_finished_model_is_refused_where_it_is_shown_to_miss(budget: Budget)
     missed = gate_time(measured(1.7, 1.9), budget)
     assert missed is not None and missed.diagnostic.code == "PC529" and missed.exit_code == 1
     assert gate_time(None, budget) is not None
+
+
+def test_no_plan_for_speed_ends_slower_than_dense() -> None:
+    """Of a budget of time the interval of the choice lies below the limit or is refused as noise (PC528)."""
+    slow = gate_slower(measured(0.8, 0.95))
+    assert slow is not None and slow.diagnostic.code == "PC535" and slow.exit_code == 1
+    assert gate_slower(measured(0.9, 1.1)) is None and gate_slower(None) is None
+    asked = Budget.of("max-drop", 0.1)
+    quality = QualityRecord(metric="m", dense=1, pruned=1, drop=0, drop_upper=None, data="user", samples=9)
+    said = refusals(quality, measured(0.8, 0.95), min_speedup=None, max_drop=0.1, budget=asked)
+    assert [no.diagnostic.code for no in said] == ["PC535"]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.035])
+def test_what_is_planned_is_shown_to_be_faster(model: Path, monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    """The interval of a gain as small as the noise allows still lies below the dense model's time."""
+    monkeypatch.setattr(Clock, "noise", noise)
+    found = plan(model, speedup=1.08).plan
+    assert found.time is not None and found.time.share <= found.time.ci95[1] < 1

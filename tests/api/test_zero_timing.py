@@ -26,17 +26,20 @@ LAYER_US = 2000.0
 """What a dense layer takes; what is not a layer takes as much as one of them."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network(path: Path) -> Path:
     """Stem, four layers with constant weights, head. Random weights, so that no layer can spare what another needs."""
     b = Builder(0)
     x = b.relu(b.conv(b.input("x", [1, 3, 8, 8]), 32, 3))
     for _ in range(4):
         x = b.relu(b.conv(x, 32, 3))
     b.output(b.conv(x, 8, 3))
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
     ir.save(b.model(), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return network(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 def taken(level: float) -> float:
@@ -68,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     def times(self: Cpu, model: ir.Model, layers: Mapping[str, LayerPattern], *_: Any) -> dict[str, LayerTimes]:
         return {name: LayerTimes(LAYER_US, taken(own.level)) for name, own in layers.items()}
 
-    def write_timed(self: Cpu, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern]) -> Path:
+    def write_timed(self: Cpu, folder: Path, model: ir.Model, layers: Mapping[str, LayerPattern], shapes: Any) -> Path:
         path = folder / "us"
         path.write_text(
             str(sum(min(taken(own.level), LAYER_US) for own in layers.values()) + (4 - len(layers)) * LAYER_US)
@@ -104,13 +107,21 @@ def test_a_speedup_is_met_with_levels_of_their_own(model: Path, value: float) ->
     assert all("µs" in layer.why for layer in found.layers if layer.node in sparse)
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "lamp", "global"])
+def test_other_allocations_spread_the_zeros_that_the_time_takes(model: Path, allocation: str) -> None:
+    found = plan(model, speedup=2, allocation=allocation).plan
+    assert found.time is not None and 0.85 / 2 < found.time.share <= 1 / 2 and found.allocation == allocation
+    levels = {layer.level for layer in found.layers if layer.pattern != DENSE}
+    assert levels <= set(zero_timing.FINE) and (len(levels) == 1) == (allocation in ("uniform", "erk"))
+
+
 def test_what_loses_much_keeps_more(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = zero_timing.loss_curves
 
     def costly(layers: Any, *arguments: Any) -> Any:
         found = real(layers, *arguments)
         first = next(iter(layers))
-        return type(found)({**found.curves, first: found.curves[first] * 1000}, found.losses, found.sizes)
+        return type(found)({**found.curves, first: found.curves[first] * 1000}, found.losses, found.sizes, found.inputs)
 
     monkeypatch.setattr(zero_timing, "loss_curves", costly)
     found = plan(model, speedup=2).plan

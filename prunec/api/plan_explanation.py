@@ -1,0 +1,91 @@
+"""`explain PLAN`: of every group and layer of a plan, what was decided and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prunec.api.results import Decision, PlanExplanation, Step
+from prunec.diagnostics import PrunecError
+from prunec.package.manifest import PLAN
+from prunec.plan.layers import DENSE
+from prunec.plan.plan import ChoicePlan, Plan, StepPlan
+
+WORDS = {
+    "ratio": "the same share of every group goes, rounded",
+    "threshold": "what scores below the threshold of all groups goes, rounded",
+    "loss": "others lose more for what they save",
+    "floor": "the least that may stay",
+    "rounding": "too narrow for the step of channels",
+    "excluded": "--include or --exclude keeps it whole",
+}
+"""Of the reasons in a plan of channels."""
+
+
+def plan_file(path: Path) -> Path | None:
+    """The plan that `path` is, or that the package `path` holds; None for anything else, such as a model."""
+    if path.is_dir():
+        return path / PLAN
+    return path if path.suffix == ".json" else None
+
+
+def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
+    """Decisions in the order of the plan; only those about the group or layer `name` where it is given.
+
+    Raises:
+        PrunecError PC204: it is no plan; PC120: it decides nothing about `name`.
+    """
+    plan = Plan.load(path)
+    why = {choice.name: choice for choice in plan.choices}
+    found = [*_groups(plan, why), *_layers(plan, why)]
+    if name is not None:
+        found = [one for one in found if name in (one.name, *one.tensors)]
+        if not found:
+            hint = "without a name all are listed"
+            raise PrunecError("PC120", f"the plan decides nothing about {name!r}", where=str(path), hint=hint)
+    budget = f"--{plan.budget.kind} {plan.budget.value:g}"
+    return PlanExplanation(plan=path.name, target=plan.target, budget=budget, decisions=tuple(found))
+
+
+def _groups(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
+    """Of a group that was cut in several cells, the last one's numbers would mislead: there are none."""
+    several = {name for name in why if sum(choice.name == name for choice in plan.choices) > 1}
+    return [
+        Decision(
+            name=group.id,
+            what="channels",
+            tensors=group.producers,
+            kept=group.kept,
+            of=group.size,
+            why=WORDS[group.why],
+            **({} if group.id in several else _numbers(why.get(group.id))),
+        )
+        for group in plan.groups
+    ]
+
+
+def _layers(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
+    return [
+        Decision(
+            name=layer.node,
+            what="weights" if layer.pattern == DENSE else layer.pattern,
+            tensors=(layer.tensor,),
+            kept=round(1 - layer.level, 6),
+            of=1,
+            why=layer.why,
+            **_numbers(why.get(layer.node)),
+        )
+        for layer in plan.layers
+    ]
+
+
+def _numbers(choice: ChoicePlan | None) -> dict[str, Any]:
+    if choice is None:
+        return {}
+    return {
+        "loss": choice.loss, "saved": choice.saved, "milder": _step(choice.milder), "deeper": _step(choice.deeper),
+    }  # fmt: skip
+
+
+def _step(step: StepPlan | None) -> Step | None:
+    return None if step is None else Step(kept=step.kept, loss=step.loss, time=step.time)

@@ -1,200 +1,151 @@
-"""Budgets of time and of quality: what the planner makes of them, beside simpler ways to spread a cut.
+"""Budgets of time and of quality: what the planner makes of them, beside simpler ways to spread what goes.
 
-    python -m benchmarks.budgets speed fashion-net crepe-tiny [--speedups 1.5 2 3] [--markdown F]
-    python -m benchmarks.budgets drop fashion-net crepe-tiny [--drops 0.01] [--markdown F]
+    python -m benchmarks.budgets speed fashion-net crepe-tiny --targets onnx cpu --speedups 1.5 2 3
+    python -m benchmarks.budgets sweep fashion-net --targets onnx cpu --points 6 --plot FOLDER
+    python -m benchmarks.budgets drop fashion-net --targets onnx cpu --drops 0.01
+    python -m benchmarks.budgets prediction fashion-net --targets onnx cpu --choices 16
+    python -m benchmarks.budgets polish fashion-net --targets onnx cpu --speedups 2 --generations 8
+        [--ways loss uniform …] [--keep F.json] [--markdown F] [--input-shape input_ids=1,64] [--solver fast]
+        [--samples N] [--test-samples N] [--judged N] [--seed N] [--no-cache]
 
-speed: every way to spread a cut (`WAYS`) gets the same measured time, through the same loop of predicting, measuring
-and correcting; all are refitted alike ("auto"), and judged by the model's own metric on test data. `share` is the
-measured time over the dense model's, with its 95 % interval (processor time of one thread); `error` and `rank` are
-those of times predicted for models left out of the fit; `models` were timed.
+Target onnx: whole channels, timed in ONNX Runtime; target cpu: zeros in generated kernels, over the dense model in ONNX
+Runtime. `share` is the measured time over the dense model's, with its 95 % interval (processor time of one thread).
 
-drop: `--max-drop` judges by the metric on the first `samples` of the test data; `unseen` is the drop on as many others
-that nothing has looked at. `upper` is the confidence bound that decided.
+speed: every way to spread gets the same measured time, through the same loop; what is left is refitted alike and judged
+by the model's own metric on test data. sweep: the same at several times in equal ratios; --plot draws what is lost
+against the speed-up, a line for each way. drop: `--max-drop` judges by the metric on the first `--judged` test samples;
+`unseen` is the drop on as many others that nothing has looked at. prediction: predicted times and losses against those
+of models that were measured, refitted and judged. polish: what `--polish` adds.
+
+Rows in the file of --keep are not computed again; what they cost to plan is only known of a first run (--no-cache).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from benchmarks.budget_plot import write_plots
+from benchmarks.budget_rows import (
+    DropRow,
+    PolishRow,
+    PredictionRow,
+    Row,
+    curve_rows,
+    drop_row,
+    polish_rows,
+    prediction_row,
+    speed_rows,
+)
+from benchmarks.budget_subject import WAYS, BudgetSubject
+from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
-from prunec.api.choices import Judge
-from prunec.api.dropping import DropPlanner
-from prunec.api.options import PlanOptions
-from prunec.api.progress import silent
-from prunec.api.pruning import Judged
-from prunec.api.saving import dense_file
-from prunec.api.statistics import cut_errors, score_context
-from prunec.api.timing import TimedWidths
 from prunec.cache import default_cache
-from prunec.criteria import create
-from prunec.diagnostics import GateError, PrunecError
-from prunec.passes.compensate import Options, compensate
-from prunec.passes.slice_channels import slice_channels
-from prunec.plan.budget import Budget
-from prunec.plan.plan import Plan, Scope
-from prunec.plan.planner import FLOORS, Planner
-from prunec.verify.user_metric import load_metric
+from prunec.frontend.input_shapes import parse_input_shapes
 
-WAYS: dict[str, tuple[str, Scope]] = {
-    "loss": ("obs", "loss"),
-    "uniform": ("obs", "layer"),
-    "global magnitude": ("l2", "global"),
-    "global LAMP": ("lamp", "global"),
-    "random": ("random", "layer"),
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+KINDS: dict[str, type[DataclassInstance]] = {
+    "speed": Row,
+    "sweep": Row,
+    "drop": DropRow,
+    "prediction": PredictionRow,
+    "polish": PolishRow,
 }
-"""Criterion and scope. All may go as far as "loss" may: with the higher floor of "global" they would be held back."""
 
 
-@dataclass
-class SpeedRow:
-    model: str
-    asked: float
-    way: str
-    share: float | None
-    low: float | None
-    high: float | None
-    predicted: float | None
-    macs: float | None
-    metric: str
-    dense: float
-    value: float | None
-    models: int | None
-    error: float | None
-    rank: float | None
-    seconds: float
-    note: str
+class Table:
+    """The rows of one model, which is only loaded where a row is missing."""
 
+    def __init__(self, name: str, arguments: argparse.Namespace, kept: KeptRows[DataclassInstance]) -> None:
+        self.name, self.arguments, self.kept = name, arguments, kept
+        self._subjects: dict[str, Subject] = {}
+        self._own: dict[str, BudgetSubject] = {}
 
-@dataclass
-class DropRow:
-    model: str
-    allowed: float
-    metric: str
-    dense: float
-    drop: float | None
-    upper: float | None
-    unseen: float | None
-    samples: int
-    speedup: float | None
-    low: float | None
-    high: float | None
-    seconds: float
-    note: str
+    def rows(self) -> Iterator[DataclassInstance]:
+        a = self.arguments
+        for target in a.targets:
+            if a.what == "drop":
+                for allowed in a.drops:
+                    case = (allowed, a.judged)
+                    yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged)])
+            elif a.what == "prediction":
+                yield from self._rows(target, (a.choices,), lambda own: [prediction_row(own, a.choices)])
+            elif a.what == "polish":
+                case = (*a.speedups, a.generations)
+                yield from self._rows(target, case, lambda own: polish_rows(own, a.speedups, a.generations))
+            else:
+                for way in (way for way in WAYS[target] if not a.ways or way in a.ways):
+                    case = (way, *(a.speedups if a.what == "speed" else (a.points,)))
+                    yield from self._rows(target, case, partial(self._way, way))
 
+    def _way(self, way: str, own: BudgetSubject) -> Iterator[Row]:
+        a = self.arguments
+        return speed_rows(own, way, a.speedups) if a.what == "speed" else curve_rows(own, way, a.points)
 
-class Timed:
-    """A subject's planners for times, one for each way to spread a cut."""
+    def _rows(
+        self,
+        target: str,
+        case: Iterable[object],
+        compute: Callable[[BudgetSubject], Iterable[DataclassInstance]],
+    ) -> list[DataclassInstance]:
+        a = self.arguments
+        drawn = (a.solver, a.samples, a.test_samples, a.seed, *a.input_shape)
+        return self.kept.rows((a.what, self.name, target, *case, *drawn), lambda: compute(self._subject(target)))
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-
-    @contextlib.contextmanager
-    def planner(self, way: str) -> Iterator[tuple[TimedWidths, PlanOptions]]:
-        criterion, scope = WAYS[way]
-        subject, opened = self.subject, self.subject.opened
-        options = PlanOptions(criterion=criterion, scope=scope, seed=subject.seed, cache=default_cache())
-        own = create(criterion)
-        data = (opened.canonical, opened.analysis, subject.calibration)
-        context = score_context(*data, own, options, silent)
-        planner = Planner(
-            opened.canonical, opened.analysis, own, context, scope=scope, seed=subject.seed, floor=FLOORS["loss"],
-            measured=cut_errors(*data, options, silent),
-        )  # fmt: skip
-        with dense_file(opened.source) as dense:
-            yield TimedWidths(opened, planner, dense, subject.calibration, options, silent), options
-
-    def refitted(self, plan: Plan) -> ir.Model:
-        opened, subject = self.subject.opened, self.subject
-        alive = opened.analysis.alive(plan.keeps())
-        cut = slice_channels(opened.canonical, opened.analysis, alive)
-        how = Options(method="auto", seed=subject.seed)
-        return compensate(opened.canonical, cut, opened.analysis, alive, subject.calibration, how).model
-
-
-def speed_rows(subject: Subject, arguments: argparse.Namespace) -> Iterator[SpeedRow]:
-    for way in arguments.ways:
-        with Timed(subject).planner(way) as (planner, _):
-            for asked in arguments.speedups:
-                start = time.perf_counter()
-                plan, note = None, ""
-                try:
-                    plan, _ = planner.meet(Budget.of("speedup", asked))
-                except PrunecError as no:
-                    note = no.diagnostic.message
-                seconds = time.perf_counter() - start
-                found = None if plan is None else plan.time
-                yield SpeedRow(
-                    model=subject.name, asked=asked, way=way,
-                    share=found.share if found else None, low=found.ci95[0] if found else None,
-                    high=found.ci95[1] if found else None, predicted=found.predicted if found else None,
-                    macs=plan.realised.flops if plan else None, metric=subject.metric, dense=subject.dense,
-                    value=subject.judge(Timed(subject).refitted(plan)) if plan else None,
-                    models=found.models if found else None, error=found.error if found else None,
-                    rank=found.rank_correlation if found else None, seconds=seconds, note=note,
-                )  # fmt: skip
-
-
-def drop_rows(subject: Subject, arguments: argparse.Namespace) -> Iterator[DropRow]:
-    assert subject.found.metric is not None
-    metric, count = load_metric(subject.found.metric), arguments.judged
-    seen = functools.partial(metric, samples=count)
-    dense = subject.numbers(seen, subject.opened.source.model)
-    with Timed(subject).planner("loss") as (planner, options):
-        for allowed in arguments.drops:
-            start = time.perf_counter()
-            judged = Judged(seen, dense)
-            looking = DropPlanner(planner, Judge(subject.opened, subject.calibration, options, judged), silent)
-            plan, note = None, ""
-            try:
-                plan, _ = looking.fastest(Budget.of("max-drop", allowed))
-            except GateError as no:
-                note = no.diagnostic.message
-            found, drop = (None, None) if plan is None else (plan.time, plan.drop)
-            unseen = None
-            if plan is not None and drop is not None:
-                both = functools.partial(metric, samples=2 * count)
-                models = (subject.opened.source.model, Timed(subject).refitted(plan))
-                whole, left = (subject.numbers(both, model)[subject.metric] for model in models)
-                unseen = 2 * (whole - left) - drop.drop
-            yield DropRow(
-                model=subject.name, allowed=allowed, metric=subject.metric, dense=dense[subject.metric],
-                drop=drop.drop if drop else None, upper=drop.upper if drop else None, unseen=unseen, samples=count,
-                speedup=1 / found.share if found else None, low=1 / found.ci95[1] if found else None,
-                high=1 / found.ci95[0] if found else None, seconds=time.perf_counter() - start, note=note,
-            )  # fmt: skip
+    def _subject(self, target: str) -> BudgetSubject:
+        a = self.arguments
+        if target not in self._own:
+            subject = Subject(
+                self.name, samples=a.samples, test_samples=a.test_samples, seed=a.seed, is_sparse=target != "onnx"
+            )
+            shapes = {**subject.found.entry.static_inputs, **parse_input_shapes(a.input_shape)}
+            cache = None if a.no_cache else default_cache()
+            self._own[target] = BudgetSubject(subject, target, shapes=shapes, solver=a.solver, cache=cache)
+        return self._own[target]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Budgets of time and of quality.")
-    parser.add_argument("what", choices=["speed", "drop"])
+    parser.add_argument("what", choices=list(KINDS))
     parser.add_argument("models", nargs="+")
+    parser.add_argument("--targets", nargs="+", default=["onnx"], choices=list(WAYS))
     parser.add_argument("--speedups", type=float, nargs="+", default=[1.5, 2.0, 3.0])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--points", type=int, default=6)
+    parser.add_argument("--ways", nargs="+", default=[], help="ways to spread what goes (default: all of the target)")
     parser.add_argument("--drops", type=float, nargs="+", default=[0.01])
+    parser.add_argument("--choices", type=int, default=16, help="models that predictions are compared with")
+    parser.add_argument("--generations", type=int, default=8, help="of swaps, one refitted model each")
     parser.add_argument("--judged", type=int, default=1000, help="test samples that --max-drop may look at")
+    parser.add_argument("--solver", help="how much work goes into zeros (default: balanced)")
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
+    parser.add_argument("--input-shape", nargs="+", default=[], help="of what is timed: NAME=1,64 …")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-cache", action="store_true", help="nothing from earlier runs, so that minutes are whole")
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="of a sweep: a picture for each model and target")
     arguments = parser.parse_args()
-    rows: list[SpeedRow] | list[DropRow] = []
+    unknown = set(arguments.ways) - {way for own in WAYS.values() for way in own}
+    if unknown:
+        parser.error(f"no such way: {', '.join(sorted(unknown))}")
+    kept = KeptRows(KINDS[arguments.what], arguments.keep)
+    rows: list[DataclassInstance] = []
     for name in arguments.models:
-        subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=arguments.seed)
-        for row in speed_rows(subject, arguments) if arguments.what == "speed" else drop_rows(subject, arguments):
+        for row in Table(name, arguments, kept).rows():
             print(line(row), flush=True)
-            rows.append(row)  # type: ignore[arg-type]
+            rows.append(row)
             if arguments.markdown:
                 arguments.markdown.write_text(markdown(rows), encoding="utf-8")
+            if arguments.plot and arguments.what == "sweep":
+                write_plots([row for row in rows if isinstance(row, Row)], arguments.plot)
     return 0
 
 

@@ -1,0 +1,36 @@
+"""Pictures of sweeps: what is lost against the measured speed-up, a line for each way, one SVG file for each model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import prunec.report
+from benchmarks.budget_rows import Row
+from prunec.report.curve import Spot, quality_against_speed
+
+STYLE = Path(prunec.report.__file__).with_name("style.css")
+
+
+def write_plots(rows: Iterable[Row], folder: Path) -> list[Path]:
+    """`curve-MODEL-TARGET.svg` for each model and target among the rows that were measured."""
+    found: dict[tuple[str, str], dict[str, list[Spot]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.share is not None and row.low is not None and row.high is not None and row.drop is not None:
+            own = found[row.model, row.target][row.way]
+            own.append(Spot(len(own) + 1, 1 / row.share, (1 / row.high, 1 / row.low), row.drop))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for (model, target), curves in found.items():
+        path = folder / f"curve-{model}-{target}.svg"
+        path.write_text(picture(curves), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def picture(curves: dict[str, list[Spot]]) -> str:
+    """A file of its own: with its name space and its colours."""
+    opening, rest = str(quality_against_speed(curves)).split(">", 1)
+    style = f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>"
+    return f'{opening} xmlns="http://www.w3.org/2000/svg">\n{style}{rest}\n'

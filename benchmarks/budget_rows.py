@@ -1,0 +1,262 @@
+"""The rows of `budgets`: one measured choice each, and how far predictions are from what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from benchmarks.budget_subject import BudgetSubject
+from prunec.api.dropping import DropPlanner
+from prunec.api.polishing import Polisher
+from prunec.api.progress import silent
+from prunec.api.pruning import Judged
+from prunec.api.sweeping import shares
+from prunec.api.timed import Point, TimedPlanner
+from prunec.diagnostics import GateError, PrunecError
+from prunec.plan.budget import Budget
+from prunec.plan.plan import Plan
+from prunec.verify.user_metric import load_metric
+
+POOLED = ("minilm-l6",)
+"""Metrics that are no mean over samples: more of them make a harder question, so there is no second half."""
+SPREAD = 0.25
+"""Of the rungs of a random choice around their mean, in shares of a cell."""
+
+
+@dataclass
+class Row:
+    """A choice for a time. `share`: of the dense model's time, with interval; `predicted` before it was measured.
+
+    `drop`: of `metric` on test data; `error`: of the outputs, relative and squared, on held-out calibration data;
+    `macs`: left on weights that are no zeros; `models` were timed, `time_error` and `time_rank` are those of times
+    predicted for models left out; `minutes` of planning, with what all budgets share.
+    """
+
+    model: str
+    target: str
+    way: str
+    asked: float
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    predicted: float | None = None
+    macs: float | None = None
+    metric: str = ""
+    dense: float | None = None
+    drop: float | None = None
+    error: float | None = None
+    models: int | None = None
+    time_error: float | None = None
+    time_rank: float | None = None
+    minutes: float | None = None
+    note: str = ""
+
+
+@dataclass
+class DropRow:
+    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on others."""
+
+    model: str
+    target: str
+    allowed: float
+    metric: str
+    samples: int
+    dense: float
+    drop: float | None = None
+    upper: float | None = None
+    unseen: float | None = None
+    speedup: float | None = None
+    low: float | None = None
+    high: float | None = None
+    minutes: float | None = None
+    note: str = ""
+
+
+@dataclass
+class PolishRow:
+    """A choice for a time and what swaps made of it, both measured.
+
+    `error`: of the outputs on what swaps were chosen by; `drop` of the metric on test data. `judged`: refitted models;
+    `minutes` for the swaps alone.
+    """
+
+    model: str
+    target: str
+    asked: float
+    share: float
+    polished_share: float
+    error: float
+    polished_error: float
+    metric: str
+    drop: float
+    polished_drop: float
+    judged: int
+    minutes: float
+
+
+@dataclass
+class PredictionRow:
+    """Additive predictions for `choices` against what came out; ranks are Spearman's, errors median relative ones.
+
+    `loss_cut`, `loss_refitted`: of predicted losses to the outputs' errors before and after refitting; `factor`: how
+    many times the refitted error the predicted loss is, in the middle; `drop_rank`: of predicted losses to drops of the
+    metric.
+    """
+
+    model: str
+    target: str
+    choices: int
+    time_rank: float
+    time_error: float
+    loss_cut: float
+    loss_refitted: float
+    factor: float
+    drop_rank: float
+    metric: str
+
+
+def speed_rows(own: BudgetSubject, way: str, speedups: Sequence[float]) -> Iterator[Row]:
+    """One for every speed-up, through the loop of predicting, measuring and correcting that a plan goes through."""
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        try:
+            planner = stack.enter_context(own.planner(way))
+        except PrunecError as no:
+            yield from (refused(own, way, asked, no) for asked in speedups)
+            return
+        shared = time.perf_counter() - start
+        for asked in speedups:
+            start = time.perf_counter()
+            try:
+                plan, point = planner.meet(Budget.of("speedup", asked))
+            except PrunecError as no:
+                yield refused(own, way, asked, no)
+                continue
+            yield row_of(own, way, asked, plan, point, shared + time.perf_counter() - start)
+
+
+def refused(own: BudgetSubject, way: str, asked: float, no: PrunecError) -> Row:
+    subject = own.subject
+    return Row(
+        subject.name, own.target, way, asked, metric=subject.metric, dense=subject.dense, note=no.diagnostic.message
+    )
+
+
+def curve_rows(own: BudgetSubject, way: str, points: int) -> Iterator[Row]:
+    """Times in equal ratios between the model with nothing gone and the one with all that may go."""
+    start = time.perf_counter()
+    with own.planner(way) as planner:
+        shared = time.perf_counter() - start
+        for share in shares(planner.start, planner.floor.median, points):
+            start = time.perf_counter()
+            budget = Budget(kind="speedup", value=float(f"{1 / share:.4g}"))
+            point = planner.measure(planner.choose(share) or planner.bottom)
+            plan = planner.plan(point, budget)
+            yield row_of(own, way, budget.value, plan, point, shared + time.perf_counter() - start)
+
+
+def row_of(own: BudgetSubject, way: str, asked: float, plan: Plan, point: Point, seconds: float) -> Row:
+    assert plan.time is not None
+    found, subject = plan.time, own.subject
+    model = own.judge(way).model(plan)
+    return Row(
+        model=subject.name, target=own.target, way=way, asked=asked, share=found.share, low=found.ci95[0],
+        high=found.ci95[1], predicted=point.predicted, macs=own.macs(plan), metric=subject.metric, dense=subject.dense,
+        drop=subject.dense - subject.judge(model), error=own.errors.of(model), models=found.models,
+        time_error=found.error, time_rank=found.rank_correlation, minutes=seconds / 60,
+    )  # fmt: skip
+
+
+def drop_row(own: BudgetSubject, allowed: float, judged: int) -> DropRow:
+    """`--max-drop` as a compile does it, with the metric on the first `judged` test samples."""
+    subject = own.subject
+    assert subject.found.metric is not None
+    metric = load_metric(subject.found.metric)
+    seen = functools.partial(metric, samples=judged)
+    dense = subject.numbers(seen, subject.opened.source.model)
+    row = DropRow(subject.name, own.target, allowed, subject.metric, judged, dense[subject.metric])
+    start = time.perf_counter()
+    try:
+        with own.planner("loss") as planner:
+            judge = own.judge("loss", Judged(seen, dense))
+            plan, _ = DropPlanner(planner, judge, silent).fastest(Budget.of("max-drop", allowed))
+    except GateError as no:
+        row.note, row.minutes = no.diagnostic.message, (time.perf_counter() - start) / 60
+        return row
+    row.minutes = (time.perf_counter() - start) / 60
+    assert plan.time is not None and plan.drop is not None
+    row.drop, row.upper, row.speedup = plan.drop.drop, plan.drop.upper, 1 / plan.time.share
+    row.low, row.high = 1 / plan.time.ci95[1], 1 / plan.time.ci95[0]
+    both = functools.partial(metric, samples=2 * judged)
+    models = (subject.opened.source.model, own.judge("loss").model(plan))
+    whole, left = (subject.numbers(both, model)[subject.metric] for model in models)
+    row.unseen = unseen_drop(whole - left, plan.drop.drop, is_mean=subject.name not in POOLED)
+    if subject.name in POOLED:
+        row.note = "unseen: twice as many samples, half of them seen"
+    return row
+
+
+def unseen_drop(both: float, seen: float, *, is_mean: bool) -> float:
+    """The drop on the second half, from that on both and that on the first."""
+    return 2 * both - seen if is_mean else both
+
+
+def polish_rows(own: BudgetSubject, speedups: Sequence[float], generations: int) -> Iterator[PolishRow]:
+    """One for every speed-up that can be met."""
+    subject, judge = own.subject, own.judge("loss")
+    with own.planner("loss") as planner:
+        polisher = Polisher(planner, judge, subject.opened, subject.calibration, generations, subject.seed, silent)
+        for asked in speedups:
+            budget = Budget.of("speedup", asked)
+            plan, point = planner.meet(budget)
+            start = time.perf_counter()
+            better = polisher.polished(plan, point, budget)
+            minutes = (time.perf_counter() - start) / 60
+            assert plan.time is not None and better.time is not None and better.polish is not None
+            drops = [subject.dense - subject.judge(judge.model(each)) for each in (plan, better)]
+            yield PolishRow(
+                subject.name, own.target, asked, plan.time.share, better.time.share, better.polish.before,
+                better.polish.after, subject.metric, *drops, better.polish.judged, minutes,
+            )  # fmt: skip
+
+
+def prediction_row(own: BudgetSubject, choices: int) -> PredictionRow:
+    """Random choices, as different from layer to layer as those that times are learnt from, and the planner's own."""
+    subject, judge = own.subject, own.judge("loss")
+    found: list[tuple[float, ...]] = []
+    with own.planner("loss") as planner:
+        for rungs in some_choices(planner, choices, subject.seed):
+            point = planner.measure(rungs)
+            model = judge.model(planner.describe(rungs, Budget.of("speedup", 2)))
+            errors = own.errors.of(planner.one_shot(rungs)), own.errors.of(model)
+            drop = subject.dense - subject.judge(model)
+            found.append((point.predicted, point.share.median, point.loss, *errors, drop))
+    predicted, measured, loss, cut, refitted, drops = np.array(found).T
+    return PredictionRow(
+        model=subject.name, target=own.target, choices=len(found), time_rank=rank(predicted, measured),
+        time_error=float(np.median(np.abs(predicted / measured - 1))), loss_cut=rank(loss, cut),
+        loss_refitted=rank(loss, refitted), factor=float(np.median(loss / np.maximum(refitted, 1e-12))),
+        drop_rank=rank(loss, drops), metric=subject.metric,
+    )  # fmt: skip
+
+
+def some_choices(planner: TimedPlanner, count: int, seed: int) -> list[tuple[int, ...]]:
+    """Half of them random, half the planner's own between its start and its floor."""
+    most, rng = np.array(planner.bottom), np.random.default_rng(seed + 1)
+    own = [planner.choose(share) for share in shares(planner.start, planner.floor.median, count - count // 2 + 1)[:-1]]
+    found = [rungs for rungs in own if rungs is not None]
+    for number in range(count // 2):
+        share = (number + 0.5) / (count // 2) + SPREAD * rng.standard_normal(len(most))
+        found.append(tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist()))
+    return list(dict.fromkeys(found))
+
+
+def rank(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation; ties count as such."""
+    return float(spearmanr(one, other).statistic)

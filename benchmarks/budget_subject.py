@@ -1,0 +1,123 @@
+"""A zoo model as the planners for times see it: every way to spread what goes, for widths and for zeros."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import onnx_ir as ir
+
+from benchmarks.subject import Subject
+from prunec.api.choices import Judge
+from prunec.api.depth_timing import TimedDepth
+from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress, silent
+from prunec.api.pruning import Judged
+from prunec.api.saving import dense_file
+from prunec.api.statistics import cut_errors, score_context
+from prunec.api.timed import TimedPlanner
+from prunec.api.timing import TimedWidths
+from prunec.api.zero_timing import TimedZeros
+from prunec.cache import Cache
+from prunec.criteria import create
+from prunec.graph.cost import node_macs
+from prunec.plan.layers import DENSE
+from prunec.plan.levels import Allocation
+from prunec.plan.plan import Plan, Scope
+from prunec.plan.planner import FLOORS, Planner
+from prunec.statistics.output_errors import MOST_SAMPLES, OutputErrors
+
+WIDTHS: dict[str, tuple[str, Scope]] = {
+    "loss": ("obs", "loss"),
+    "uniform": ("obs", "layer"),
+    "global magnitude": ("l2", "global"),
+    "global LAMP": ("lamp", "global"),
+    "random": ("random", "layer"),
+}
+"""Criterion and scope. All may go as far as "loss" may: with the higher floor of "global" they would be held back."""
+BLOCKS = "loss, blocks"
+"""As "loss", with whole blocks among the options."""
+ZEROS: dict[str, Allocation] = {
+    "loss": "loss",
+    "uniform": "uniform",
+    "global magnitude": "global",
+    "global LAMP": "lamp",
+    "ERK": "erk",
+}
+WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": tuple(ZEROS)}
+"""By target: channels in ONNX Runtime, zeros in generated kernels."""
+
+
+class BudgetSubject:
+    """`subject` for one target. `shapes`: of what is run where times are taken; the data keeps its own."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        target: str,
+        *,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        solver: str | None = None,
+        cache: Cache | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.subject, self.target, self._solver, self._cache = subject, target, solver, cache
+        self._shapes, self._progress = dict(shapes or {}), progress
+
+    @contextlib.contextmanager
+    def planner(self, way: str) -> Iterator[TimedPlanner]:
+        """One that spreads by `way`, ready to be asked. PrunecError where it cannot be timed."""
+        opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way)
+        with dense_file(opened.source) as dense:
+            if self.target == "onnx":
+                planners = TimedDepth if way == BLOCKS else TimedWidths
+                yield planners(opened, self._channels(way), dense, calibration, options, self._progress)
+            else:
+                yield TimedZeros(opened, dense, calibration, options, self._progress)
+
+    def options(self, way: str) -> PlanOptions:
+        seed, cache = self.subject.seed, self._cache
+        if self.target == "onnx":
+            criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
+            return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
+        return PlanOptions(
+            target=self.target, allocation=ZEROS[way], solver=self._solver, seed=seed, cache=cache,
+            made_up_shapes=self._shapes,
+        )  # fmt: skip
+
+    def judge(self, way: str, own: Judged | None = None) -> Judge:
+        return Judge(self.subject.opened, self.subject.calibration, self.options(way), own)
+
+    @cached_property
+    def errors(self) -> OutputErrors:
+        """Of the outputs, on held-out calibration data."""
+        return OutputErrors(self.subject.opened.canonical, self.subject.calibration, MOST_SAMPLES)
+
+    def macs(self, plan: Plan) -> float:
+        """Share of the multiply-accumulates that are left on weights that are no zeros."""
+        density = {layer.node: 1 - layer.level for layer in plan.layers if layer.pattern != DENSE}
+        if not density:
+            return plan.realised.flops
+        nodes = [(node_macs(node), density.get(node.name or "", 1.0)) for node in self._static.graph]
+        return sum(macs * own for macs, own in nodes) / sum(macs for macs, _ in nodes)
+
+    @cached_property
+    def _static(self) -> ir.Model:
+        from prunec.frontend.input_shapes import apply_input_shapes
+
+        model = self.subject.opened.canonical.clone()
+        if self._shapes:
+            apply_input_shapes(model, self._shapes)
+        return model
+
+    def _channels(self, way: str) -> Planner:
+        criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
+        opened, seed = self.subject.opened, self.subject.seed
+        own, options = create(criterion), self.options(way)
+        data = (opened.canonical, opened.analysis, self.subject.calibration)
+        context = score_context(*data, own, options, self._progress)
+        return Planner(
+            opened.canonical, opened.analysis, own, context, scope=scope, seed=seed, floor=FLOORS["loss"],
+            source_sha256=opened.source.sha256, measured=cut_errors(*data, options, self._progress),
+        )  # fmt: skip

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.measure.contender import Contender
+from prunec.measure.modelled import Modelled
 from prunec.measure.results import LayerTiming
 from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import TargetRules
@@ -132,7 +133,8 @@ class Artifact:
 
     `contenders` are to be measured on `feeds`; their files lie in `scratch`, which whoever measures cleans up.
     `beside_onnxruntime`: together with the dense and the pruned model there. `layers`: what was timed already.
-    `other_feeds`: one for every further shape of the inputs that the artifact is made for.
+    `other_feeds`: one for every further shape of the inputs that the artifact is made for. `modelled`: what layers
+    would take on a machine that is not here.
     """
 
     usage: str
@@ -145,14 +147,19 @@ class Artifact:
     beside_onnxruntime: bool = False
     layers: tuple[LayerTiming, ...] | None = None
     other_feeds: tuple[Feeds, ...] = ()
+    modelled: Modelled | None = None
 
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """What one layer takes in the target's kernels, in µs, dense and with the zeros that were asked about."""
+    """What one layer takes in the target's kernels, in µs, dense and with the zeros that were asked about.
+
+    `modelled_on`: the core that a model says so of; None where it was measured.
+    """
 
     dense_us: float
     sparse_us: float
+    modelled_on: str | None = None
 
     @property
     def is_faster(self) -> bool:
@@ -163,11 +170,13 @@ class LayerTimes:
 class Backend(Protocol):
     """One target. `patterns`: what --pattern may be; the first is what `auto` means.
 
-    `specialises`: one artifact can be made for several shapes of the inputs.
+    `specialises`: one artifact can be made for several shapes of the inputs. `models_times`: what it says of times is
+    modelled, and needs no measuring here.
     """
 
     name: str
     specialises: bool
+    models_times: bool
     patterns: tuple[str, ...]
 
     def check(self, options: BuildOptions) -> None:

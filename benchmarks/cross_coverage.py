@@ -1,11 +1,11 @@
 """Dense models compiled for machines that are not this one, and compared with ONNX Runtime.
 
-    python -m benchmarks.cross_coverage zoo [--target wasm] [--markdown table.md]
+    python -m benchmarks.cross_coverage zoo [--target wasm|arm64] [--keep rows.json] [--markdown table.md]
 
 Models of the zoo by name or all of them, or ONNX files. Each is compiled as it is, with its free axes as in
 `benchmarks.cpu_coverage`, and run on two inputs, those of the zoo where it has some: WebAssembly in wasmtime and in
-Node. `error` is the largest difference of an output relative to its range; `code` is what is left of the module without
-weights.
+Node, 64-bit ARM under qemu. `error` is the largest difference of an output relative to its range; `code` is what is
+left of the module or the shared library without weights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 import prunec.models as zoo
 from benchmarks.cpu_coverage import named
 from benchmarks.graph_files import graph_name, read_graph
+from benchmarks.kept import KeptRows
 from benchmarks.tables import line, markdown
 from benchmarks.zoo_shapes import SHAPES
 from prunec.backends.cpu.checking import samples_for
@@ -29,6 +32,11 @@ from prunec.backends.cpu.isa import WASM
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import open_calibration
 from prunec.passes.canonicalise import canonicalise
+
+if TYPE_CHECKING:
+    from prunec.backends.arm64.artifact import Arm64Spec
+    from prunec.backends.wasm.spec import WasmSpec
+    from prunec.verify.records import LoweringRecord
 
 
 @dataclass
@@ -44,19 +52,21 @@ class Row:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Models compiled for other machines, beside ONNX Runtime.")
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--target", choices=("wasm",), default="wasm")
+    parser.add_argument("--target", choices=("wasm", "arm64"), default="wasm")
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     rows = []
+    kept = KeptRows(Row, arguments.keep)
     for model in named(arguments.models):
-        rows.append(row(model))
+        rows += kept.rows((arguments.target, model), lambda model=model: [row(model, arguments.target)])
         print(line(rows[-1]), flush=True)
     if arguments.markdown and rows:
         arguments.markdown.write_text(markdown(rows), encoding="utf-8")
     return 0
 
 
-def row(model: str) -> Row:
+def row(model: str, target: str) -> Row:
     """One model: compiled and compared, or why not."""
     shapes: Mapping[str, Sequence[int]] = {}
     calib: str | None = None
@@ -68,7 +78,8 @@ def row(model: str) -> Row:
         shapes = SHAPES.get(model) or zoo.entry(model).static_inputs
     with tempfile.TemporaryDirectory(prefix="prunec-cross-") as folder:
         try:
-            return _wasm(graph_name(model), canonicalise(loaded), shapes, calib, Path(folder))
+            compiled = {"wasm": _wasm, "arm64": _arm64}[target]
+            return compiled(graph_name(model), canonicalise(loaded), shapes, calib, Path(folder))
         except PrunecError as refusal:
             return Row(graph_name(model), str(refusal.diagnostic), "", "", "", "")
 
@@ -81,9 +92,28 @@ def _wasm(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib
 
     built = build(model, WASM, folder, shapes, name=name)
     spec = WasmSpec.read(built.folder)
-    samples = samples_for(list(open_calibration(calib, built.ready, samples=4, seed=0).held_out()), [built.ready])[0]
-    record = check(built.ready, built.folder, samples[:2])
-    code = (built.folder / MODULE).stat().st_size
+    record = check(built.ready, built.folder, _samples(calib, built.ready))
+    return _row(name, record, (built.folder / MODULE).stat().st_size, spec)
+
+
+def _arm64(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib: str | None, folder: Path) -> Row:
+    from prunec.backends.arm64.artifact import Arm64Spec, write_folder
+    from prunec.backends.arm64.target import Arm64, check
+    from prunec.backends.cpu.isa import ARM64
+    from prunec.backends.cpu.layout import LIBRARY
+    from prunec.backends.cross.lowered import bools, lowered
+
+    ready, program = lowered(model, ARM64, shapes, Arm64().choose())
+    own = write_folder(program, bools(ready), ARM64, folder, name=name)
+    record = check(ready, own, _samples(calib, ready))
+    return _row(name, record, (own / LIBRARY).stat().st_size, Arm64Spec.read(own))
+
+
+def _samples(calib: str | None, ready: ir.Model) -> list[dict[str, np.ndarray]]:
+    return samples_for(list(open_calibration(calib, ready, samples=4, seed=0).held_out()), [ready])[0][:2]
+
+
+def _row(name: str, record: LoweringRecord, code: int, spec: WasmSpec | Arm64Spec) -> Row:
     sizes = (f"{size / 1e6:.2f} MB" for size in (code, spec.weights_bytes, spec.arena_bytes))
     return Row(name, "equal", f"{record.max_rel:.1e}", *sizes)
 

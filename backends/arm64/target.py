@@ -11,10 +11,13 @@ import onnx_ir as ir
 from prunec.backends.arm64.artifact import Arm64Spec, write_folder
 from prunec.backends.arm64.emulated import EmulatedModel, emulator
 from prunec.backends.arm64.layout import RUNNER
+from prunec.backends.arm64.modelled import modelled
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
+from prunec.backends.cpu.lower.candidates import Choose
+from prunec.backends.cross.cost_model import by_model
 from prunec.backends.cross.lowered import bools, lowered
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.diagnostics import Diagnostic
@@ -29,8 +32,8 @@ NOT_RUN = Diagnostic(
 )
 NOT_TIMED = Diagnostic(
     "PC468",
-    "not executed on a device here: the numbers were checked under qemu, and nothing is known about the speed",
-    hint="the runner in the package times it on the device; README.txt has the command",
+    "not executed on a device here: the numbers were checked under qemu, and times are modelled where there are any",
+    hint="the runner in the package times it on the device; `prunec bench OUT` prints the command",
 )
 _USAGE = """\
 The folder arm64/ holds the compiled model for 64-bit ARM Linux: libmodel.so (glibc 2.28 or newer), libmodel.a, the
@@ -39,6 +42,8 @@ weights ({weights} MB), the C interface (prunec.h), and an example. The library 
 
     cc example.c ./libmodel.so -Wl,-rpath,'$ORIGIN' -o example && ./example model.weights
     ./runner model.weights THREADS RUNS > times.csv     # static, needs nothing; one line for every step
+
+and back here `prunec bench OUT --device-csv times.csv` puts its times into the report.
 
 Android has another C library than Linux: what was built here for Linux was not tried there, except that the static
 runner needs none (adb push arm64 /data/local/tmp; adb shell /data/local/tmp/arm64/runner ...).
@@ -51,8 +56,13 @@ class Arm64(Cross):
     """See the module."""
 
     name = "arm64"
+    isa = ARM64
     rows = ROWS
     patterns = PATTERNS
+
+    def choose(self) -> Choose:
+        """By the cost model: no device can be asked."""
+        return by_model(ARM64)
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
@@ -70,12 +80,16 @@ class Arm64(Cross):
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
         """
-        ready, program = lowered(subject.model, ARM64, only_shapes(options))
+        ready, program = lowered(subject.model, ARM64, only_shapes(options), self.choose())
         own = write_folder(program, bools(ready), ARM64, folder, name=subject.name.removesuffix(".onnx"))
         if not options.builds:
             return Artifact(_usage(own, is_checked=False), warnings=(NOT_RUN,))
         lowering = check(subject.model, own, one_by_one(subject.batches, ready))
-        return Artifact(_usage(own, is_checked=True), lowering, warnings=(NOT_TIMED,))
+        times = None
+        if options.measures:
+            dense = lowered(subject.dense, ARM64, only_shapes(options), self.choose())
+            times = modelled(own, program, ready, dense, subject.layers)
+        return Artifact(_usage(own, is_checked=True), lowering, warnings=(NOT_TIMED,), modelled=times)
 
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:

@@ -20,6 +20,7 @@ class Generated:
     name: str
     rows: int
     extras = "tvm"
+    models_times = False
 
     def check_options(self, options: BuildOptions) -> None:
         """PC455: no code generator; PC440, PC452: options about what generated code does not have."""

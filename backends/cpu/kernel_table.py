@@ -62,7 +62,7 @@ def layer_times(
             continue
         keys = dict(_keys(before.program, after.program, wanted, isa, threads))
         known = {node: cache.read(key) if cache is not None else None for node, key in keys.items()}
-        found |= {node: LayerTimes(*map(float, own[0]["us"])) for node, own in known.items() if own is not None}
+        found |= {node: _read(own[0]["us"]) for node, own in known.items() if own is not None}
         if None not in known.values():
             continue
         for node, times in _timed((before.program, after.program), keys.keys(), isa, threads).items():
@@ -70,6 +70,11 @@ def layer_times(
             if cache is not None:
                 cache.write(keys[node], {"us": np.array([times.dense_us, times.sparse_us])})
     return found
+
+
+def _read(us: np.ndarray) -> LayerTimes:
+    dense, sparse = (float(taken) for taken in us)
+    return LayerTimes(dense, sparse)
 
 
 def with_zeros(model: ir.Model, wanted: Mapping[str, LayerPattern]) -> ir.Model:

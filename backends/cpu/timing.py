@@ -50,7 +50,7 @@ def time_layers(
         node = nodes.get(layer.node)
         if node is None or layer.node not in after:
             continue
-        density = _density(prunable.get(layer.node))
+        density = density_of(prunable.get(layer.node))
         gflops = 2 * node_macs(node) * density / max(after[layer.node], 1)
         found.append(
             LayerTiming(
@@ -72,7 +72,7 @@ def node_times(steps: Iterable[tuple[str, int]]) -> Counter[str]:
     return found
 
 
-def _density(layer: Prunable | None) -> float:
+def density_of(layer: Prunable | None) -> float:
     """Of all weights of a layer: a recurrent one has two."""
     weights = [] if layer is None else constants(layer)
     size = sum(weight.size for weight in weights)

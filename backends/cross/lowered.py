@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.lowering import Refusal
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.program import Program
@@ -18,14 +19,14 @@ Shapes = Mapping[str, Sequence[int]]
 _SHOWN = 8
 
 
-def lowered(model: ir.Model, isa: Isa, shapes: Shapes) -> tuple[ir.Model, Program]:
+def lowered(model: ir.Model, isa: Isa, shapes: Shapes, choose: Choose = by_rule) -> tuple[ir.Model, Program]:
     """The prepared model and its program.
 
     Raises:
         PrunecError PC452: shapes that are not known; PC464: nodes without generated code, every one of them.
     """
     ready = prepare(model, complete_shapes(model, shapes))
-    split = split_model(ready, isa)
+    split = split_model(ready, isa, choose)
     program = split.parts[0].program
     if not split.is_whole or program is None:
         raise PrunecError(

@@ -1,23 +1,31 @@
-"""What targets of other machines share: linked by zig, one program, and nothing known of times before it runs there."""
+"""What targets of other machines share: linked by zig, one program, and times that are modelled."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from prunec.backends.base import BuildOptions, LayerTimes
 from prunec.backends.cpu.generated import Generated
+from prunec.backends.cpu.isa import Isa
 from prunec.backends.cross.zig import zig
 from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.passes.sparsify import LayerPattern
+
+if TYPE_CHECKING:
+    from prunec.backends.cpu.lower.candidates import Choose
 
 
 class Cross(Generated):
     """See the module."""
 
     specialises = False
+    models_times = True
+    isa: Isa
+    """That its layers are modelled for."""
     extras = "tvm,cross"
 
     def check_options(self, options: BuildOptions) -> None:
@@ -28,6 +36,12 @@ class Cross(Generated):
             message = f"kernels are measured on the machine that will run them, and {self.name} is for another one"
             raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
 
+    def choose(self) -> Choose:
+        """How it chooses the kernel of a product."""
+        from prunec.backends.cpu.lower.candidates import by_rule
+
+        return by_rule
+
     def times(
         self,
         model: ir.Model,
@@ -36,8 +50,17 @@ class Cross(Generated):
         shapes: Mapping[str, Sequence[int]] | None,
         cache: Cache | None,
     ) -> Mapping[str, LayerTimes]:
-        """Nothing is known before it runs."""
-        return {}
+        """Modelled (`cost_model`), of the layers that there is a model of. PC452, PC464 where it has no code."""
+        self.check_options(BuildOptions(builds=False))
+        from prunec.backends.cpu.kernel_table import with_zeros
+        from prunec.backends.cross.cost_model import core_for, node_times
+        from prunec.backends.cross.lowered import lowered
+
+        models = (model, with_zeros(model, layers))
+        programs = (lowered(each, self.isa, shapes or {}, self.choose())[1] for each in models)
+        dense, sparse = (node_times(program, self.isa) for program in programs)
+        label = core_for(self.isa).label
+        return {n: LayerTimes(dense[n], sparse[n], label) for n in layers if n in dense and n in sparse}
 
 
 def only_shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:

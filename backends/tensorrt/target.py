@@ -66,6 +66,7 @@ class TwoOfFour:
     """What is the same in every target whose kernels TensorRT chooses."""
 
     specialises = False
+    models_times = False
     patterns = ("2:4",)
 
     def judge(self, model: ir.Model) -> Sequence[Verdict]:

@@ -62,6 +62,7 @@ class Wasm(Cross):
     """See the module."""
 
     name = "wasm"
+    isa = WASM
     rows = ROWS
     patterns = PATTERNS
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prunec.api.record import Result
 from prunec.diagnostics import Diagnostic, GateError
+from prunec.measure.modelled import Modelled
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
 from prunec.plan.plan import Plan
@@ -244,6 +245,7 @@ class Compiled(Result):
     manifest: Manifest | None = None
     verification: VerificationRecord | None = None
     measurements: Measurements | None = None
+    modelled: Modelled | None = None
     proof: tuple[TrialInfo, ...] = ()
     layers: tuple[dict[str, Any], ...] = ()
     bytes_before: int | None = None

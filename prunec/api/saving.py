@@ -20,6 +20,7 @@ from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.onnx import Source
 from prunec.measure.contender import DENSE, OWN, PRUNED, Contender
+from prunec.measure.modelled import Elsewhere
 from prunec.measure.results import Measurements, slow_shapes
 from prunec.measure.run import measure
 from prunec.package.manifest import MEASUREMENTS, MODEL, PLAN, REPORT, VERIFICATION, source_record
@@ -84,6 +85,9 @@ def save(
         if measurements is not None:
             writer.write_json(MEASUREMENTS, measurements.to_json())
             found += not_default(measurements)
+        modelled = None if artifact is None else artifact.modelled
+        if modelled is not None:
+            writer.write_json(MEASUREMENTS, Elsewhere(modelled=modelled).to_json())
         verification = VerificationRecord(
             exactness=pruned.exactness,
             lowering=None if artifact is None else artifact.lowering,
@@ -101,6 +105,7 @@ def save(
             manifest=manifest,
             verification=verification,
             measurements=measurements,
+            modelled=modelled,
             proof=tuple(TrialInfo.of(outcome) for outcome in pruned.outcomes),
             layers=tuple(layer_table(opened.canonical, pruned.model)),
             bytes_before=_file_bytes(opened),
@@ -182,6 +187,7 @@ def report_data(compiled: Compiled, warnings: Sequence[Diagnostic]) -> ReportDat
         plan=compiled.plan.model_dump(mode="json"),
         verification=compiled.verification.to_json(),
         measurements=compiled.measurements.to_json() if compiled.measurements else None,
+        modelled=compiled.modelled.to_json() if compiled.modelled else None,
         layers=compiled.layers,
         warnings=warnings,
         command=compiled.command,

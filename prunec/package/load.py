@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.measure.modelled import Elsewhere
 from prunec.measure.results import Measurements, prefers_onnxruntime
 from prunec.package.jsonfile import sha256_of
 from prunec.package.manifest import MANIFEST, MEASUREMENTS, MODEL, PLAN, SCHEMA_VERSION, VERIFICATION, Manifest
@@ -34,13 +35,17 @@ Runtime = Literal["prunec", "onnxruntime"]
 
 @dataclass(frozen=True)
 class Package:
-    """A package whose files were found to be those of its manifest. Evidence that was not written is None."""
+    """A package whose files were found to be those of its manifest. Evidence that was not written is None.
+
+    `elsewhere`: what is known of a machine that is not here, where nothing was measured here.
+    """
 
     path: Path
     manifest: Manifest
     plan: Mapping[str, Any]
     verification: VerificationRecord | None
     measurements: Measurements | None
+    elsewhere: Elsewhere | None = None
     threads: int = 1
     runtime: Runtime | None = None
 
@@ -130,14 +135,16 @@ def load_package(path: Path, *, threads: int = 1, runtime: Runtime | None = None
         first = problems[0]
         raise PrunecError(first.code, first.message, where=first.where, hint=first.hint)
     verification = _evidence(path / VERIFICATION)
-    measurements = _evidence(path / MEASUREMENTS)
+    measured = _evidence(path / MEASUREMENTS)
     try:
+        is_elsewhere = measured is not None and "machine" not in measured
         return Package(
             path=path,
             manifest=manifest,
             plan=_json(path / PLAN),
             verification=None if verification is None else VerificationRecord.from_json(verification),
-            measurements=None if measurements is None else Measurements.from_json(measurements),
+            measurements=None if measured is None or is_elsewhere else Measurements.from_json(measured),
+            elsewhere=Elsewhere.model_validate(dict(measured)) if measured is not None and is_elsewhere else None,
             threads=threads,
             runtime=runtime,
         )

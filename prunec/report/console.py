@@ -27,7 +27,12 @@ def print_summary(console: Console, data: ReportData) -> None:
     for row in before_after(data):
         table.add_row(Text(row.label), row.before, row.after, Text(row.change, style=_STYLE[row.good]))
     console.print(table)
-    if data.measurements is None:
+    if data.modelled is not None:
+        modelled = data.modelled
+        times = " dense, ".join(units.ms(modelled[key]) for key in ("dense_ms", "sparse_ms"))
+        text = f"Nothing was measured. Modelled for {modelled['core']}: {len(modelled['layers'])} layers take {times}"
+        console.print(Text(f"{text} as they are."))
+    elif data.measurements is None:
         console.print("Nothing was measured, so nothing is said about speed.")
     quality = data.verification.get("quality") or {}
     if quality.get("data") == "synthetic":

@@ -22,13 +22,15 @@ class ReportData:
     """All that report.html and the terminal tables show.
 
     `layers`: one mapping per layer in execution order with name, op, macs_before, macs_after, params_before,
-    params_after. `command`: what reproduces the package, without paths of this machine if it can be helped.
+    params_after. `modelled`: what layers would take on a machine that is not here. `command`: what reproduces the
+    package, without paths of this machine if it can be helped.
     """
 
     manifest: Document
     plan: Document
     verification: Document = field(default_factory=dict)
     measurements: Document | None = None
+    modelled: Document | None = None
     layers: Sequence[Document] = ()
     warnings: Sequence[Diagnostic] = ()
     command: str = ""

@@ -3,7 +3,8 @@
  *     runner WEIGHTS [THREADS [RUNS [INPUT … OUTPUT …]]]
  *
  * One file for every input and output, in the order of prunec.h; without files the inputs are zeros. With RUNS it prints
- * a table (number,nodes,best_ns) with a line for every step and one, called run, for the whole model (its median).
+ * a table (number,nodes,best_ns) with a line for every step, one called run for the whole model (its median), and one
+ * called device with the name of the device and the threads.
  */
 #include "prunec.h"
 
@@ -46,7 +47,30 @@ static void quoted(const char *text) {
     putchar('"');
 }
 
-static int measure(prunec_model *model, const void *const *in, void *const *out, int runs) {
+/* Of the board where the system knows it, else of the first processor; no name of the host. */
+static const char *device_name(void) {
+    static char name[128];
+    FILE *file = fopen("/proc/device-tree/model", "r");
+    if (file) {
+        size_t length = fread(name, 1, sizeof name - 1, file);
+        fclose(file);
+        name[length] = 0;
+    }
+    if (!*name && (file = fopen("/proc/cpuinfo", "r"))) {
+        char line[128], maker[16] = "", part[16] = "";
+        while (fgets(line, sizeof line, file)) {
+            sscanf(line, "CPU implementer : %15s", maker);
+            sscanf(line, "CPU part : %15s", part);
+        }
+        fclose(file);
+        if (*part) snprintf(name, sizeof name, "CPU %s part %s", maker, part);
+    }
+    for (char *at = name; *at; at++)
+        if (*at == '\n') *at = ' ';
+    return name;
+}
+
+static int measure(prunec_model *model, const void *const *in, void *const *out, int runs, int threads) {
     int steps = prunec_step_count(0);
     int64_t *times = calloc((size_t)steps + 1, sizeof *times), *best = calloc((size_t)steps + 1, sizeof *best);
     int64_t *whole = calloc((size_t)runs, sizeof *whole);
@@ -67,6 +91,9 @@ static int measure(prunec_model *model, const void *const *in, void *const *out,
         printf(",%lld\n", (long long)best[k]);
     }
     printf("run,,%lld\n", (long long)whole[runs / 2]);
+    printf("device,");
+    quoted(device_name());
+    printf(",%d\n", threads);
     free(times);
     free(best);
     free(whole);
@@ -97,7 +124,7 @@ int main(int argc, char **argv) {
     if (prunec_model_run(model, in, out)) return refuse(prunec_last_error());
     for (int i = 0; files && i < outputs; i++)
         if (transfer(argv[4 + inputs + i], out[i], prunec_output(i)->bytes, 1)) return 2;
-    int status = runs > 0 ? measure(model, in, out, runs) : 0;
+    int status = runs > 0 ? measure(model, in, out, runs, threads) : 0;
     prunec_model_destroy(model);
     for (int i = 0; i < inputs; i++) free((void *)in[i]);
     for (int i = 0; i < outputs; i++) free(out[i]);

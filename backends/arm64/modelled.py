@@ -1,0 +1,65 @@
+"""What layers are modelled to take on a stated core, beside the instructions that qemu counts for them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from prunec.backends.arm64.artifact import write_folder
+from prunec.backends.arm64.counting import Counts, step_counts
+from prunec.backends.cpu.isa import ARM64
+from prunec.backends.cpu.lower.program import Program
+from prunec.backends.cpu.timing import density_of
+from prunec.backends.cross.cost_model import core_for, node_times
+from prunec.backends.cross.lowered import bools
+from prunec.measure.modelled import Modelled, ModelledLayer
+from prunec.passes.sparsify.views import prunable_layers
+from prunec.plan.plan import LayerPlan
+
+NOTE = "modelled, not measured: there was no device; instructions were counted under qemu"
+
+
+def modelled(
+    folder: Path, program: Program, ready: ir.Model, dense: tuple[ir.Model, Program], layers: Sequence[LayerPlan]
+) -> Modelled | None:
+    """The layers with a pattern that there is a model of; None where there are none.
+
+    `folder`: the package of `program`, whose model is `ready`; `dense`: the same of the dense model, built here.
+    """
+    core = core_for(ARM64)
+    after, before = node_times(program, ARM64), node_times(dense[1], ARM64)
+    wanted = [plan for plan in layers if plan.node in after and plan.node in before]
+    if not wanted:
+        return None
+    with tempfile.TemporaryDirectory(prefix="prunec-dense-") as scratch:
+        other = write_folder(dense[1], bools(dense[0]), ARM64, Path(scratch), name="dense")
+        counted = [_by_node(program, step_counts(folder)), _by_node(dense[1], step_counts(other))]
+    prunable = prunable_layers(ready)
+    found = []
+    for plan in wanted:
+        density = density_of(prunable.get(plan.node))
+        found.append(
+            ModelledLayer(
+                name=plan.node, pattern=plan.pattern, density=round(density, 6), dense_us=round(before[plan.node], 3),
+                sparse_us=round(after[plan.node], 3), speedup=round(before[plan.node] / after[plan.node], 4),
+                dense_instructions=counted[1].get(plan.node), sparse_instructions=counted[0].get(plan.node),
+                chosen="sparse" if density < 1 else "dense",
+            )
+        )  # fmt: skip
+    return Modelled(
+        core=core.label, note=NOTE, error=core.error, layers=tuple(found),
+        dense_ms=round(sum(layer.dense_us for layer in found) / 1e3, 6),
+        sparse_ms=round(sum(layer.sparse_us for layer in found) / 1e3, 6),
+    )  # fmt: skip
+
+
+def _by_node(program: Program, counts: list[Counts] | None) -> dict[str, int]:
+    """Instructions of the steps of every node that begins one."""
+    found: dict[str, int] = {}
+    for step, own in zip(program.steps, counts or (), strict=False):
+        for node in step.nodes[:1]:
+            found[node] = found.get(node, 0) + own.instructions
+    return found

@@ -1,6 +1,7 @@
 """`compile`: from a model and a budget to a package.
 
-    read → canonicalise → groups → statistics → plan → cut → prove → compensate → judge → save → measure → gates
+    read → canonicalise → groups → statistics → plan → cut → prove → compensate → recover → judge → save → measure
+    → gates
 
 Nothing is written to `output` before every check and every gate has passed: a package on disk is a package that holds
 what was demanded. A gate that says no raises `Refused`, which carries all that was found.
@@ -20,6 +21,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import Judged, judge, judge_dense, prune
+from prunec.api.recovering import check_recovery, with_runs
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.api.target_list import backend_for
@@ -75,6 +77,8 @@ def compile(
     polish: int = 0,
     plan: PathLike | None = None,
     compensate: bool = True,
+    recover: str | None = None,
+    recover_minutes: float | None = None,
     measure: bool = True,
     dry_run: bool = False,
     force: bool = False,
@@ -111,6 +115,10 @@ def compile(
     `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
     vocabulary to read texts with (`demo_vocabulary`).
 
+    `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
+    labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
+    Ctrl-C ends the training and keeps its best state.
+
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
     Raises:
@@ -127,7 +135,8 @@ def compile(
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute, finer=finer, polish=polish,
-        compensation=None if compensate else "none", input_shapes=input_shapes,
+        compensation=None if compensate else "none", recover=recover, recover_minutes=recover_minutes,
+        input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,
@@ -135,7 +144,13 @@ def compile(
     options.check()
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     check_gates(
-        min_speedup=min_speedup, max_drop=max_drop, budget=budget, measures=measure, dry_run=dry_run, builds=build
+        min_speedup=min_speedup,
+        max_drop=max_drop,
+        budget=budget,
+        measures=measure,
+        dry_run=dry_run,
+        builds=build,
+        recovers=recover not in (None, "none"),
     )
     progress = tidying(progress)
     own_build = BuildOptions(
@@ -155,6 +170,8 @@ def compile(
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
+    if recover not in (None, "none"):
+        check_recovery(opened.canonical)
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, max_drop, progress)
     if dry_run:
@@ -172,6 +189,7 @@ def compile(
 
     with Dump(None if dump is None else Path(dump), force=force) as stages:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
+        made = with_runs(made, pruned.recovery)
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.model, calibration, options, own)
         job = Save(

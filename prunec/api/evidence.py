@@ -73,6 +73,8 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
         if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself
             words.append("--no-permute" if plan.permutation is None else "--permute")
+    if plan.recovery is not None:
+        words += ["--recover", plan.recovery.method, "--recover-minutes", f"{plan.recovery.minutes:g}"]
     for name, value in extra.items():
         if value is True:
             words.append(f"--{name}")

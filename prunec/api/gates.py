@@ -18,6 +18,7 @@ def check_gates(
     measures: bool,
     dry_run: bool = False,
     builds: bool = True,
+    recovers: bool = False,
 ) -> None:
     """Refuse gates that cannot be judged, and a measured budget where nobody may time, before any work is done.
 
@@ -35,6 +36,10 @@ def check_gates(
         gate = "--max-drop" if min_speedup is None else "--min-speedup"
         message = f"{gate} judges a finished model and --dry-run makes none"
         raise PrunecError("PC222", message, hint="leave one of the two out")
+    if recovers and max_drop is not None and budget is not None and budget.is_measured:
+        message = "--max-drop is looked for on models as they are before training, so --recover cannot count"
+        hint = "give the size of the cut with --flops, --params or --sparsity, and --max-drop becomes a gate"
+        raise PrunecError("PC222", message, where="--recover", hint=hint)
     if min_speedup is not None and not builds:
         message = "--min-speedup demands a measurement and --no-build leaves nothing to measure"
         raise PrunecError("PC222", message, hint="leave one of the two out")

@@ -18,6 +18,7 @@ from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.levels import ALLOCATIONS
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
+from prunec.plan.recovery import METHODS, RecoveryPlan
 from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -58,6 +59,8 @@ class PlanOptions:
     finer: float | None = None
     polish: int = 0
     compensation: Compensation | None = None
+    recover: str | None = None
+    recover_minutes: float | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
     made_up_shapes: Mapping[str, Sequence[int]] | None = None
@@ -108,6 +111,35 @@ class PlanOptions:
             raise PrunecError("PC208", message, where="--polish", hint="0 or more")
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
+        self._check_recovery()
+
+    def _check_recovery(self) -> None:
+        minutes = self.recover_minutes
+        if self.recover is not None and self.recover not in ("none", *METHODS):
+            raise unknown_name("PC203", "way to recover", self.recover, ("none", *METHODS))
+        if minutes is not None and not 0 < minutes < float("inf"):
+            message = f"{minutes:g} is no time to train in"
+            raise PrunecError("PC208", message, where="--recover-minutes", hint="above 0, as in 20")
+        if minutes is not None and self.recover == "none":
+            message = "--recover none trains nothing that --recover-minutes could bound"
+            raise PrunecError("PC208", message, where="--recover-minutes", hint="leave one of the two out")
+
+    def recovery(self, planned: RecoveryPlan | None = None) -> RecoveryPlan | None:
+        """What is trained after all is refitted: as these options say, else as `planned`.
+
+        Raises:
+            PrunecError PC208: minutes, and nothing to spend them on.
+        """
+        method = planned.method if self.recover is None and planned is not None else self.recover
+        if method is None and self.recover_minutes is not None:
+            message = "--recover-minutes says how long and nothing says how"
+            raise PrunecError("PC208", message, where="--recover-minutes", hint="add --recover full")
+        if method in (None, "none"):
+            return None
+        if self.recover is None and self.recover_minutes is None:
+            return planned
+        own = {"method": method, "minutes": self.recover_minutes}
+        return RecoveryPlan.model_validate({key: value for key, value in own.items() if value is not None})
 
     def _target_patterns(self) -> tuple[str, ...]:
         """What the target is made for, the first by itself; nothing for a target that takes every pattern."""

@@ -171,8 +171,9 @@ def _uses_data(options: PlanOptions) -> bool:
 
 
 def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan:
-    """`plan`, with how its model is refitted."""
-    own = {"compensation": options.chosen_recipe().compensation, "samples": calibration.samples}
+    """`plan`, with how its model is refitted and trained."""
+    own = {"compensation": options.chosen_recipe().compensation, "samples": calibration.samples,
+           "recovery": options.recovery(plan.recovery)}  # fmt: skip
     return plan.model_copy(update=own)
 
 

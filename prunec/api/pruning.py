@@ -1,4 +1,4 @@
-"""The middle of a compile: cut, prove the cut, compensate, judge."""
+"""The middle of a compile: cut, prove the cut, compensate, recover, judge."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, sparsifier
 from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted, silent
+from prunec.api.recovering import Recovery, check_recovery, recovered, warnings_of
 from prunec.api.refitting import refit
 from prunec.api.stage_proofs import prove_stages
 from prunec.api.stages import stages_of, tidied
@@ -45,6 +46,7 @@ class Pruned:
     compensation: tuple[CompensationRecord, ...] | None
     warnings: tuple[Diagnostic, ...]
     patterns: PatternsRecord | None = None
+    recovery: Recovery | None = None
 
 
 def prune(
@@ -56,13 +58,15 @@ def prune(
     stages: Dump,
     progress: Progress,
 ) -> Pruned:
-    """Cut what the plan says, prove it, refit the rest.
+    """Cut what the plan says, prove it, refit the rest, train it where the plan says so.
 
     Raises:
         GateError PC501, PC506, PC523: the cut, a rewrite or a pattern is wrong; PrunecError PC32x: the data does not
-        serve to refit.
+        serve to refit; PC030, PC040, PC34x: the model cannot be trained.
     """
     seed, threads = options.seed, options.threads
+    if plan.recovery is not None:
+        check_recovery(opened.canonical)
     progress("checking the canonical model", 0, 0)
     spare = one_sample(calibration, opened.canonical)
     steps = stages_of(opened, plan)
@@ -78,8 +82,9 @@ def prune(
     solver = sparsifier(plan, cut)
     if method == "none" and solver is None:
         final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
+        final, recovery = recovered(steps, final, plan, calibration, options, progress)
         stages.save("model", final)
-        return Pruned(final, tuple(outcomes), exactness, None, ())
+        return Pruned(final, tuple(outcomes), exactness, None, warnings_of(recovery), recovery=recovery)
     progress("compensating", 0, 0)
     own = Options(method=method, seed=seed, threads=threads)
     refitted = refit(
@@ -90,11 +95,13 @@ def prune(
         solver,
         options.cache,
     )
-    stages.save("model", refitted.model)
+    final, recovery = recovered(steps, refitted.model, plan, calibration, options, progress)
+    stages.save("model", final)
     records = compensation_records(refitted.records)
     was_dropped = any(warning.code == "PC333" for warning in refitted.warnings)  # then plain masks were written
-    patterns = patterns_record(plan, refitted.model, None if was_dropped else solver, order)
-    return Pruned(refitted.model, tuple(outcomes), exactness, records, refitted.warnings, patterns)
+    patterns = patterns_record(plan, final, None if was_dropped else solver, order)
+    warnings = (*refitted.warnings, *warnings_of(recovery))
+    return Pruned(final, tuple(outcomes), exactness, records, warnings, patterns, recovery)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def save(
             scratch.enter_context(artifact.scratch or contextlib.nullcontext())
         source = source_record(opened.source.path, opened.source.sha256)
         usage = None if artifact is None else artifact.usage
-        manifest = writer.write_manifest(source=source, target=plan.target, model=pruned.model, target_usage=usage)
+        manifest = writer.write_manifest(
+            source=source, target=plan.target, model=pruned.model, target_usage=usage, recovery=trained_by(pruned)
+        )
         measurements = _measured(path, artifact, opened, calibration, job, progress) if job.measures else None
         if measurements is not None:
             writer.write_json(MEASUREMENTS, measurements.to_json())
@@ -94,6 +96,7 @@ def save(
             quality=quality,
             sparsity=sparsity_record(opened.canonical, pruned.model, plan),
             compensation=pruned.compensation,
+            recovery=None if pruned.recovery is None else pruned.recovery.record,
             patterns=pruned.patterns,
             tensorrt=None if artifact is None else artifact.tensorrt,
         )
@@ -116,6 +119,12 @@ def save(
         gate(compiled)
         writer.write_text(REPORT, render_report(report_data(compiled, found)))
     return compiled
+
+
+def trained_by(pruned: Pruned) -> str | None:
+    """The method of a recovery whose result is in the package."""
+    record = None if pruned.recovery is None else pruned.recovery.record
+    return f"--recover {record.method}" if record is not None and record.kept else None
 
 
 def _artifact(

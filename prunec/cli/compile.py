@@ -56,6 +56,8 @@ def compile(
     polish: o.Polish = 0,
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Replay a plan, no budget.")] = None,
     no_compensate: Annotated[bool, typer.Option("--no-compensate", help="Cut only, refit nothing.")] = False,
+    recover: o.Recover = None,
+    recover_minutes: o.RecoverMinutes = None,
     no_measure: Annotated[bool, typer.Option("--no-measure", help="Time nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, print, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the package that is there.")] = False,
@@ -93,9 +95,9 @@ def compile(
                 min_speedup=min_speedup, max_drop=max_drop, seed=seed, threads=threads, include=include or (),
                 exclude=exclude or (), round_to=round_to, structures=structures, solver=solver, permute=permute,
                 allocation=allocation, finer=finer, polish=polish, plan=plan, compensate=not no_compensate,
-                measure=not no_measure, dry_run=dry_run, force=force, dump=dump, cache=not no_cache, progress=progress,
-                input_shapes=o.input_shape_sets(input_shape), build=not no_build,
-                shape_ranges=o.shape_ranges(shape_range),
+                recover=recover, recover_minutes=recover_minutes, measure=not no_measure, dry_run=dry_run, force=force,
+                dump=dump, cache=not no_cache, progress=progress, input_shapes=o.input_shape_sets(input_shape),
+                build=not no_build, shape_ranges=o.shape_ranges(shape_range),
                 precision=precision, products=products, tune=tune, weights=weights, relaxed_simd=relaxed_simd,
                 demo=demo, demo_labels=demo_labels, demo_vocabulary=demo_vocabulary,
             )  # fmt: skip
@@ -126,7 +128,13 @@ def show(out: Console, found: Compiled) -> None:
     from prunec.cli.plan import show_plan
     from prunec.cli.run import show_warnings
     from prunec.report import units
-    from prunec.report.console import print_compensation, print_patterns, print_summary, print_tensorrt
+    from prunec.report.console import (
+        print_compensation,
+        print_patterns,
+        print_recovery,
+        print_summary,
+        print_tensorrt,
+    )
 
     show_warnings(found.warnings)
     if found.verification is None:
@@ -135,6 +143,7 @@ def show(out: Console, found: Compiled) -> None:
     data = report_data(found, ())
     print_summary(out, data)
     print_compensation(out, data.verification)
+    print_recovery(out, data.verification)
     print_patterns(out, data.verification)
     print_tensorrt(out, data.verification)
     exactness = found.verification.exactness

@@ -90,6 +90,15 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", metavar="LAYER", help="Leave these layers whole (* and ? match).")
 ]
+Recover = Annotated[
+    str | None,
+    typer.Option(
+        "--recover", metavar="none|bias|blocks|full", help="Train what is left against the dense model, no labels."
+    ),
+]
+RecoverMinutes = Annotated[
+    float | None, typer.Option("--recover-minutes", help="Most time that --recover may take; 20 without it.")
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Work everything out anew and keep nothing for the next run.")
 ]

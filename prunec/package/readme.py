@@ -14,8 +14,8 @@ _NUMPY = frozenset(
 )
 
 
-def render_readme(manifest: Manifest, *, target_usage: str | None = None) -> str:
-    """Plain text. `target_usage` is what a back end says about running its own artifact.
+def render_readme(manifest: Manifest, *, target_usage: str | None = None, recovery: str | None = None) -> str:
+    """Plain text. `target_usage` is what a back end says about running its own artifact, `recovery` how was trained.
 
     A symbolic dimension is shown by name and stands as 1 in the example.
     """
@@ -33,6 +33,7 @@ def render_readme(manifest: Manifest, *, target_usage: str | None = None) -> str
             for record in records
         ],
         target_usage=target_usage,
+        recovery=recovery,
     )
 
 

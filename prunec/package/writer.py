@@ -88,11 +88,17 @@ class PackageWriter:
         return path
 
     def write_manifest(
-        self, *, source: SourceRecord, target: str, model: ir.Model, target_usage: str | None = None
+        self,
+        *,
+        source: SourceRecord,
+        target: str,
+        model: ir.Model,
+        target_usage: str | None = None,
+        recovery: str | None = None,
     ) -> Manifest:
         """Write README.txt, hash what is there (evidence aside) and write manifest.json.
 
-        `target_usage` is what a back end says about running its own artifact.
+        `target_usage` is what a back end says about running its own artifact, `recovery` how the model was trained.
         """
         with os_errors(self.out):
             names = sorted(files_in(self.folder) - EVIDENCE)
@@ -106,7 +112,7 @@ class PackageWriter:
             files=files,
             tools=tool_versions(),
         )
-        self.write_text(README, render_readme(manifest, target_usage=target_usage))
+        self.write_text(README, render_readme(manifest, target_usage=target_usage, recovery=recovery))
         readme = {README: _file_record(self.folder / README)}
         manifest = manifest.model_copy(update={"files": {**files, **readme}})
         self.write_json(MANIFEST, manifest.to_json())

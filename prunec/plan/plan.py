@@ -30,6 +30,7 @@ from prunec.plan.budget import Budget
 from prunec.plan.levels import Allocation
 from prunec.plan.normalise import Normalise
 from prunec.plan.permutation import PermutationPlan
+from prunec.plan.recovery import RecoveryPlan
 from prunec.plan.structures import DEFAULT_STRUCTURES, Structure
 
 Scope = Literal["layer", "global", "loss"]
@@ -199,7 +200,7 @@ class Plan(_Strict):
     `polish` and `choices` (why each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
-    neither, and take the recipe's.
+    neither, and take the recipe's. `recovery` is there where the refitted model is trained against the dense one.
     """
 
     schema_version: Literal[1] = 1
@@ -232,6 +233,7 @@ class Plan(_Strict):
     drop: DropPlan | None = None
     polish: PolishPlan | None = None
     choices: tuple[ChoicePlan, ...] = ()
+    recovery: RecoveryPlan | None = None
     notes: tuple[str, ...]
 
     @field_validator("groups")
@@ -274,6 +276,7 @@ class Plan(_Strict):
             "drop",
             "polish",
             "choices",
+            "recovery",
         )
         unused = {name for name in optional if not getattr(self, name)}
         unused |= {"structures"} if self.structures == DEFAULT_STRUCTURES else set()

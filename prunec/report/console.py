@@ -146,3 +146,15 @@ def print_compensation(console: Console, verification: Document) -> None:
         change = Text(units.change(before, after), style=style)
         table.add_row(Text(layer["layer"]), Text(layer["method"]), units.error(before), units.error(after), change)
     console.print(table)
+
+
+def print_recovery(console: Console, verification: Document) -> None:
+    """What training against the dense model did, in one sentence. Prints nothing if there was none."""
+    record = verification.get("recovery")
+    if not record:
+        return
+    steps = sum(run["done"] for run in record["runs"])
+    errors = f"{units.error(record['error_before'])} → {units.error(record['error_after'])}"
+    fate = "" if record["kept"] else "; it did not help and was taken back"
+    what = f"Training ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
+    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))

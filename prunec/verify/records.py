@@ -111,6 +111,33 @@ class CompensationRecord(Record):
     error_after: float
 
 
+class RecoveryRunRecord(Record):
+    """One run of training: `done` of `of` steps; the watched error (a loss) before and of the state that was kept."""
+
+    name: str
+    of: int
+    done: int
+    error_before: float
+    error_after: float
+    stopped: str
+
+
+class RecoveryRecord(Record):
+    """What training against the dense model did. `kept`: whether its result is in the package.
+
+    Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training.
+    """
+
+    method: str
+    kept: bool
+    error_before: float
+    error_after: float
+    samples: int
+    parameters: int
+    minutes: float
+    runs: tuple[RecoveryRunRecord, ...]
+
+
 class PatternRecord(Record):
     """One layer with a sparsity pattern: what was counted in its weight, and how it was solved.
 
@@ -242,6 +269,7 @@ class VerificationRecord(Record):
     quality: QualityRecord | None = None
     sparsity: SparsityRecord | None = None
     compensation: tuple[CompensationRecord, ...] | None = None
+    recovery: RecoveryRecord | None = None
     patterns: PatternsRecord | None = None
     tensorrt: TensorRTRecord | None = None
 

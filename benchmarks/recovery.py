@@ -1,0 +1,156 @@
+"""Quality of real models after pruning in one shot, and after each way to recover it without labels.
+
+    python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 block:4x1@0.75 flops@0.7 flops@0.5]
+        [--methods bias blocks full] [--minutes 3] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
+        [--keep F.json] [--markdown F]
+
+A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
+Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
+on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
+training on the wall, of one thread unless told otherwise; several `--minutes` give the curve over time. `error` is
+‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the result is kept: where it is not, the
+row has the one-shot model's numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from benchmarks.kept import KeptRows
+from benchmarks.subject import Subject
+from benchmarks.tables import line, markdown
+from prunec.api.dump import Dump
+from prunec.api.options import PlanOptions
+from prunec.api.planning import make
+from prunec.api.progress import silent
+from prunec.api.pruning import prune
+from prunec.api.stages import stages_of, whole
+from prunec.passes.compensate.pairs import Kept
+from prunec.passes.held_out import held_out_error
+from prunec.plan.recovery import METHODS, RecoveryPlan
+
+CASES = ("2:4", "block:4x1@0.5", "block:4x1@0.75", "flops@0.7", "flops@0.5")
+ONE_SHOT = "one-shot"
+
+
+@dataclass
+class Row:
+    """`value`: the metric on test data; `steps` over all runs of the training, `kept` whether it helped."""
+
+    model: str
+    case: str
+    method: str
+    minutes: float
+    samples: int
+    steps: int
+    metric: str
+    dense: float
+    value: float
+    error: float
+    kept: str
+
+
+class OneShot:
+    """A model that was pruned and refitted, and the dense one it comes from."""
+
+    def __init__(self, subject: Subject, case: str) -> None:
+        self.subject = subject
+        name, _, level = case.partition("@")
+        share = float(level) if level else None
+        own = {"flops": share} if name == "flops" else {"pattern": name, "sparsity": share}
+        self.options = PlanOptions(seed=subject.seed, threads=subject.threads, **own)  # type: ignore[arg-type]
+        self.options.check()
+        self.plan, _ = make(subject.opened, subject.calibration, self.options, self.options.required_budget(), silent)
+
+    @cached_property
+    def model(self) -> ir.Model:
+        with Dump(None, force=False) as stages:
+            subject = self.subject
+            return prune(
+                subject.opened, self.plan, subject.calibration, self.options, stages=stages, progress=silent
+            ).model
+
+    def row(self) -> Row:
+        subject, dense = self.subject, stages_of(self.subject.opened, self.plan)[0].before
+        error = held_out_error(dense, self.model, subject.calibration, subject.threads)
+        return self._row(ONE_SHOT, 0.0, 0, self.model, error, "")
+
+    def recovered(self, method: str, minutes: float) -> Row:
+        from prunec.recover.recovery import recover
+
+        subject = self.subject
+        steps = stages_of(subject.opened, self.plan)
+        asked = RecoveryPlan.model_validate({"method": method, "minutes": minutes})
+        found = recover(
+            steps[0].before, self.model, Kept(*whole(steps)), subject.calibration, asked, threads=subject.threads,
+            seed=subject.seed, tell=lambda done, of, what: print(f"# {what}", file=sys.stderr),
+        )  # fmt: skip
+        made = sum(run.done for run in found.runs)
+        kept = "yes" if found.is_kept else "no"
+        return self._row(method, found.minutes, made, found.model, found.error_after, kept)
+
+    def _row(self, method: str, minutes: float, steps: int, model: ir.Model, error: float, kept: str) -> Row:
+        subject = self.subject
+        return Row(
+            model=subject.name, case="", method=method, minutes=minutes, samples=subject.calibration.samples,
+            steps=steps, metric=subject.metric, dense=subject.dense, value=subject.judge(model), error=error, kept=kept,
+        )  # fmt: skip
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    """One-shot first, then every method with every number of minutes, case by case."""
+    kept = KeptRows(Row, options.keep)
+
+    @cache
+    def subject(name: str, is_sparse: bool) -> Subject:
+        return Subject(
+            name, samples=options.samples, test_samples=options.test_samples, seed=options.seed,
+            threads=options.threads, is_sparse=is_sparse,
+        )  # fmt: skip
+
+    for name in options.models:
+        for case in options.cases:
+
+            @cache
+            def start(name: str = name, case: str = case) -> OneShot:
+                return OneShot(subject(name, not case.startswith("flops")), case)
+
+            about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
+            found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])  # noqa: B023
+            for method in options.methods:
+                for minutes in options.minutes:
+                    key = (*about, method, minutes)
+                    found += kept.rows(key, lambda: [start().recovered(method, minutes)])  # noqa: B023
+            for row in found:
+                row.case = case
+                print(line(row), flush=True)
+                yield row
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Quality after recovery without labels.")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--cases", nargs="+", default=CASES)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--test-samples", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args(arguments)
+    found = list(rows(options))
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Training after a cut and its compensation (`prunec.recover`), as one step of a compile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress, counted
+from prunec.api.stages import Stage, whole
+from prunec.diagnostics import Diagnostic
+from prunec.frontend.calibration import Calibration
+from prunec.frontend.torch_extra import require_torch
+from prunec.passes.compensate.pairs import Kept
+from prunec.plan.plan import Plan
+from prunec.plan.recovery import RecoveryRun
+from prunec.recover.parameters import refuse_quantised
+from prunec.verify.records import RecoveryRecord, RecoveryRunRecord
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What training did; `runs` are for the plan, so that a replay does the same."""
+
+    record: RecoveryRecord
+    runs: tuple[RecoveryRun, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def check_recovery(model: ir.Model) -> None:
+    """Refuse what cannot be trained before any work is done. PC030: no torch; PC040: an operator; PC340: quantised."""
+    require_torch("--recover")
+    refuse_quantised(model)
+    from prunec.torch.from_ir import refuse_unknown
+
+    refuse_unknown(model.graph)
+
+
+def recovered(
+    steps: Sequence[Stage],
+    model: ir.Model,
+    plan: Plan,
+    calibration: Calibration,
+    options: PlanOptions,
+    progress: Progress,
+) -> tuple[ir.Model, Recovery | None]:
+    """`model`, trained against the dense one as the plan says; the same where it says nothing. PC040, PC343."""
+    if plan.recovery is None:
+        return model, None
+    from prunec.recover.recovery import recover
+
+    progress("recovering", 0, 0)
+    found = recover(
+        steps[0].before, model, Kept(*whole(steps)), calibration, plan.recovery, threads=options.threads,
+        seed=options.seed, tell=counted(progress, "recovering"),
+    )  # fmt: skip
+    runs = tuple(
+        RecoveryRunRecord(
+            name=run.name, of=run.of, done=run.done, error_before=run.before, error_after=run.after, stopped=run.stop
+        )
+        for run in found.runs
+    )
+    record = RecoveryRecord(
+        method=plan.recovery.method, kept=found.is_kept, error_before=found.error_before,
+        error_after=found.error_after, samples=found.samples, parameters=found.parameters,
+        minutes=round(found.minutes, 2), runs=runs,
+    )  # fmt: skip
+    return found.model, Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
+
+
+def warnings_of(recovery: Recovery | None) -> tuple[Diagnostic, ...]:
+    return () if recovery is None else recovery.warnings
+
+
+def with_runs(plan: Plan, recovery: Recovery | None) -> Plan:
+    """`plan` with the steps that were made."""
+    if recovery is None or plan.recovery is None:
+        return plan
+    return plan.model_copy(update={"recovery": plan.recovery.model_copy(update={"runs": recovery.runs})})

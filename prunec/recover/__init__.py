@@ -1,0 +1,1 @@
+"""Training against the dense model, without labels (the [torch] extra): `recovery.recover`."""

@@ -1,0 +1,111 @@
+"""Distillation end to end: the outputs of the dense model, and what it has at borders on the way.
+
+    loss = output loss + ½ · mean over borders of the relative squared error        (`losses`)
+
+The dense model answers every batch anew where samples are changed on the way; where they are not, its answers are kept
+up to a limit. The watched error is the output loss alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from prunec.array_store import ArrayStore
+from prunec.plan.recovery import RecoveryRun
+from prunec.recover.augment import Feeds
+from prunec.recover.data import Batch
+from prunec.recover.losses import output_loss, relative
+from prunec.recover.student import tensors
+from prunec.recover.subject import Subject
+from prunec.recover.teacher import Teacher
+from prunec.recover.training import Budget, Objective, Run, train
+
+FEATURES = 4
+"""Borders that are compared, evenly from all of them."""
+FEATURE_SHARE = 0.5
+RAM_BYTES, MOST_BYTES = 128 * 1024**2, 1024**3
+"""Of kept answers: in memory, and at all."""
+
+
+def train_end_to_end(
+    subject: Subject, wanted: Sequence[str], rate: float, seconds: float | None, planned: RecoveryRun | None
+) -> Run:
+    """Train the parameters `wanted`."""
+    with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
+        objective = _Distillation(subject, store).objective()
+        budget = Budget(seconds, planned)
+        return train(subject.student, wanted, objective, rate, budget, subject.clock, "end to end")
+
+
+class _Distillation:
+    def __init__(self, subject: Subject, store: ArrayStore[tuple[int, str]]) -> None:
+        self.subject, self.pool = subject, subject.pool
+        self.outputs = subject.outputs
+        self.features = [name for name in _evenly(list(subject.borders), FEATURES) if name not in self.outputs]
+        names = [*self.outputs, *self.features]
+        self.part = subject.student.part(None, names)
+        self.teacher = Teacher(subject.dense, names, subject.kept, subject.threads)
+        self.drawn = self.pool.epochs(subject.seed)
+        self.store, self.known = store, set[int]()
+        self.is_kept = not self.pool.augments and self._fits()
+        self.targets = [
+            {name: array for name, array in self.teacher.arrays(self.pool.feeds(batch)).items() if name in self.outputs}
+            for batch in self.pool.watched
+        ]
+
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.watched, self.trial, self.pool.parts)
+
+    def loss(self) -> torch.Tensor:
+        batch, rng = next(self.drawn)
+        return self._loss(*self._asked(batch, rng))
+
+    def trial(self) -> torch.Tensor:
+        feeds = self.pool.drawn(self.pool.training[0], np.random.default_rng(0))
+        return self._loss(feeds, self.teacher(feeds))
+
+    def watched(self) -> float:
+        total = 0.0
+        with torch.no_grad():
+            for batch, targets in zip(self.pool.watched, self.targets, strict=True):
+                found = self.part(tensors(self.pool.feeds(batch)))
+                total += float(output_loss(found, tensors(targets), self.outputs)) * len(batch)
+        return total / sum(map(len, self.pool.watched))
+
+    def _loss(self, feeds: Feeds, wanted: dict[str, torch.Tensor]) -> torch.Tensor:
+        found = self.part(tensors(feeds))
+        loss = output_loss(found, wanted, self.outputs)
+        if self.features:
+            apart = [relative(found[name], wanted[name]) for name in self.features]
+            loss = loss + FEATURE_SHARE * torch.stack(apart).mean()
+        return loss
+
+    def _asked(self, batch: Batch, rng: np.random.Generator) -> tuple[Feeds, dict[str, torch.Tensor]]:
+        feeds = self.pool.drawn(batch, rng)
+        if not self.is_kept:
+            return feeds, self.teacher(feeds)
+        if not self.known.issuperset(batch):
+            for name, array in self.teacher.arrays(feeds).items():
+                for item, own in zip(batch, np.split(array, len(batch)), strict=True):
+                    self.store.put((item, name), np.ascontiguousarray(own))
+            self.known.update(batch)
+        names = [*self.outputs, *self.features]
+        kept = {name: np.concatenate([self.store.get((item, name)) for item in batch]) for name in names}
+        return feeds, tensors(kept)
+
+    def _fits(self) -> bool:
+        """Whether the answers to all samples can be kept, and taken apart by sample."""
+        batch = self.pool.training[0]
+        found = self.teacher.arrays(self.pool.feeds(batch)).values()
+        is_split = all(array.ndim and len(array) % len(batch) == 0 for array in found)
+        count = sum(map(len, self.pool.training))
+        return is_split and sum(array.nbytes for array in found) / len(batch) * count <= MOST_BYTES
+
+
+def _evenly(names: Sequence[str], most: int) -> list[str]:
+    if len(names) <= most:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,149 @@
+"""Train what is left of a model against the dense one, without labels, within a number of minutes.
+
+    bias     biases and norms, end to end                (PERP, arXiv 2312.15230)
+    blocks   all weights that are left, block by block   (`blockwise`)
+    full     the same, then end to end                   (`end_to_end`)
+
+Zeros stay zeros, shapes stay shapes. The samples are those that were fitted to; an eighth of them is watched to stop in
+time, and the result is kept only if the outputs' error falls on the samples that are held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.compensate.pairs import Kept
+from prunec.passes.held_out import held_out_error
+from prunec.plan.recovery import RecoveryPlan, RecoveryRun
+from prunec.recover.blockwise import blocks_of, train_blocks
+from prunec.recover.clock import Clock, Tell
+from prunec.recover.data import Pool
+from prunec.recover.end_to_end import train_end_to_end
+from prunec.recover.losses import kinds
+from prunec.recover.parameters import trainable
+from prunec.recover.student import Student
+from prunec.recover.subject import Subject
+from prunec.recover.teacher import comparable
+from prunec.recover.training import Run
+from prunec.statistics.collect import CalibrationData
+
+BIAS_RATE, BLOCK_RATE, FULL_RATE = 0.02, 0.005, 0.005
+"""Shares of a tensor's scale, see `training`."""
+BLOCKS_FIRST = 0.35
+"""Share of the time of `full` that goes to blocks."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """`model` is the one that was given where training did not help (`is_kept`); errors are ‖y − y_dense‖/‖y_dense‖."""
+
+    model: ir.Model
+    is_kept: bool
+    error_before: float
+    error_after: float
+    samples: int
+    parameters: int
+    minutes: float
+    runs: tuple[Run, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def recover(
+    dense: ir.Model,
+    pruned: ir.Model,
+    kept: Kept,
+    calibration: CalibrationData,
+    plan: RecoveryPlan,
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> Recovered:
+    """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes. Both models stay as they are.
+
+    Raises:
+        PrunecError PC040: an operator without a torch function; PC343: there is nothing to train.
+    """
+    clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with clock.interruptible():
+            return _recover(dense, pruned, kept, calibration, plan, clock, threads, seed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _recover(
+    dense: ir.Model,
+    pruned: ir.Model,
+    kept: Kept,
+    calibration: CalibrationData,
+    plan: RecoveryPlan,
+    clock: Clock,
+    threads: int,
+    seed: int,
+) -> Recovered:
+    trained = trainable(pruned)
+    student, outputs = Student(pruned, trained), kinds(pruned)
+    if not student.parameters or not outputs:
+        what = "weights or biases in float32" if outputs else "outputs that are real numbers"
+        raise PrunecError("PC343", f"there is nothing to train: the model has no {what}", where="--recover")
+    pool = Pool(pruned, calibration)
+    try:
+        feeds = pool.feeds(pool.training[0])
+        places = comparable(dense, pruned, kept, feeds, threads)
+        subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
+        runs = tuple(_runs(subject, plan))
+    finally:
+        pool.close()
+    model = student.written_to(pruned)
+    errors = [held_out_error(dense, one, calibration, threads) for one in (pruned, model)]
+    is_kept = errors[1] < errors[0]
+    warnings = [*pool.warnings(student.count), *_findings(runs, errors, is_kept)]
+    minutes = clock.elapsed_s / 60
+    return Recovered(
+        model if is_kept else pruned, is_kept, *errors, pool.samples, student.count, minutes, runs, tuple(warnings)
+    )
+
+
+def _runs(subject: Subject, plan: RecoveryPlan) -> Iterator[Run]:
+    """The runs of the method, each of which leaves the student in its best state."""
+    planned, clock, student = list(plan.runs), subject.clock, subject.student
+    if plan.method == "bias":
+        shifts = [name for name in subject.trained.shifts if name in student.parameters]
+        if not shifts:
+            raise PrunecError("PC343", "there are no biases or norms to train", where="--recover", hint="use blocks")
+        yield train_end_to_end(subject, shifts, BIAS_RATE, clock.left_s, planned[0] if planned else None)
+        return
+    count = len(blocks_of(subject))
+    if plan.method == "blocks" or count > 1:
+        share = 1.0 if plan.method == "blocks" else BLOCKS_FIRST
+        seconds = None if clock.left_s is None else share * clock.left_s
+        yield from train_blocks(subject, BLOCK_RATE, seconds, planned[:count])
+        planned = planned[count:]
+        if plan.method == "blocks" or (plan.runs and not planned) or (not plan.runs and clock.is_over()):
+            return
+    rest: RecoveryRun | None = planned[0] if planned else None
+    yield train_end_to_end(subject, [*student.parameters], FULL_RATE, clock.left_s, rest)
+
+
+def _findings(runs: tuple[Run, ...], errors: list[float], is_kept: bool) -> Iterator[Diagnostic]:
+    """What is to be said about training that did not go as it should."""
+    for run in runs:
+        if run.stop == "diverged":
+            message = f"training diverged ({run.name}, step {run.done} of {run.of}); its best state is kept"
+            yield Diagnostic("PC344", message, hint="more and more varied samples help most")
+    if any(run.stop == "interrupted" for run in runs):
+        yield Diagnostic("PC345", "training was interrupted: the best state until then is kept")
+    if not is_kept:
+        message = (
+            f"training did not lower the error on held-out samples ({errors[0]:.3g} before, {errors[1]:.3g} after): "
+            "the weights stay as they were"
+        )
+        yield Diagnostic("PC342", message, hint="give more samples or more minutes, or leave --recover out")

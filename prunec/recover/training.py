@@ -1,0 +1,191 @@
+"""One run of training: Adam with a step size relative to every tensor, watched on samples of its own.
+
+The step size of a tensor is `rate` times the root mean square of its entries: a rate says by what share a weight may
+change in one step, whatever the scale that a folded norm left it. It rises over the first steps and falls as a half
+cosine. Every twentieth of the schedule the watched error is found; the best state is kept, the one before training
+among them, and six checks in a row without progress end the run. What diverges starts again from the best state at a
+quarter of the rate, twice at most.
+
+How many steps the schedule has is found by timing a few of them, or given by a plan.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from prunec.plan.recovery import RecoveryRun
+from prunec.recover.clock import Clock
+from prunec.recover.student import State, Student
+
+Stop = Literal["finished", "no progress", "time", "interrupted", "diverged", "as planned"]
+WARM_UP, CHECKS, PATIENCE = 0.05, 20, 6
+DIVERGED, LARGE = 3.0, 0.3
+"""Times the error before training, or times a large one if that is more: what was good may get worse at first."""
+FALLS = 2
+TIMED = 3
+FEWEST, MOST_STEPS = 20, 20000
+LEAST_SCALE = 1e-4
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`loss`: of the next batch of training, with gradients; `watched`: a number on the watched samples.
+
+    `trial`: a loss that costs what `loss` does and draws nothing from its stream, to be timed. A step is made on the
+    mean gradient of `parts` batches.
+    """
+
+    loss: Callable[[], torch.Tensor]
+    watched: Callable[[], float]
+    trial: Callable[[], torch.Tensor]
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run did. Errors are those of `Objective.watched`; `after` is that of the state that was kept."""
+
+    name: str
+    of: int
+    done: int
+    before: float
+    after: float
+    stop: Stop
+
+    def planned(self) -> RecoveryRun:
+        return RecoveryRun(of=self.of, done=self.done)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds for one run, or the number of steps that a plan has for it; never more than `most` steps."""
+
+    seconds: float | None
+    planned: RecoveryRun | None = None
+    most: int = MOST_STEPS
+
+
+def train(
+    student: Student, wanted: Sequence[str], objective: Objective, rate: float, budget: Budget, clock: Clock, name: str
+) -> Run:
+    """Train the parameters `wanted` and leave `student` in the best state that was seen."""
+    return _Training(student, wanted, objective, rate, clock, name).run(budget)
+
+
+class _Training:
+    def __init__(
+        self, student: Student, wanted: Sequence[str], objective: Objective, rate: float, clock: Clock, name: str
+    ) -> None:
+        self.student, self.wanted, self.objective = student, list(wanted), objective
+        self.rate, self.clock, self.name = rate, clock, name
+        self.best: State = student.state(wanted)
+        self.before = self.best_error = objective.watched()
+
+    def run(self, budget: Budget) -> Run:
+        started = time.monotonic()
+        for parameter in self._parameters():
+            parameter.requires_grad_(True)
+        try:
+            of = budget.planned.of if budget.planned else self._affordable(budget, started)
+            limit = budget.planned.done if budget.planned else of
+            end = math.inf if budget.planned or budget.seconds is None else started + budget.seconds
+            done, stop = self._train(of, limit, end)
+        finally:
+            for parameter in self._parameters():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+        self.student.restore(self.best)
+        return Run(self.name, of, done, self.before, self.best_error, stop)
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [self.student.parameters[name] for name in self.wanted]
+
+    def _affordable(self, budget: Budget, started: float) -> int:
+        """How many steps, with the checks between them, fit into the time that is left of the budget."""
+        if budget.seconds is None:
+            return budget.most
+        seconds = []
+        for _ in range(TIMED):
+            start = time.monotonic()
+            self.objective.trial().backward()  # type: ignore[no-untyped-call]
+            seconds.append((time.monotonic() - start) * self.objective.parts)
+        start = time.monotonic()
+        self.objective.watched()
+        check = time.monotonic() - start
+        left = started + budget.seconds - time.monotonic() - CHECKS * check
+        steps = int(left / max(min(seconds) * 1.1, 1e-6))
+        return max(FEWEST, min(steps, budget.most))
+
+    def _train(self, of: int, limit: int, end: float) -> tuple[int, Stop]:
+        """Up to `limit` steps of a schedule over `of`; how many were made, and why no more."""
+        optimiser, rate, falls, stale, recent = self._optimiser(), self.rate, 0, 0, math.inf
+        every = max(1, of // CHECKS)
+        for step in range(limit):
+            if self.clock.was_interrupted or time.monotonic() > end:
+                self._check()
+                return step, "interrupted" if self.clock.was_interrupted else "time"
+            scheduled(optimiser, rate, step, of)
+            error = self._step(optimiser)
+            if error == 0 and ((step + 1) % every == 0 or step + 1 == limit):
+                error = self._check()
+                stale, recent = (0, error) if error < recent else (stale + 1, recent)
+                self.clock.tell(step + 1, of, f"{self.name}, error {error:.3g}, {self.before:.3g} before")
+            if not error <= DIVERGED * max(self.before, LARGE):
+                if falls == FALLS:
+                    return step + 1, "diverged"
+                falls, stale, recent, rate = falls + 1, 0, math.inf, rate / 4
+                self.student.restore(self.best)
+                optimiser = self._optimiser()
+            elif stale == PATIENCE:
+                return step + 1, "no progress"
+        return limit, "finished" if limit == of else "as planned"
+
+    def _step(self, optimiser: torch.optim.Optimizer) -> float:
+        """0, or NaN where the loss is not finite and nothing was changed."""
+        optimiser.zero_grad(set_to_none=True)
+        for _ in range(self.objective.parts):
+            loss = self.objective.loss() / self.objective.parts
+            if not bool(torch.isfinite(loss)):
+                return math.nan
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.student.mask_gradients(self.wanted)
+        optimiser.step()
+        self.student.mask_weights(self.wanted)
+        return 0.0
+
+    def _check(self) -> float:
+        """The watched error now; the state is kept if it is the best."""
+        error = self.objective.watched()
+        if error < self.best_error:
+            self.best, self.best_error = self.student.state(self.wanted), error
+        return error
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """One group per tensor, whose step size is relative to it; biases of zeros move as far as the usual tensor."""
+        scales = {name: _scale(self.student.parameters[name]) for name in self.wanted}
+        usual = sorted(scales.values())[len(scales) // 2]
+        groups = [
+            {"params": [self.student.parameters[name]], "scale": scale if scale > LEAST_SCALE else usual}
+            for name, scale in scales.items()
+        ]
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), foreach=False)
+
+
+def scheduled(optimiser: torch.optim.Optimizer, rate: float, step: int, of: int) -> None:
+    """Set the step sizes: up in a straight line, down as a half cosine."""
+    up = max(1, min(int(of * WARM_UP), 100))
+    share = (step + 1) / up if step < up else 0.5 * (1 + math.cos(math.pi * (step - up) / max(of - up, 1)))
+    for group in optimiser.param_groups:
+        group["lr"] = rate * share * group["scale"]
+
+
+def _scale(parameter: torch.Tensor) -> float:
+    """Root mean square of what is not zero."""
+    kept = parameter.detach()[parameter.detach() != 0]
+    return float(kept.square().mean().sqrt()) if kept.numel() else 0.0

@@ -61,7 +61,7 @@ class OneShot:
     """A model that was pruned and refitted, and the dense one it comes from."""
 
     def __init__(self, subject: Subject, case: str) -> None:
-        self.subject = subject
+        self.subject, self.case = subject, case
         name, _, level = case.partition("@")
         share = float(level) if level else None
         own = {"flops": share} if name == "flops" else {"pattern": name, "sparsity": share}
@@ -99,7 +99,7 @@ class OneShot:
     def _row(self, method: str, minutes: float, steps: int, model: ir.Model, error: float, kept: str) -> Row:
         subject = self.subject
         return Row(
-            model=subject.name, case="", method=method, minutes=minutes, samples=subject.calibration.samples,
+            model=subject.name, case=self.case, method=method, minutes=minutes, samples=subject.calibration.samples,
             steps=steps, metric=subject.metric, dense=subject.dense, value=subject.judge(model), error=error, kept=kept,
         )  # fmt: skip
 
@@ -123,13 +123,12 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 return OneShot(subject(name, not case.startswith("flops")), case)
 
             about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
-            found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])  # noqa: B023
+            found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])
             for method in options.methods:
                 for minutes in options.minutes:
                     key = (*about, method, minutes)
                     found += kept.rows(key, lambda: [start().recovered(method, minutes)])  # noqa: B023
             for row in found:
-                row.case = case
                 print(line(row), flush=True)
                 yield row
 

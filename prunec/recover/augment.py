@@ -11,6 +11,7 @@ samples do not lie on the leading axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,7 +44,7 @@ def _one(array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.rand
     if array.ndim == 4:
         x = np.stack([_shifted(sample, rng) for sample in x])
     else:
-        x = x * np.exp(rng.uniform(*np.log(GAIN), len(x))).reshape(per_sample).astype(np.float32)
+        x = x * np.exp(rng.uniform(math.log(GAIN[0]), math.log(GAIN[1]), len(x))).reshape(per_sample).astype(np.float32)
     weight = share.reshape(per_sample).astype(np.float32)
     x = x * (1 - weight) + x[partner] * weight
     deviation = x.std(axis=tuple(range(1, x.ndim)), keepdims=True)
@@ -53,7 +54,8 @@ def _one(array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.rand
         * deviation
         * rng.standard_normal(x.shape, dtype=np.float32)
     )
-    return np.clip(x, low, high).astype(array.dtype)
+    found: np.ndarray = np.clip(x, low, high).astype(array.dtype)
+    return found
 
 
 def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

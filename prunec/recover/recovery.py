@@ -103,12 +103,18 @@ def _recover(
     finally:
         pool.close()
     model = student.written_to(pruned)
-    errors = [held_out_error(dense, one, calibration, threads) for one in (pruned, model)]
-    is_kept = errors[1] < errors[0]
-    warnings = [*pool.warnings(student.count), *_findings(runs, errors, is_kept)]
-    minutes = clock.elapsed_s / 60
+    before, after = (held_out_error(dense, one, calibration, threads) for one in (pruned, model))
+    is_kept = after < before
     return Recovered(
-        model if is_kept else pruned, is_kept, *errors, pool.samples, student.count, minutes, runs, tuple(warnings)
+        model=model if is_kept else pruned,
+        is_kept=is_kept,
+        error_before=before,
+        error_after=after,
+        samples=pool.samples,
+        parameters=student.count,
+        minutes=clock.elapsed_s / 60,
+        runs=runs,
+        warnings=(*pool.warnings(student.count), *_findings(runs, before, after)),
     )
 
 
@@ -133,7 +139,7 @@ def _runs(subject: Subject, plan: RecoveryPlan) -> Iterator[Run]:
     yield train_end_to_end(subject, [*student.parameters], FULL_RATE, clock.left_s, rest)
 
 
-def _findings(runs: tuple[Run, ...], errors: list[float], is_kept: bool) -> Iterator[Diagnostic]:
+def _findings(runs: tuple[Run, ...], before: float, after: float) -> Iterator[Diagnostic]:
     """What is to be said about training that did not go as it should."""
     for run in runs:
         if run.stop == "diverged":
@@ -141,9 +147,9 @@ def _findings(runs: tuple[Run, ...], errors: list[float], is_kept: bool) -> Iter
             yield Diagnostic("PC344", message, hint="more and more varied samples help most")
     if any(run.stop == "interrupted" for run in runs):
         yield Diagnostic("PC345", "training was interrupted: the best state until then is kept")
-    if not is_kept:
+    if not after < before:
         message = (
-            f"training did not lower the error on held-out samples ({errors[0]:.3g} before, {errors[1]:.3g} after): "
+            f"training did not lower the error on held-out samples ({before:.3g} before, {after:.3g} after): "
             "the weights stay as they were"
         )
         yield Diagnostic("PC342", message, hint="give more samples or more minutes, or leave --recover out")

@@ -34,7 +34,7 @@ class Student:
     def count(self) -> int:
         """Numbers that training may change."""
         zeros = sum(int((~mask).sum()) for mask in self.masks.values())
-        return sum(parameter.numel() for parameter in self.parameters.values()) - zeros
+        return sum(int(parameter.numel()) for parameter in self.parameters.values()) - zeros
 
     def part(self, start: str | None, targets: Sequence[str]) -> Part:
         """From the value `start`, or the inputs alone, to `targets`; it shares the parameters."""
@@ -126,4 +126,4 @@ def _needed(wanted: Sequence[fx.Node], first: fx.Node | None) -> set[fx.Node]:
 
 
 def tensors(feeds: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.require(array, requirements="CW")) for name, array in feeds.items()}
+    return {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in feeds.items()}

@@ -1,10 +1,11 @@
 """One run of training: Adam with a step size relative to every tensor, watched on samples of its own.
 
 The step size of a tensor is `rate` times the root mean square of its entries: a rate says by what share a weight may
-change in one step, whatever the scale that a folded norm left it. It rises over the first steps and falls as a half
-cosine. Every twentieth of the schedule the watched error is found; the best state is kept, the one before training
-among them, and six checks in a row without progress end the run. What diverges starts again from the best state at a
-quarter of the rate, twice at most.
+change in one step, whatever the scale that a folded norm left it. A rate is made smaller by the root of the error where
+that is small, as the noise of Adam's steps would otherwise be larger than what there is to mend. It rises over the
+first steps and falls as a half cosine. Every twentieth of the schedule the watched error is found; the best state is
+kept, the one before training among them, and six checks in a row without progress end the run. What diverges starts
+again from the best state at a quarter of the rate, twice at most.
 
 How many steps the schedule has is found by timing a few of them, or given by a plan.
 """
@@ -31,6 +32,8 @@ FALLS = 2
 TIMED = 3
 FEWEST, MOST_STEPS = 20, 20000
 LEAST_SCALE = 1e-4
+USUAL = 0.25
+"""A watched error from which on the full rate is taken."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,10 @@ class _Training:
         self, student: Student, wanted: Sequence[str], objective: Objective, rate: float, clock: Clock, name: str
     ) -> None:
         self.student, self.wanted, self.objective = student, list(wanted), objective
-        self.rate, self.clock, self.name = rate, clock, name
+        self.clock, self.name = clock, name
         self.best: State = student.state(wanted)
         self.before = self.best_error = objective.watched()
+        self.rate = rate * min(1.0, math.sqrt(self.before / USUAL))
 
     def run(self, budget: Budget) -> Run:
         started = time.monotonic()
@@ -113,7 +117,7 @@ class _Training:
         seconds = []
         for _ in range(TIMED):
             start = time.monotonic()
-            self.objective.trial().backward()  # type: ignore[no-untyped-call]
+            self.objective.trial().backward()
             seconds.append((time.monotonic() - start) * self.objective.parts)
         start = time.monotonic()
         self.objective.watched()
@@ -153,7 +157,7 @@ class _Training:
             loss = self.objective.loss() / self.objective.parts
             if not bool(torch.isfinite(loss)):
                 return math.nan
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         self.student.mask_gradients(self.wanted)
         optimiser.step()
         self.student.mask_weights(self.wanted)

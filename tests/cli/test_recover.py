@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from prunec.api.options import PlanOptions
+from prunec.plan.recovery import DEFAULT_MINUTES, RecoveryPlan, RecoveryRun
 from tests.cli.helpers import prunec, refuses
 from tests.graph.builder import Builder
 
@@ -25,19 +27,19 @@ def data(folder: Path) -> Path:
 
 
 def test_a_recovered_package_and_its_replay(data: Path) -> None:
-    asked = ("--pattern", "2:4", "--recover", "blocks", "--recover-minutes", "0.05")
+    asked = ("--pattern", "2:4", "--solver", "magnitude", "--recover", "blocks", "--recover-minutes", "0.01")
     done = prunec("compile", "model.onnx", *asked, *COMMON, "-o", "out", "--dump", "dump", "--json", cwd=data)
     assert done.code == 0, done.err
     record = done.json["verification"]["recovery"]
     assert record["method"] == "blocks" and record["samples"] == 32 and record["runs"]
     assert record["kept"] == (record["error_after"] < record["error_before"])
     planned = json.loads((data / "out/plan.json").read_text())["recovery"]
-    assert planned["minutes"] == 0.05
+    assert planned["minutes"] == 0.01
     assert planned["runs"] == [{"of": run["of"], "done": run["done"]} for run in record["runs"]]
     assert "minutes" not in (data / "out/manifest.json").read_text()
     assert ("--recover blocks" in (data / "out/README.txt").read_text()) == record["kept"]
     assert "Training against the dense model" in (data / "out/report.html").read_text()
-    assert "--recover blocks --recover-minutes 0.05" in done.json["command"]
+    assert "--recover blocks --recover-minutes 0.01" in done.json["command"]
     assert done.json["verification"]["patterns"]["passed"]
     assert (data / "dump/model.onnx").read_bytes() == (data / "out/model.onnx").read_bytes()
     again = prunec("compile", "model.onnx", "--plan", "out/plan.json", *COMMON, "-o", "again", cwd=data)
@@ -45,10 +47,16 @@ def test_a_recovered_package_and_its_replay(data: Path) -> None:
     assert "training" in again.out.lower()
     for name in ("model.onnx", "plan.json", "manifest.json", "README.txt"):
         assert (data / "out" / name).read_bytes() == (data / "again" / name).read_bytes(), name
-    without = ("--plan", "out/plan.json", "--recover", "none")
-    plain = prunec("compile", "model.onnx", *without, *COMMON, "-o", "p", cwd=data)
-    assert plain.code == 0 and "recovery" not in json.loads((data / "p/plan.json").read_text())
     assert prunec("verify", "out", "--source", "model.onnx", cwd=data).code == 0
+
+
+def test_what_a_plan_says_can_be_decided_anew() -> None:
+    planned = RecoveryPlan(method="full", minutes=3, runs=(RecoveryRun(of=5, done=4),))
+    assert PlanOptions().recovery(planned) is planned and PlanOptions().recovery() is None
+    assert PlanOptions(recover="none").recovery(planned) is None
+    assert PlanOptions(recover_minutes=7).recovery(planned) == RecoveryPlan(method="full", minutes=7)
+    assert PlanOptions(recover="bias").recovery(planned) == RecoveryPlan(method="bias", minutes=DEFAULT_MINUTES)
+    assert PlanOptions(recover="full").recovery(planned) == RecoveryPlan(method="full", minutes=DEFAULT_MINUTES)
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,10 @@ def all_rows(arguments: argparse.Namespace, isa: Isa) -> Iterator[Row]:
     """All densities and patterns of every layer, one after the other."""
     kept = KeptRows(Row, arguments.keep)
     for name in fnmatch.filter(LAYERS, arguments.only):
+        able = [height for height in arguments.heights if LAYERS[name][1] % height == 0]
         for threads in arguments.threads:
             for density in arguments.densities:
-                for height in arguments.heights[:1] if density == 1 else arguments.heights:
+                for height in able[:1] if density == 1 else able:
                     key = (name, density, height, threads, arguments.runs, isa.name)
                     measure = partial(measured, name, density, height, threads, arguments.runs, isa)
                     yield from kept.rows(key, lambda measure=measure: [measure()])  # type: ignore[misc]

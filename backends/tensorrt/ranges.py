@@ -8,13 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
+from prunec.backends.onnx.values import in_parts
 from prunec.backends.tensorrt.half import FLOAT, LARGEST
 
 HEADROOM = 4.0
 """A value stays FP32 where calibration data bring it within this factor of FP16's largest (65504): other data reach
 further than the few samples that are looked at."""
-AT_ONCE_BYTES = 1 << 28
-"""Of values that one pass returns, per sample of its batch."""
 
 
 def largest(
@@ -23,7 +22,7 @@ def largest(
     """Largest finite magnitude of each named float value over all batches; inf where one is not finite."""
     found = dict.fromkeys(sorted(names), 0.0)
     kept = list(batches)
-    for part in _parts(model, found):
+    for part in filter(None, in_parts(model, found)):
         session = make_session(model, threads=threads, outputs=part)
         for feeds in kept:
             for name, array in run(session, feeds).items():
@@ -48,19 +47,3 @@ def too_large(model: ir.Model, tops: Mapping[str, float]) -> dict[str, str]:
         if top > limit:
             found[node.name or ""] = "a value came too near FP16's largest"
     return found
-
-
-def _parts(model: ir.Model, names: Iterable[str]) -> list[list[str]]:
-    """`names` in parts whose values are at most `AT_ONCE_BYTES` together, as far as shapes tell."""
-    shapes = {value.name: value.shape for node in model.graph for value in node.outputs}
-    parts: list[list[str]] = [[]]
-    filled = 0
-    for name in names:
-        dims = shapes.get(name) or ()
-        size = 4 * int(np.prod([d if isinstance(d, int) else 1 for d in dims]))
-        if parts[-1] and filled + size > AT_ONCE_BYTES:
-            parts.append([])
-            filled = 0
-        parts[-1].append(name)
-        filled += size
-    return [part for part in parts if part]

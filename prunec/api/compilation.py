@@ -9,6 +9,7 @@ what was demanded. A gate that says no raises `Refused`, which carries all that 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import Judged, judge, judge_dense, prune
+from prunec.api.quantising import check_precision, dense_beside, quantised
 from prunec.api.recovering import check_recovery, with_runs
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
@@ -110,7 +112,8 @@ def compile(
     and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
-    remembers what it found. `finer` gives layers finer blocks where those cost no more than this share of their time.
+    remembers what it found. `precision="int8"` quantises the pruned model for ONNX Runtime (`target="onnx"`). `finer`
+    gives layers finer blocks where those cost no more than this share of their time.
     `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`, and so is
     `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
     vocabulary to read texts with (`demo_vocabulary`).
@@ -157,7 +160,8 @@ def compile(
         build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress,
         _demo(demo, demo_labels, demo_vocabulary),
     )  # fmt: skip
-    backend = _backend(target, own_build, dry_run=dry_run)
+    is_int8 = check_precision(precision, options, budget)
+    backend = _backend(target, replace(own_build, precision=None) if is_int8 else own_build, dry_run=dry_run)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
@@ -187,14 +191,20 @@ def compile(
         if said_no:
             raise Refused(said_no, compiled)
 
-    with Dump(None if dump is None else Path(dump), force=force) as stages:
+    record = None
+    with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         made = with_runs(made, pruned.recovery)
+        if is_int8:
+            pruned, record = quantised(pruned, calibration, options, progress)
+        beside = (
+            (stack.enter_context(dense_beside(opened, calibration, options, progress)),) if is_int8 and measure else ()
+        )
         progress("judging quality", 0, 0)
-        quality = judge(opened, pruned.model, calibration, options, own)
+        quality = judge(opened, pruned.shipped, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
-            backend=backend, build=own_build,
+            backend=backend, build=own_build, quantisation=record, beside=beside,
             command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
                      "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
                      "polish": polish or None, "no-compensate": not compensate, "samples": samples,

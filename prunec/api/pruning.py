@@ -38,7 +38,7 @@ from prunec.working_memory import working_bytes
 
 @dataclass(frozen=True)
 class Pruned:
-    """The pruned model, and what was shown on the way."""
+    """The pruned model, and what was shown on the way. `quantised`: the same in 8 bits, where that is shipped."""
 
     model: ir.Model
     outcomes: tuple[Outcome, ...]
@@ -47,6 +47,12 @@ class Pruned:
     warnings: tuple[Diagnostic, ...]
     patterns: PatternsRecord | None = None
     recovery: Recovery | None = None
+    quantised: ir.Model | None = None
+
+    @property
+    def shipped(self) -> ir.Model:
+        """What goes into the package and is judged."""
+        return self.model if self.quantised is None else self.quantised
 
 
 def prune(

@@ -28,7 +28,7 @@ from prunec.package.writer import PackageWriter, save_model
 from prunec.plan.plan import Plan
 from prunec.report.data import ReportData
 from prunec.report.html import render_report
-from prunec.verify.records import QualityRecord, VerificationRecord
+from prunec.verify.records import QualityRecord, QuantisationRecord, VerificationRecord
 
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
@@ -41,7 +41,10 @@ BUDGET_S = 180.0
 
 @dataclass(frozen=True)
 class Save:
-    """Where to, and how. `command` are the options that the report's command line shows; `backend` the target's own."""
+    """Where to, and how. `command` are the options that the report's command line shows; `backend` the target's own.
+
+    `beside` are timed together with the dense and the pruned model.
+    """
 
     out: Path
     force: bool
@@ -50,6 +53,8 @@ class Save:
     seed: int
     command: Mapping[str, object]
     backend: Backend | None = None
+    quantisation: QuantisationRecord | None = None
+    beside: Sequence[Contender] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -72,7 +77,7 @@ def save(
     found = [*warnings, *pruned.warnings, *([] if quality else [NO_QUALITY])]
     with PackageWriter(job.out, force=job.force) as writer, contextlib.ExitStack() as scratch:
         progress("writing the package", 0, 0)
-        path = writer.write_model(pruned.model)
+        path = writer.write_model(pruned.shipped)
         writer.write_text(PLAN, plan.to_bytes().decode())
         artifact = _artifact(writer.folder, opened, plan, pruned, calibration, job, progress)
         if artifact is not None:
@@ -81,7 +86,7 @@ def save(
         source = source_record(opened.source.path, opened.source.sha256)
         usage = None if artifact is None else artifact.usage
         manifest = writer.write_manifest(
-            source=source, target=plan.target, model=pruned.model, target_usage=usage, recovery=trained_by(pruned)
+            source=source, target=plan.target, model=pruned.shipped, target_usage=usage, recovery=trained_by(pruned)
         )
         measurements = _measured(path, artifact, opened, calibration, job, progress) if job.measures else None
         if measurements is not None:
@@ -98,6 +103,7 @@ def save(
             compensation=pruned.compensation,
             recovery=None if pruned.recovery is None else pruned.recovery.record,
             patterns=pruned.patterns,
+            quantisation=job.quantisation,
             tensorrt=None if artifact is None else artifact.tensorrt,
         )
         writer.write_json(VERIFICATION, verification.to_json())
@@ -160,7 +166,7 @@ def _measured(
         feeds = artifact.feeds if artifact is not None else None
         feeds = one_sample(calibration, opened.canonical) if feeds is None else feeds
         with dense_file(opened.source) as dense:
-            found = measure([Contender(DENSE, dense), Contender(PRUNED, path), *own], feeds, **how)  # type: ignore[arg-type]
+            found = measure([Contender(DENSE, dense), Contender(PRUNED, path), *job.beside, *own], feeds, **how)  # type: ignore[arg-type]
         if artifact is None:
             return found
         found = found if artifact.layers is None else found.with_layers(artifact.layers)

@@ -114,7 +114,10 @@ ShapeRange = Annotated[
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option("--precision", help="fp16 (default) or int8: of TensorRT's graph, planned layers in INT8.")
+    str | None,
+    typer.Option(
+        "--precision", help="int8 for onnx (static, from the calibration data); fp16 (default) or int8 for TensorRT."
+    ),
 ]
 Products = Annotated[
     str | None,

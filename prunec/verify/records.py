@@ -261,6 +261,23 @@ class TensorRTRecord(Record):
     kernels: KernelsRecord | None = None
 
 
+class QuantisationRecord(Record):
+    """A model in 8 bits. `layers` by node name; `left_float`: those that stay, with the reason.
+
+    `values` activations have a range each, found by `rules` (how many by which). `error`: ‖int8 − float‖ / ‖float‖ of
+    the outputs on held-out data, both pruned; `error_min_max` the same with the widest ranges and no correction.
+    """
+
+    precision: Literal["int8"]
+    layers: tuple[str, ...]
+    left_float: dict[str, str] | None = None
+    values: int
+    rules: dict[str, int]
+    has_corrected_biases: bool
+    error: float
+    error_min_max: float
+
+
 class VerificationRecord(Record):
     """The whole of `verification.json`."""
 
@@ -271,6 +288,7 @@ class VerificationRecord(Record):
     compensation: tuple[CompensationRecord, ...] | None = None
     recovery: RecoveryRecord | None = None
     patterns: PatternsRecord | None = None
+    quantisation: QuantisationRecord | None = None
     tensorrt: TensorRTRecord | None = None
 
     @property

@@ -1,0 +1,178 @@
+"""A float model in, a quantised one out: every choice is judged on data that it was not made on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.backends.onnx.session import make_session, run
+from prunec.diagnostics import PrunecError
+from prunec.passes.canonicalise.names import UniqueNames
+from prunec.passes.canonicalise.opset import RaiseOpset
+from prunec.passes.quantise.bias import corrected, with_shifts
+from prunec.passes.quantise.observe import Feeds, observe
+from prunec.passes.quantise.placement import Placement, place, quantisable
+from prunec.passes.quantise.ranges import Grid, choose_grid, min_max
+from prunec.passes.quantise.write import write
+
+PER_CHANNEL = 13
+"""The first opset with a scale for each channel."""
+MOST = 0.03
+"""Error of the outputs that needs no layer in float."""
+WORST = 3
+"""Layers that are tried in float at most, those with the largest errors first."""
+GAIN = 0.9
+"""What the outputs' error must fall to for a layer to stay in float."""
+Batches = Callable[[], Iterable[Feeds]]
+Progress = Callable[[str, int, int], None]
+
+
+SAMPLES = 64
+"""That outputs are judged on, and means taken from: for each of them all layers run many times."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """`error`: of the outputs on held-out data, ‖quantised − float‖ / ‖float‖; `plain`: with min-max ranges alone.
+
+    `left_float`: layers that stay, with the reason; `rules`: how many ranges each rule found.
+    """
+
+    model: ir.Model
+    layers: tuple[str, ...]
+    left_float: Mapping[str, str]
+    rules: Mapping[str, int]
+    values: int
+    has_corrected_biases: bool
+    error: float
+    plain: float
+
+
+def quantise(
+    model: ir.Model,
+    fit: Batches,
+    held_out: Batches,
+    *,
+    exclude: Collection[str] = (),
+    seed: int = 0,
+    threads: int = 1,
+    progress: Progress = lambda what, done, of: None,
+) -> Quantised:
+    """Static int8 of the layers of `model`: int8 weights per output channel, uint8 activations per tensor.
+
+    `fit` batches decide, `held_out` ones judge: ranges each by itself; corrected biases and layers that go back to
+    float by the error of the outputs. `exclude`: node names.
+
+    Raises:
+        PrunecError PC470: a value is infinite; PC471: no layer can be quantised; PC472: the opset is too old.
+    """
+    model = _raised(model)
+    placement = place(model, exclude)
+    if not placement.layers:
+        message = "no layer has constant float32 weights that 8 bits could hold"
+        raise PrunecError("PC471", message, where="--precision", hint="leave --precision out")
+    progress("observing values", 0, 2)
+    seen = observe(model, placement.values, fit, seed=seed, threads=threads)
+    progress("observing values", 1, 2)
+    other = observe(model, placement.values, held_out, seed=seed, threads=threads)
+    progress("observing values", 2, 2)
+    own = {name: choose_grid(seen[name], other[name]) for name in placement.values}
+    grids = own | {name: own[root] for name, root in placement.shared.items()}
+    judge = _Judge(model, lambda: first_samples(held_out()), threads)
+    widest = {name: min_max(seen[name]) for name in placement.values}
+    plain = judge.error(write(model, placement, widest))
+
+    left: dict[str, str] = dict.fromkeys(exclude, "excluded")
+    left, error = _float_again(model, placement, grids, left, judge, progress)
+    placement = place(model, left)
+
+    progress("correcting biases", 0, 0)
+    best, is_corrected, layers = model, False, list(placement.layers.values())
+    shifts = corrected(
+        model,
+        layers,
+        lambda known: write(with_shifts(model, known), placement, grids),
+        lambda: first_samples(fit()),
+        threads=threads,
+    )
+    shifted = with_shifts(model, shifts)
+    if (found := judge.error(write(shifted, placement, grids))) < error:
+        best, error, is_corrected = shifted, found, bool(shifts)
+    chosen = write(best, placement, grids)
+    rules = Counter(grids[name].rule for name in placement.values)
+    return Quantised(
+        chosen, tuple(placement.layers), left, dict(rules), len(placement.values), is_corrected, error, plain
+    )
+
+
+def first_samples(batches: Iterable[Feeds]) -> Iterator[Feeds]:
+    """Whole batches until there are `SAMPLES` samples."""
+    count = 0
+    for feeds in batches:
+        yield feeds
+        count += max((array.shape[0] if array.ndim else 1 for array in feeds.values()), default=1)
+        if count >= SAMPLES:
+            return
+
+
+class _Judge:
+    """Error of the outputs against the float model's."""
+
+    def __init__(self, model: ir.Model, batches: Batches, threads: int) -> None:
+        self._batches, self._threads = batches, threads
+        session = make_session(model, threads=threads)
+        self._wanted = [run(session, feeds) for feeds in batches()]
+
+    def error(self, model: ir.Model) -> float:
+        session = make_session(model, threads=self._threads)
+        wrong = right = 0.0
+        for feeds, wanted in zip(self._batches(), self._wanted, strict=True):
+            for name, array in run(session, feeds).items():
+                if array.dtype.kind == "f" and array.size:
+                    wrong += float(np.square(array.astype(np.float64) - wanted[name]).sum())
+                    right += float(np.square(wanted[name].astype(np.float64)).sum())
+        return float(np.sqrt(wrong / right)) if right else 0.0
+
+
+def _float_again(
+    model: ir.Model,
+    placement: Placement,
+    grids: Mapping[str, Grid],
+    left: dict[str, str],
+    judge: _Judge,
+    progress: Progress,
+) -> tuple[dict[str, str], float]:
+    """Layers whose return to float lowers an error above `MOST` by a tenth or more: the worst are tried."""
+    error = judge.error(write(model, placement, grids))
+    if error <= MOST:
+        return left, error
+    alone: dict[str, float] = {}
+    for number, name in enumerate(placement.layers):
+        progress("looking for sensitive layers", number, len(placement.layers))
+        only = place(model, {own.name for own in quantisable(model)} - {name})
+        alone[name] = judge.error(write(model, only, grids))
+    progress("looking for sensitive layers", len(placement.layers), len(placement.layers))
+    for name in sorted(alone, key=lambda own: -alone[own])[:WORST]:
+        if error <= MOST or len(left) + 1 >= len(placement.layers):
+            break
+        trial = place(model, {*left, name})
+        found = judge.error(write(model, trial, grids))
+        if found > GAIN * error:
+            break
+        left = {**left, name: f"with 8 bits the outputs' error was {error:.2g}, without {found:.2g}"}
+        error = found
+    return left, error
+
+
+def _raised(model: ir.Model) -> ir.Model:
+    if model.opset_imports.get("", 0) >= PER_CHANNEL:
+        return model
+    raised = UniqueNames()(RaiseOpset(PER_CHANNEL)(model.clone()).model).model
+    if raised.opset_imports.get("", 0) < PER_CHANNEL:
+        message = f"int8 needs opset {PER_CHANNEL}, and the model's cannot be raised"
+        raise PrunecError("PC472", message, where="--precision", hint="export the model with a newer opset")
+    return raised

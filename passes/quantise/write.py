@@ -1,0 +1,108 @@
+"""A placement with its grids as QuantizeLinear and DequantizeLinear.
+
+x → QuantizeLinear(s_x, z_x) → DequantizeLinear ─┐
+             W int8 → DequantizeLinear(s_w, 0) ──┼→ Conv, Gemm or MatMul → … → QuantizeLinear …
+        b int32 → DequantizeLinear(s_x · s_w, 0) ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from prunec.graph.shapes import constant
+from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer
+from prunec.passes.quantise.placement import Placement, place
+from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.weights import quantised_weight
+
+
+def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid]) -> ir.Model:
+    """A copy of `model` with the quantisers of `placement`; `grids` by value name."""
+    copy = model.clone()
+    own = place(copy, set(_names(copy)) - placement.layers.keys())
+    values = {str(value.name): value for value in copy.graph.inputs}
+    values |= {str(value.name): value for node in copy.graph for value in node.outputs}
+    nodes = {node.name: node for node in copy.graph}
+    for name, readers in own.readers.items():
+        pair = _pair(copy.graph, values[name], grids[own.shared.get(name, name)])
+        for reader in readers:
+            node = nodes[reader]
+            for index, value in enumerate(node.inputs):
+                if value is values[name]:
+                    node.replace_input_with(index, pair)
+    for layer in own.layers.values():
+        name = str(placement.layers[layer.name].data.name)
+        _write_layer(copy.graph, layer, grids[own.shared.get(name, name)].scale)
+    return copy
+
+
+def _names(model: ir.Model) -> list[str]:
+    return [str(node.name) for node in model.graph]
+
+
+def weight_axis(layer: Layer) -> int:
+    """Of the output channels in the stored weight."""
+    if isinstance(layer, ConvLayer):
+        return 0
+    if isinstance(layer, GemmLayer):
+        return 0 if layer.node.attributes.get_int("transB", 0) else 1
+    return 1
+
+
+def _write_layer(graph: ir.Graph, layer: Layer, step: float) -> None:
+    node = layer.node
+    weight = constant(node.inputs[1])
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.op_type != "MatMul" else None
+    assert weight is not None
+    axis = weight_axis(layer)
+    integers, scales = quantised_weight(weight, axis, bias, step)
+    _replace(graph, node, 1, integers, scales, axis)
+    if bias is not None:
+        steps = (np.float32(step) * scales).astype(np.float32)
+        whole = np.rint(np.broadcast_to(bias, steps.shape).astype(np.float64) / steps.astype(np.float64))
+        _replace(graph, node, 2, np.clip(whole, -(2**31), 2**31 - 1).astype(np.int32), steps, 0)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, index: int, integers: np.ndarray, scales: np.ndarray, axis: int) -> None:
+    old = node.inputs[index]
+    assert old is not None
+    base = f"{node.name}.{'weight' if index == 1 else 'bias'}"
+    inputs = [
+        _constant(graph, f"{base}.{integers.dtype}", integers),
+        _constant(graph, f"{base}.scale", scales),
+        _constant(graph, f"{base}.zero", np.zeros(scales.shape, integers.dtype)),
+    ]
+    made = ir.node("DequantizeLinear", inputs, attributes={"axis": axis}, name=f"{base}.dequantise")
+    made.outputs[0].name = f"{base}.dequantised"
+    made.outputs[0].type, made.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(integers.shape)
+    graph.insert_before(node, made)
+    node.replace_input_with(index, made.outputs[0])
+    if not old.uses() and not old.is_graph_output() and (old.name or "") in graph.initializers:
+        del graph.initializers[old.name or ""]
+
+
+def _pair(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
+    """What the two quantisers make of `value`, right behind whatever makes it."""
+    step = _constant(graph, f"{value.name}.scale", np.array(grid.scale, np.float32))
+    zero = _constant(graph, f"{value.name}.zero", np.array(grid.zero, np.uint8))
+    first = ir.node("QuantizeLinear", [value, step, zero], name=f"{value.name}.quantise")
+    second = ir.node("DequantizeLinear", [first.outputs[0], step, zero], name=f"{value.name}.dequantise")
+    first.outputs[0].name, second.outputs[0].name = f"{value.name}.uint8", f"{value.name}.dequantised"
+    first.outputs[0].type, second.outputs[0].type = ir.TensorType(ir.DataType.UINT8), ir.TensorType(ir.DataType.FLOAT)
+    first.outputs[0].shape = second.outputs[0].shape = value.shape
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(next(iter(graph)), [first, second])
+    else:
+        graph.insert_after(producer, [first, second])
+    return second.outputs[0]
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value

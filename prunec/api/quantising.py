@@ -1,0 +1,90 @@
+"""Int8 in ONNX's own operators, after a cut: quantise what was pruned, and the dense model to compare with."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from prunec.api.opening import Opened
+from prunec.api.options import PlanOptions
+from prunec.api.progress import Progress
+from prunec.api.pruning import Pruned
+from prunec.diagnostics import PrunecError
+from prunec.frontend.calibration import Calibration
+from prunec.measure.contender import Contender
+from prunec.package.writer import save_model
+from prunec.passes.quantise import Quantised, quantise
+from prunec.plan.budget import Budget
+from prunec.verify.records import QuantisationRecord
+
+INT8 = "int8"
+DENSE_INT8 = "dense_int8_onnxruntime"
+"""The model as it was read in the same int8: what there is without pruning."""
+
+
+def check_precision(precision: str | None, options: PlanOptions, budget: Budget | None) -> bool:
+    """Whether to quantise for ONNX Runtime.
+
+    Raises:
+        PrunecError PC440: no such precision; PC473: zeros or a measured budget beside it.
+    """
+    if precision is None or options.target != "onnx":
+        return False
+    if precision != INT8:
+        message = f"onnx computes in float32 as the model does, or in int8, not in {precision}"
+        raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
+    if options.sparse_pattern() is not None:
+        message = f"ONNX Runtime has no int8 kernels that skip zeros ({options.pattern})"
+        raise PrunecError("PC473", message, where="--precision", hint="prune channels: --pattern channel")
+    if budget is not None and budget.is_measured:
+        message = f"--{budget.kind} is met by the float model that is timed and judged while it is planned"
+        raise PrunecError("PC473", message, where="--precision", hint="give --flops, and gates for the finished model")
+    return True
+
+
+def quantised(
+    pruned: Pruned, calibration: Calibration, options: PlanOptions, progress: Progress
+) -> tuple[Pruned, QuantisationRecord]:
+    """`pruned` with the model that is shipped, and what was found on the way.
+
+    Raises:
+        PrunecError PC470, PC471, PC472: it cannot be quantised; PC473: the plan that was replayed has zeros.
+    """
+    if pruned.patterns is not None:
+        message = "the plan puts zeros into weights, and ONNX Runtime has no int8 kernels that skip them"
+        raise PrunecError("PC473", message, where="--precision", hint="leave it out, or plan channels")
+    found = _quantise(pruned.model, calibration, options, progress)
+    record = QuantisationRecord(
+        precision="int8",
+        layers=found.layers,
+        left_float=dict(found.left_float) or None,
+        values=found.values,
+        rules=dict(sorted(found.rules.items())),
+        has_corrected_biases=found.has_corrected_biases,
+        error=found.error,
+        error_min_max=found.plain,
+    )
+    return replace(pruned, quantised=found.model), record
+
+
+@contextlib.contextmanager
+def dense_beside(
+    opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress
+) -> Iterator[Contender]:
+    """The dense model in int8 as a contender, while it lasts."""
+    found = _quantise(opened.canonical, calibration, options, progress)
+    with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
+        path = Path(folder, "dense.int8.onnx")
+        save_model(found.model, path)
+        yield Contender(DENSE_INT8, path)
+
+
+def _quantise(model: ir.Model, calibration: Calibration, options: PlanOptions, progress: Progress) -> Quantised:
+    return quantise(
+        model, calibration.fit, calibration.held_out, seed=options.seed, threads=options.threads, progress=progress
+    )

@@ -1,0 +1,171 @@
+"""Static int8 for ONNX Runtime: prunec's, ONNX Runtime's own, and what pruning adds, on the same calibration data.
+
+    python -m benchmarks.int8_onnx fashion-net crepe-tiny [--flops 0.7 0.5] [--samples 256] [--test-samples N]
+        [--blocks 20] [--keep rows.json] [--markdown table.md]
+
+For every model of the zoo: float32; ONNX Runtime's `quantize_static` (QDQ, uint8 activations, int8 weights per
+channel) with min-max and with percentile ranges; prunec's int8 of the dense model; prunec's int8 of the model pruned
+to each `--flops`. `value`: the model's own metric on test data that calibration never saw. `error`: of the outputs on
+held-out calibration data against float, ‖a − b‖ / ‖b‖. `over_float` and `over_int8`: times of the float model and of
+ONNX Runtime's min-max int8 over this row's, processor time of one thread, interleaved, with 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnxruntime import quantization
+
+import prunec
+from benchmarks.kept import KeptRows
+from benchmarks.subject import Subject
+from benchmarks.tables import line, markdown
+from prunec.api.opening import one_sample
+from prunec.backends.onnx.session import make_session, run
+from prunec.measure.contender import Contender
+from prunec.measure.run import measure
+from prunec.passes.quantise import quantise
+from prunec.passes.quantise.driver import first_samples
+
+FLOAT, OTHER = "float32", "onnxruntime min-max"
+METHODS = {OTHER: quantization.CalibrationMethod.MinMax,
+           "onnxruntime percentile": quantization.CalibrationMethod.Percentile}  # fmt: skip
+PEER_SAMPLES = 128
+"""For `quantize_static`, which keeps the values of every tensor in memory."""
+
+
+@dataclass
+class Row:
+    model: str
+    way: str
+    metric: str
+    value: float | None
+    error: float | None
+    over_float: str | None
+    over_int8: str | None
+    mib: float | None
+    note: str = ""
+
+
+class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Calibration samples one by one, as `quantize_static` asks for them."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._left = self._samples(subject)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._left, None)
+
+    @staticmethod
+    def _samples(subject: Subject) -> Iterator[dict[str, np.ndarray]]:
+        count = 0
+        for feeds in subject.calibration.fit():
+            for number in range(len(next(iter(feeds.values())))):
+                yield {name: array[number : number + 1] for name, array in feeds.items()}
+                count += 1
+                if count == PEER_SAMPLES:
+                    return
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Static int8 in ONNX Runtime.")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--flops", type=float, nargs="*", default=[0.7, 0.5])
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--test-samples", type=int)
+    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
+    parser.add_argument("--markdown", type=Path)
+    arguments = parser.parse_args()
+    kept, rows = KeptRows(Row, arguments.keep), list[Row]()
+    for name in arguments.models:
+        key = (name, arguments.samples, arguments.test_samples, arguments.blocks, *arguments.flops)
+        for row in kept.rows(key, partial(table, name, arguments)):
+            rows.append(row)
+            print(line(row), flush=True)
+        if arguments.markdown:
+            arguments.markdown.write_text(markdown(rows), encoding="utf-8")
+    return 0
+
+
+def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
+    """All rows of one model: every file is made first, then all are timed in one interleaved run."""
+    subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
+    with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
+        files = dict(made(subject, Path(folder), arguments.flops))
+        able = {way: file for way, file in files.items() if isinstance(file, Path)}
+        contenders = [Contender(way, file) for way, file in able.items()]
+        feeds, over = one_sample(subject.calibration, subject.opened.canonical), dict[str, dict[str, str]]()
+        for way in able:
+            others = [one for one in contenders if one.name in {FLOAT, OTHER, way}]
+            found = measure(others, feeds, blocks=arguments.blocks, subject=way, clock="cpu")
+            over[way] = {
+                key.removeprefix("vs_"): _spelled(value.median, value.ci95) for key, value in found.speedup.items()
+            }
+        for way, file in files.items():
+            if isinstance(file, str):
+                yield Row(name, way, subject.metric, None, None, None, None, None, file)
+                continue
+            model = ir.load(file)
+            yield Row(
+                name, way, subject.metric, subject.judge(model), error(subject, model), over[way].get(FLOAT),
+                over[way].get(OTHER), file.stat().st_size / 2**20,
+            )  # fmt: skip
+
+
+def made(subject: Subject, folder: Path, flops: Sequence[float]) -> Iterator[tuple[str, Path | str]]:
+    """Way → file, or why there is none."""
+    dense = folder / "float.onnx"
+    ir.save(subject.opened.canonical, dense)
+    yield FLOAT, dense
+    for way, method in METHODS.items():
+        path = folder / f"{way}.onnx"
+        try:
+            quantization.quantize_static(
+                str(dense), str(path), Reader(subject), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+                calibrate_method=method,
+            )  # fmt: skip
+        except Exception as reason:  # noqa: BLE001  (a peer may fail in any way, and the row says how)
+            yield way, f"{type(reason).__name__}: {reason}"[:120]
+            continue
+        yield way, path
+    calibration, own = subject.calibration, folder / "own.onnx"
+    ir.save(quantise(subject.opened.canonical, calibration.fit, calibration.held_out).model, own)
+    yield "prunec int8", own
+    for share in flops:
+        found = prunec.compile(
+            subject.found.path, flops=share, calib=subject.found.calib, samples=calibration.samples, precision="int8",
+            measure=False, output=folder / f"out{share}",
+        )  # fmt: skip
+        assert found.out is not None
+        yield f"prunec int8, {share:.0%} of MACs", Path(found.out, "model.onnx")
+
+
+def error(subject: Subject, model: ir.Model) -> float:
+    """On held-out calibration data against the dense float model."""
+    sessions = [make_session(one) for one in (subject.opened.canonical, model)]
+    wrong = right = 0.0
+    for feeds in first_samples(subject.calibration.held_out()):
+        wanted, got = (run(session, feeds) for session in sessions)
+        for name, array in wanted.items():
+            if array.dtype.kind == "f":
+                wrong += float(np.square(got[name].astype(np.float64) - array).sum())
+                right += float(np.square(array.astype(np.float64)).sum())
+    return float(np.sqrt(wrong / right))
+
+
+def _spelled(median: float, interval: tuple[float, float]) -> str:
+    return f"{median:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,6 +89,7 @@ def plan(
             include=include or (), exclude=exclude or (), round_to=round_to, cache=not no_cache,
             input_shapes=o.input_shapes(input_shape),
         )  # fmt: skip
+    start = time.perf_counter()
     with shown() as progress:
         found = planning.plan(
             model, output=output, target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
@@ -98,11 +100,12 @@ def plan(
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
-    return Answer(found.to_json(), lambda out: show_plan(out, found.plan))
+    seconds = time.perf_counter() - start
+    return Answer(found.to_json(), lambda out: show_plan(out, found.plan, seconds))
 
 
-def show_plan(out: Console, plan: Plan) -> None:
-    """A table of the groups, and what remains."""
+def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
+    """A table of the groups, and what remains; how long a plan that was measured took, where that is known."""
     from rich.text import Text
 
     from prunec.report import units
@@ -116,9 +119,11 @@ def show_plan(out: Console, plan: Plan) -> None:
     out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
     if plan.time is not None:
         low, high = plan.time.ci95
-        time = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "
-        time += f"{units.share(high)}), {plan.time.share * plan.time.dense_ms:.3g} ms; predicted were "
-        out.print(Text(f"Measured: {time}{units.share(plan.time.predicted)}, from {plan.time.models} models."))
+        took = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "
+        took += f"{units.share(high)}), {plan.time.share * plan.time.dense_ms:.3g} ms; predicted were "
+        out.print(Text(f"Measured: {took}{units.share(plan.time.predicted)}, from {plan.time.models} models."))
+        if seconds is not None:
+            out.print(Text(f"Planned in {units.duration(seconds)}."))
     if plan.drop is not None:
         upper = "" if plan.drop.upper is None else f", at most {plan.drop.upper:.3g} on other data (90 %)"
         out.print(Text(f"Judged: {plan.drop.metric} drops by {plan.drop.drop:.3g}{upper}."))

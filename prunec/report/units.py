@@ -23,6 +23,11 @@ def ms(value: float) -> str:
     return f"{significant(value * 1e3)} µs" if value < 1 else f"{significant(value)} ms"
 
 
+def duration(seconds: float) -> str:
+    """41.3 s, or 3.40 min from two minutes on."""
+    return f"{significant(seconds)} s" if seconds < 120 else f"{significant(seconds / 60)} min"
+
+
 def change(before: float, after: float) -> str:
     """-42.1 %, +3.0 % or unchanged."""
     if before == after:

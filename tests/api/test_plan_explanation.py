@@ -11,6 +11,7 @@ from prunec.api import planning, timing
 from prunec.api.results import Decision, PlanExplanation
 from prunec.diagnostics import PrunecError
 from prunec.plan.layers import DENSE
+from prunec.report import units
 from tests.api.test_timing import Clock
 from tests.api.test_timing import model as model
 from tests.api.test_zero_timing import machine as machine
@@ -79,3 +80,12 @@ def test_what_makes_no_sense_is_refused(timed: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(PrunecError, match="PC204"):
         prunec.explain(tmp_path / "empty")
+
+
+def test_a_plan_that_was_measured_says_how_long_it_took(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "Stopwatch", Clock)
+    done = command("plan", model, "--speedup", 2, "--samples", 16, "--no-cache", cwd=tmp_path)
+    assert done.code == 0 and "Planned in " in done.out and "Measured: " in done.out
+    assert units.duration(41.26) == "41.3 s" and units.duration(204) == "3.40 min"

@@ -35,10 +35,9 @@ def plan(model: Path, **options: Any) -> Plan:
 
 
 def test_a_wrong_loss_is_made_up_for(model: Path, misled: None, tmp_path: Path) -> None:
-    plain = plan(model, speedup=2)
     found = plan(model, speedup=2, polish=3, output=tmp_path / "plan.json")
-    assert found.polish is not None and found.time is not None and plain.time is not None
-    assert found.polish.after < found.polish.before and found.groups != plain.groups
+    assert found.polish is not None and found.time is not None
+    assert found.polish.after < found.polish.before / 2
     assert found.time.share <= 1 / 2 and found.polish.judged == 4
     assert Plan.load(tmp_path / "plan.json") == found
 

@@ -7,11 +7,13 @@ Layers of ResNet-50, MobileNet-v2, MiniLM-L6 (64 tokens) and EfficientNet-Lite0 
 zero blocks of 16×1 and 4×1 (`--heights`). In each of many rounds the multiply-adds in registers that are the
 processor's peak, the kernels that tuning chooses among and ONNX Runtime's dense layer run in turn; with one thread its
 CPU time is what is read. `us`, `gflops` and `peak` (the share of what multiply-adds in registers reach on so many
-threads) are of the shortest times, because whatever else the machine does only adds. `ort` is ONNX Runtime's time (the
-better of its runs with and without its own layout) over that of the best kernel and `rule` the time of the best kernel
-over that of the one chosen without tuning: medians of the ratios within a round, whose parts slow down together. Every
-look is a stretch of runs after an untimed one: weights and inputs are warm, as far as the caches hold them. That
-kernels compute the right numbers is what tests are for.
+threads) are of the shortest times, because whatever else the machine does only adds. `ceiling` is the share of that
+peak which is left where every multiply-add loads a factor from the first cache and nothing else happens: blocks one
+vector high do that, taller ones share what they load. `ort` is ONNX Runtime's time (the better of its runs with and
+without its own layout) over that of the best kernel and `rule` the time of the best kernel over that of the one chosen
+without tuning: medians of the ratios within a round, whose parts slow down together. Every look is a stretch of runs
+after an untimed one: weights and inputs are warm, as far as the caches hold them. That kernels compute the right
+numbers is what tests are for.
 
 The last lines say how many layers with more than 10 MFLOP reach what is aimed at: 85 % of the peak on the non-zeros,
 and when dense at most 5 % more time than ONNX Runtime.
@@ -36,6 +38,7 @@ from benchmarks.cpu_layers import LAYERS, candidate_kernels, in_onnx_runtime, la
 from benchmarks.kept import KeptRows
 from benchmarks.tables import line, markdown
 from prunec.backends.cpu.isa import Isa, host_isa
+from prunec.backends.cpu.lower.candidates import Choice
 from prunec.backends.cpu.peak import PeakMeter
 
 LEAST_MFLOP, PEAK, DENSE = 10, 0.85, 0.95
@@ -43,7 +46,7 @@ LEAST_MFLOP, PEAK, DENSE = 10, 0.85, 0.95
 
 @dataclass
 class Row:
-    """`mflop` of the dense layer, `gflops` on the non-zeros."""
+    """`mflop` of the dense layer, `gflops` on the non-zeros. `peak`, `ceiling`: shares of the peak."""
 
     layer: str
     pattern: str
@@ -53,6 +56,7 @@ class Row:
     us: float
     gflops: float
     peak: float
+    ceiling: float
     ort: float
     rule: float
     kernel: str
@@ -107,9 +111,24 @@ def measured(name: str, density: float, height: int, threads: int, runs: int, is
     rate = flops / min(times[winner]) / 1e9
     return Row(
         layer=name, pattern=f"{height}×1" if density < 1 else "dense", density=density, threads=threads,
-        mflop=mflop(name), us=min(times[winner]) * 1e6, gflops=rate, peak=rate / max(peaks), ort=against[winner],
-        rule=against[rule] / against[winner], kernel=spelled(winner),
+        mflop=mflop(name), us=min(times[winner]) * 1e6, gflops=rate, peak=rate / max(peaks),
+        ceiling=ceiling(winner, isa, threads), ort=against[winner], rule=against[rule] / against[winner],
+        kernel=spelled(winner),
     )  # fmt: skip
+
+
+def ceiling(choice: Choice, isa: Isa, threads: int) -> float:
+    """Share of the peak that is left where multiply-adds load one of their factors as often as this kernel's do."""
+    if choice.family != "row_major" or choice.rows > isa.lanes("float32"):
+        return 1.0
+    return ceiling_of_loads(isa, threads)
+
+
+@cache
+def ceiling_of_loads(isa: Isa, threads: int) -> float:
+    """With a load for each multiply-add, all from the first cache."""
+    loading, peak = PeakMeter(isa, threads, sharing=1), peak_meter(isa, threads)
+    return float(np.median([loading.gflops(3) / peak.gflops(3) for _ in range(20)]))
 
 
 @cache

@@ -17,10 +17,13 @@ _ROUNDS = 400_000
 
 
 class PeakMeter:
-    """Multiply-adds in registers on so many threads at once, again and again: what else a machine runs changes it."""
+    """Multiply-adds in registers on so many threads at once, again and again: what else a machine runs changes it.
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self._threads, kernel = threads, Peak(_ROUNDS)
+    `sharing`: as `Peak` has it.
+    """
+
+    def __init__(self, isa: Isa, threads: int, sharing: int = 0) -> None:
+        self._threads, kernel = threads, Peak(_ROUNDS, sharing)
         self._function, self._flops = Callable(kernel, isa), kernel.flops(isa)
 
     def gflops(self, runs: int = 1) -> float:

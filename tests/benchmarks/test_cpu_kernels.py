@@ -16,7 +16,7 @@ from tests.backends.kernel_support import needs_x86
 
 
 def row(pattern: str, density: float, peak: float, ort: float, mflop: float = 100.0) -> Row:
-    return Row("layer", pattern, density, 1, mflop, 1.0, 1.0, peak, ort, 1.0, "A")
+    return Row("layer", pattern, density, 1, mflop, 1.0, 1.0, peak, 1.0, ort, 1.0, "A")
 
 
 def test_the_verdict_counts_large_layers_that_reach_what_is_aimed_at() -> None:
@@ -42,6 +42,6 @@ def test_rows_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     rows = list(all_rows(arguments, host_isa()))
     assert [(r.pattern, r.density) for r in rows] == [("16×1", 0.5), ("4×1", 0.5)]
-    assert all(0 < r.peak < 1 and r.us > 0 and r.ort > 0 and 0 < r.rule <= 1 for r in rows)
+    assert all(0 < r.peak < 1 and 0 < r.ceiling <= 1.05 and r.us > 0 and r.ort > 0 and 0 < r.rule <= 1 for r in rows)
     monkeypatch.setattr(cpu_kernels, "measured", lambda *_: pytest.fail("measured again"))
     assert list(all_rows(arguments, host_isa())) == rows

@@ -1,4 +1,4 @@
-"""Nothing but multiply-adds in registers: what the processor can do at most."""
+"""Multiply-adds and nothing else: what the processor can do at most, in registers or with a load for some of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from prunec.backends.cpu.kernels.base import Argument, Kernel, load, splat, stor
 
 CHAINS = 12
 """Independent sums: more than latency × units of any of our processors, fewer than registers."""
+STEPS = 64
+"""Places that values are loaded from, all in the first cache."""
 
 
 @dataclass(frozen=True)
 class Peak(Kernel):
-    """`rounds` × CHAINS vector multiply-adds on one thread."""
+    """`rounds` × CHAINS vector multiply-adds on one thread.
+
+    `sharing`: so many of them use one value that is loaded from the first cache and broadcast, as products over blocks
+    of so many vectors do; 0: none is loaded.
+    """
 
     family: ClassVar[str] = "peak"
 
     rounds: int
+    sharing: int = 0
 
     def arguments(self) -> tuple[Argument, ...]:
-        return (Argument("x", "float32", 2), Argument("y", "float32", 64 * CHAINS))
+        return (Argument("x", "float32", 2 + STEPS + CHAINS), Argument("y", "float32", 64 * CHAINS))
 
     def flops(self, isa: Isa) -> int:
         return 2 * self.rounds * CHAINS * isa.lanes("float32")
@@ -34,9 +41,13 @@ class Peak(Kernel):
         sums = T.alloc_buffer((CHAINS * lanes,), "float32", scope="local")
         for chain in range(CHAINS):
             store(sums, chain * lanes, splat(chain / CHAINS, lanes), lanes)
-        with T.serial(0, self.rounds):
+        with T.serial(0, self.rounds) as number:
             for chain in range(CHAINS):
                 at = chain * lanes
-                store(sums, at, load(sums, at, lanes) * factor + term, lanes)
+                if self.sharing:
+                    place = 2 + number % STEPS + chain // self.sharing
+                    store(sums, at, load(sums, at, lanes) + T.Broadcast(x[place], lanes) * factor, lanes)
+                else:
+                    store(sums, at, load(sums, at, lanes) * factor + term, lanes)
         for chain in range(CHAINS):
             store(y, chain * lanes, load(sums, chain * lanes, lanes), lanes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from prunec.passes.canonicalise.opset import RaiseOpset
 from prunec.passes.quantise.bias import corrected, with_shifts
 from prunec.passes.quantise.observe import Feeds, observe
 from prunec.passes.quantise.placement import Placement, place, quantisable
-from prunec.passes.quantise.ranges import Grid, choose_grid, min_max
+from prunec.passes.quantise.ranges import choose_grid, min_max
 from prunec.passes.quantise.write import write
 
 PER_CHANNEL = 13
@@ -58,6 +59,7 @@ def quantise(
     held_out: Batches,
     *,
     exclude: Collection[str] = (),
+    bits: int = 8,
     seed: int = 0,
     threads: int = 1,
     progress: Progress = lambda what, done, of: None,
@@ -65,7 +67,7 @@ def quantise(
     """Static int8 of the layers of `model`: int8 weights per output channel, uint8 activations per tensor.
 
     `fit` batches decide, `held_out` ones judge: ranges each by itself; corrected biases and layers that go back to
-    float by the error of the outputs. `exclude`: node names.
+    float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
 
     Raises:
         PrunecError PC470: a value is infinite; PC471: no layer can be quantised; PC472: the opset is too old.
@@ -84,10 +86,11 @@ def quantise(
     grids = own | {name: own[root] for name, root in placement.shared.items()}
     judge = _Judge(model, lambda: first_samples(held_out()), threads)
     widest = {name: min_max(seen[name]) for name in placement.values}
-    plain = judge.error(write(model, placement, widest))
+    put = partial(write, bits=bits)
+    plain = judge.error(put(model, placement, widest))
 
     left: dict[str, str] = dict.fromkeys(exclude, "excluded")
-    left, error = _float_again(model, placement, grids, left, judge, progress)
+    left, error = _float_again(model, placement, lambda own: judge.error(put(model, own, grids)), left, progress)
     placement = place(model, left)
 
     progress("correcting biases", 0, 0)
@@ -95,14 +98,14 @@ def quantise(
     shifts = corrected(
         model,
         layers,
-        lambda known: write(with_shifts(model, known), placement, grids),
+        lambda known: put(with_shifts(model, known), placement, grids),
         lambda: first_samples(fit()),
         threads=threads,
     )
     shifted = with_shifts(model, shifts)
-    if (found := judge.error(write(shifted, placement, grids))) < error:
+    if (found := judge.error(put(shifted, placement, grids))) < error:
         best, error, is_corrected = shifted, found, bool(shifts)
-    chosen = write(best, placement, grids)
+    chosen = put(best, placement, grids)
     rules = Counter(grids[name].rule for name in placement.values)
     return Quantised(
         chosen, tuple(placement.layers), left, dict(rules), len(placement.values), is_corrected, error, plain
@@ -141,26 +144,24 @@ class _Judge:
 def _float_again(
     model: ir.Model,
     placement: Placement,
-    grids: Mapping[str, Grid],
+    judged: Callable[[Placement], float],
     left: dict[str, str],
-    judge: _Judge,
     progress: Progress,
 ) -> tuple[dict[str, str], float]:
     """Layers whose return to float lowers an error above `MOST` by a tenth or more: the worst are tried."""
-    error = judge.error(write(model, placement, grids))
+    error = judged(placement)
     if error <= MOST:
         return left, error
     alone: dict[str, float] = {}
+    everything = {layer.name for layer in quantisable(model)}
     for number, name in enumerate(placement.layers):
         progress("looking for sensitive layers", number, len(placement.layers))
-        only = place(model, {own.name for own in quantisable(model)} - {name})
-        alone[name] = judge.error(write(model, only, grids))
+        alone[name] = judged(place(model, everything - {name}))
     progress("looking for sensitive layers", len(placement.layers), len(placement.layers))
     for name in sorted(alone, key=lambda own: -alone[own])[:WORST]:
         if error <= MOST or len(left) + 1 >= len(placement.layers):
             break
-        trial = place(model, {*left, name})
-        found = judge.error(write(model, trial, grids))
+        found = judged(place(model, {*left, name}))
         if found > GAIN * error:
             break
         left = {**left, name: f"with 8 bits the outputs' error was {error:.2g}, without {found:.2g}"}

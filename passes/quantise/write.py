@@ -19,8 +19,8 @@ from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.weights import quantised_weight
 
 
-def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid]) -> ir.Model:
-    """A copy of `model` with the quantisers of `placement`; `grids` by value name."""
+def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits: int = 8) -> ir.Model:
+    """A copy of `model` with the quantisers of `placement`; `grids` by value name, weights of so many `bits`."""
     copy = model.clone()
     own = place(copy, set(_names(copy)) - placement.layers.keys())
     values = {str(value.name): value for value in copy.graph.inputs}
@@ -35,7 +35,7 @@ def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid]) -> i
                     node.replace_input_with(index, pair)
     for layer in own.layers.values():
         name = str(placement.layers[layer.name].data.name)
-        _write_layer(copy.graph, layer, grids[own.shared.get(name, name)].scale)
+        _write_layer(copy.graph, layer, grids[own.shared.get(name, name)].scale, bits)
     return copy
 
 
@@ -52,13 +52,13 @@ def weight_axis(layer: Layer) -> int:
     return 1
 
 
-def _write_layer(graph: ir.Graph, layer: Layer, step: float) -> None:
+def _write_layer(graph: ir.Graph, layer: Layer, step: float, bits: int) -> None:
     node = layer.node
     weight = constant(node.inputs[1])
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.op_type != "MatMul" else None
     assert weight is not None
     axis = weight_axis(layer)
-    integers, scales = quantised_weight(weight, axis, bias, step)
+    integers, scales = quantised_weight(weight, axis, bias, step, bits)
     _replace(graph, node, 1, integers, scales, axis)
     if bias is not None:
         steps = (np.float32(step) * scales).astype(np.float32)

@@ -14,7 +14,8 @@ from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.api.pruning import Pruned
-from prunec.diagnostics import PrunecError
+from prunec.backends.cpu.isa import cpu_flags
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
 from prunec.package.writer import save_model
@@ -25,6 +26,19 @@ from prunec.verify.records import QuantisationRecord
 INT8 = "int8"
 DENSE_INT8 = "dense_int8_onnxruntime"
 """The model as it was read in the same int8: what there is without pruning."""
+
+
+NARROW = Diagnostic(
+    "PC474",
+    "this processor adds products of 8 bits in 16, which overflow: weights have 7 bits",
+    hint="compile on a machine like the one that will run it; those with VNNI take 8",
+)
+
+
+def weight_bits() -> int:
+    """7 on x86 processors without VNNI, whose multiply-adds of uint8 and int8 saturate; else 8."""
+    flags = cpu_flags()
+    return 7 if "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"} else 8
 
 
 def check_precision(precision: str | None, options: PlanOptions, budget: Budget | None) -> bool:
@@ -61,6 +75,7 @@ def quantised(
     found = _quantise(pruned.model, calibration, options, progress)
     record = QuantisationRecord(
         precision="int8",
+        weight_bits=weight_bits(),
         layers=found.layers,
         left_float=dict(found.left_float) or None,
         values=found.values,
@@ -69,7 +84,8 @@ def quantised(
         error=found.error,
         error_min_max=found.plain,
     )
-    return replace(pruned, quantised=found.model), record
+    warnings = (*pruned.warnings, NARROW) if weight_bits() < 8 else pruned.warnings
+    return replace(pruned, quantised=found.model, warnings=warnings), record
 
 
 @contextlib.contextmanager
@@ -86,5 +102,6 @@ def dense_beside(
 
 def _quantise(model: ir.Model, calibration: Calibration, options: PlanOptions, progress: Progress) -> Quantised:
     return quantise(
-        model, calibration.fit, calibration.held_out, seed=options.seed, threads=options.threads, progress=progress
-    )
+        model, calibration.fit, calibration.held_out,
+        bits=weight_bits(), seed=options.seed, threads=options.threads, progress=progress,
+    )  # fmt: skip

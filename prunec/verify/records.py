@@ -269,6 +269,7 @@ class QuantisationRecord(Record):
     """
 
     precision: Literal["int8"]
+    weight_bits: int
     layers: tuple[str, ...]
     left_float: dict[str, str] | None = None
     values: int

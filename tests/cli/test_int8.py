@@ -42,6 +42,17 @@ def test_what_is_pruned_is_shipped_in_8_bits(folder: Path) -> None:
     assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
 
 
+def test_a_processor_without_vnni_gets_weights_that_do_not_overflow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunec.api.quantising.cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    options = ("--flops", "1", "--calib", "data.npz", *INT8, "--no-measure")
+    done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert "PC474" in {warning["code"] for warning in done.json["warnings"]}
+    assert done.json["verification"]["quantisation"]["weight_bits"] == 7
+
+
 @pytest.mark.slow
 def test_it_is_timed_beside_the_dense_model_in_8_bits(folder: Path) -> None:
     done = prunec("compile", "model.onnx", "--flops", "0.6", "--calib", "data.npz", *INT8, "--json", cwd=folder)

@@ -103,6 +103,13 @@ def test_weights_keep_their_zeros_and_biases_fit() -> None:
     assert np.abs(error).max() <= np.abs(weight).max() / 127  # half a step, or the tail that was worth clipping
 
 
+def test_weights_of_7_bits_cannot_overflow_16() -> None:
+    weight = RNG.standard_normal((4, 8)).astype(np.float32)
+    integers, scales = quantised_weight(weight, 0, None, 1.0, bits=7)
+    assert np.abs(integers).max() <= 63 and 2 * 255 * 63 < 2**15
+    assert np.abs(integers * scales[:, None] - weight).max() <= np.abs(weight).max() / 63
+
+
 def test_residual_networks_are_eight_bits_throughout() -> None:
     model = network()
     found = place(model)

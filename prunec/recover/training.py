@@ -4,7 +4,7 @@ The step size of a tensor is `rate` times the root mean square of its entries: a
 change in one step, whatever the scale that a folded norm left it. A rate is made smaller by the root of the error where
 that is small, as the noise of Adam's steps would otherwise be larger than what there is to mend. It rises over the
 first steps and falls as a half cosine. Every twentieth of the schedule the watched error is found; the best state is
-kept, the one before training among them, and six checks in a row without progress end the run. What diverges starts
+kept, the one before training among them, and ten checks in a row without progress end the run. What diverges starts
 again from the best state at a quarter of the rate, twice at most.
 
 How many steps the schedule has is found by timing a few of them, or given by a plan.
@@ -25,7 +25,7 @@ from prunec.recover.clock import Clock
 from prunec.recover.student import State, Student
 
 Stop = Literal["finished", "no progress", "time", "interrupted", "diverged", "as planned"]
-WARM_UP, CHECKS, PATIENCE = 0.05, 20, 6
+WARM_UP, CHECKS, PATIENCE = 0.05, 20, 10
 DIVERGED, LARGE = 3.0, 0.3
 """Times the error before training, or times a large one if that is more: what was good may get worse at first."""
 FALLS = 2

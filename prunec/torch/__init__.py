@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from prunec.torch.from_ir import to_graph_module
     from prunec.torch.masks import apply_masks, hold_zeros
     from prunec.torch.pruning import PrunedModule, load_pruned, prune
+    from prunec.torch.sparsifier import Sparsifier
 
-__all__ = ["PrunedModule", "apply_masks", "hold_zeros", "load_pruned", "prune", "to_graph_module"]
+__all__ = ["PrunedModule", "Sparsifier", "apply_masks", "hold_zeros", "load_pruned", "prune", "to_graph_module"]
 
 _HOMES = {
     "PrunedModule": "pruning",
+    "Sparsifier": "sparsifier",
     "apply_masks": "masks",
     "hold_zeros": "masks",
     "load_pruned": "pruning",

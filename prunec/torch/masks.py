@@ -28,7 +28,8 @@ def apply_masks(module: torch.nn.Module, masks: Masks) -> None:
     parameters = dict(module.named_parameters())
     with torch.no_grad():
         for name, mask in masks.items():
-            parameters[name].mul_(mask.to(parameters[name]))
+            own = parameters[name]
+            own.masked_fill_(~mask.to(own.device), 0.0)  # a product would leave zeros with a minus sign
 
 
 def hold_zeros(optimiser: torch.optim.Optimizer, module: torch.nn.Module, masks: Masks) -> Any:

@@ -24,10 +24,10 @@ PER_CHANNEL = 13
 """The first opset with a scale for each channel."""
 MOST = 0.03
 """Error of the outputs that needs no layer in float."""
-WORST = 3
-"""Layers that are tried in float at most, those with the largest errors first."""
+WORST = 5
+"""Layers that go back to float at most, those with the largest errors by themselves first."""
 GAIN = 0.9
-"""What the outputs' error must fall to for a layer to stay in float."""
+"""What the outputs' error must fall to for that; fewer layers are taken where they come as near to the least error."""
 Batches = Callable[[], Iterable[Feeds]]
 Progress = Callable[[str, int, int], None]
 
@@ -148,7 +148,7 @@ def _float_again(
     left: dict[str, str],
     progress: Progress,
 ) -> tuple[dict[str, str], float]:
-    """Layers whose return to float lowers an error above `MOST` by a tenth or more: the worst are tried."""
+    """Layers whose return to float, together, lowers an error above `MOST` by a tenth or more: the worst of them."""
     error = judged(placement)
     if error <= MOST:
         return left, error
@@ -158,15 +158,13 @@ def _float_again(
         progress("looking for sensitive layers", number, len(placement.layers))
         alone[name] = judged(place(model, everything - {name}))
     progress("looking for sensitive layers", len(placement.layers), len(placement.layers))
-    for name in sorted(alone, key=lambda own: -alone[own])[:WORST]:
-        if error <= MOST or len(left) + 1 >= len(placement.layers):
-            break
-        found = judged(place(model, {*left, name}))
-        if found > GAIN * error:
-            break
-        left = {**left, name: f"with 8 bits the outputs' error was {error:.2g}, without {found:.2g}"}
-        error = found
-    return left, error
+    worst = sorted(alone, key=lambda own: -alone[own])[: min(WORST, len(alone) - 1)]
+    found = [judged(place(model, {*left, *worst[:count]})) for count in range(1, len(worst) + 1)]
+    if not found or min(found) > GAIN * error:
+        return left, error
+    count = next(number for number, own in enumerate(found, 1) if own <= min(found) / GAIN)
+    why = f"with 8 bits the outputs' error was {error:.2g}, without {found[count - 1]:.2g}"
+    return {**left, **dict.fromkeys(worst[:count], why)}, found[count - 1]
 
 
 def _raised(model: ir.Model) -> ir.Model:

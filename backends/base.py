@@ -94,7 +94,7 @@ class BuildOptions:
     `measures`: whether anything will be timed. `shapes`: of the inputs by name, a program for each; empty: the model's.
     `tune`: none, or how thoroughly kernels are chosen by measuring them; `caches`: whether that is remembered.
     `weights`: beside a WebAssembly module, or embedded in it; None: the target's. `relaxed_simd`: of WebAssembly.
-    `demo`: whether a page goes with it, and what that is told.
+    `demo`: whether a page goes with it, and what that is told. `storage`: what its weights are rounded to and kept in.
     """
 
     builds: bool = True
@@ -110,6 +110,7 @@ class BuildOptions:
     relaxed_simd: bool = False
     progress: Callable[[str, int, int], None] = lambda what, done, of: None
     demo: DemoOptions | None = None
+    storage: str = "fp32"
 
 
 @dataclass(frozen=True)

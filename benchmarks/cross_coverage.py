@@ -92,7 +92,7 @@ def _wasm(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib
 
     built = build(model, WASM, folder, shapes, name=name)
     spec = WasmSpec.read(built.folder)
-    record = check(built.ready, built.folder, _samples(calib, built.ready))
+    record = check(built.ready, built.folder, _samples(calib, model, built.ready))
     return _row(name, record, (built.folder / MODULE).stat().st_size, spec)
 
 
@@ -105,12 +105,14 @@ def _arm64(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], cali
 
     ready, program = lowered(model, ARM64, shapes, Arm64().choose())
     own = write_folder(program, bools(ready), ARM64, folder, name=name)
-    record = check(ready, own, _samples(calib, ready))
+    record = check(ready, own, _samples(calib, model, ready))
     return _row(name, record, (own / LIBRARY).stat().st_size, Arm64Spec.read(own))
 
 
-def _samples(calib: str | None, ready: ir.Model) -> list[dict[str, np.ndarray]]:
-    return samples_for(list(open_calibration(calib, ready, samples=4, seed=0).held_out()), [ready])[0][:2]
+def _samples(calib: str | None, model: ir.Model, ready: ir.Model) -> list[dict[str, np.ndarray]]:
+    """Real ones may have other shapes than the program; then they are made up, as where there are none."""
+    calibration = open_calibration(calib, ready if calib is None else model, samples=4, seed=0)
+    return samples_for(list(calibration.held_out()), [ready])[0][:2]
 
 
 def _row(name: str, record: LoweringRecord, code: int, spec: WasmSpec | Arm64Spec) -> Row:

@@ -18,6 +18,7 @@ from prunec.backends.cpu.lower.memory import plan_arena
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.source import header_source, kernel_sizes, kernels_of, program_source, weights_of
 from prunec.backends.cross.feeds import TensorSpec, describe
+from prunec.backends.cross.half import Storage
 from prunec.backends.cross.zig import compile_c
 from prunec.diagnostics import PrunecError
 from prunec.package.jsonfile import dumps
@@ -29,13 +30,17 @@ _LINUX, STATIC = "aarch64-linux-gnu.2.28", "aarch64-linux-musl"
 
 
 class Arm64Spec(BaseModel):
-    """What the folder holds. `steps`: the nodes of each call, in order. Sizes in bytes."""
+    """What the folder holds. `steps`: the nodes of each call, in order. Sizes in bytes.
+
+    `storage`: what weights are rounded to and kept in; `weights_bytes` are those of their file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    storage: Storage = "fp32"
     weights_bytes: int
     arena_bytes: int
     steps: tuple[str, ...]
@@ -50,14 +55,16 @@ class Arm64Spec(BaseModel):
             raise PrunecError("PC610", message, where=str(folder), hint="compile the model again") from None
 
 
-def write_folder(program: Program, bools: Sequence[str], isa: Isa, package: Path, *, name: str) -> Path:
+def write_folder(
+    program: Program, bools: Sequence[str], isa: Isa, package: Path, *, name: str, storage: Storage = "fp32"
+) -> Path:
     """Write `package`/arm64 and return it. `bools`: names of inputs and outputs that are bools.
 
     Raises:
         PrunecError PC453: no C compiler, or it fails.
     """
     kernel_sizes(program)
-    weights, kernels = weights_of([program]), kernels_of([program])
+    weights, kernels = weights_of([program], in_halves=storage == "fp16"), kernels_of([program])
     folder = package / FOLDER
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="prunec-arm64-") as scratch:
@@ -85,7 +92,7 @@ def write_folder(program: Program, bools: Sequence[str], isa: Isa, package: Path
     (folder / HEADER).write_text(header_source(header, [program]), encoding="utf-8")
     spec = Arm64Spec(
         name=name, inputs=describe(program.inputs, bools), outputs=describe(program.outputs, bools),
-        weights_bytes=weights.bytes, arena_bytes=plan_arena(program.steps)[1],
+        storage=storage, weights_bytes=weights.stored_bytes, arena_bytes=plan_arena(program.steps)[1],
         steps=tuple(", ".join(step.nodes) for step in program.steps),
     )  # fmt: skip
     (folder / SPEC).write_bytes(dumps(spec.model_dump(mode="json")).encode())

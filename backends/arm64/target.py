@@ -18,6 +18,7 @@ from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
 from prunec.backends.cpu.lower.candidates import Choose
 from prunec.backends.cross.cost_model import by_model
+from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.lowered import bools, lowered
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.diagnostics import Diagnostic
@@ -80,16 +81,21 @@ class Arm64(Cross):
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
         """
-        ready, program = lowered(subject.model, ARM64, only_shapes(options), self.choose())
-        own = write_folder(program, bools(ready), ARM64, folder, name=subject.name.removesuffix(".onnx"))
+        storage = as_storage(options.storage)
+        model = stored_as(subject.model, storage)
+        ready, program = lowered(model, ARM64, only_shapes(options), self.choose())
+        name = subject.name.removesuffix(".onnx")
+        own = write_folder(program, bools(ready), ARM64, folder, name=name, storage=storage)
+        samples = one_by_one(subject.batches, ready)
+        rounding = self.rounding(subject.model, model, samples)
         if not options.builds:
-            return Artifact(_usage(own, is_checked=False), warnings=(NOT_RUN,))
-        lowering = check(subject.model, own, one_by_one(subject.batches, ready))
+            return Artifact(_usage(own, is_checked=False), warnings=(*rounding, NOT_RUN))
+        lowering = check(model, own, samples)
         times = None
         if options.measures:
             dense = lowered(subject.dense, ARM64, only_shapes(options), self.choose())
             times = modelled(own, program, ready, dense, subject.layers)
-        return Artifact(_usage(own, is_checked=True), lowering, warnings=(NOT_TIMED,), modelled=times)
+        return Artifact(_usage(own, is_checked=True), lowering, warnings=(*rounding, NOT_TIMED), modelled=times)
 
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:

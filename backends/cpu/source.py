@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Kernel
 from prunec.backends.cpu.lower.memory import plan_arena
@@ -19,23 +21,34 @@ _PLACES = {"arena": "PLACE_ARENA", "weights": "PLACE_WEIGHTS", "input": "PLACE_I
 
 
 class Weights:
-    """The weights file: a header (magic, size, identity), then every array once, at multiples of 64 bytes."""
+    """The weights file: a header (magic, size, identity), then every array once, at multiples of 64 bytes.
 
-    def __init__(self, buffers: Iterable[Buffer]) -> None:
+    With `in_halves` the float32 arrays that half precision holds exactly come first, as such: `halves` numbers, which
+    are twice as long in memory as in the file. `bytes` and `offsets` are those in memory, `stored_bytes` the file's.
+    """
+
+    def __init__(self, buffers: Iterable[Buffer], *, in_halves: bool = False) -> None:
         self.offsets: dict[Buffer, int] = {}
+        self.halves = 0
         chunks, known, at = [], dict[bytes, int](), _HEADER_BYTES
         digest = hashlib.sha256()
-        for buffer in buffers:
+        fits = {buffer: in_halves and _fits_in_halves(buffer) for buffer in buffers}
+        for buffer in sorted(fits, key=lambda buffer: not fits[buffer]):
             assert buffer.data is not None
             data = buffer.data.tobytes()
             own = hashlib.sha256(data).digest()
             if own not in known:
                 known[own] = at
-                chunks.append(data + b"\0" * (-len(data) % 64))
+                padded = data + b"\0" * (-len(data) % 64)
                 digest.update(own)
-                at += len(chunks[-1])
+                at += len(padded)
+                if fits[buffer]:
+                    padded = np.frombuffer(padded, np.float32).astype(np.float16).tobytes()
+                    self.halves += len(padded) // 2
+                chunks.append(padded)
             self.offsets[buffer] = known[own]
         self.bytes = at
+        self.stored_bytes = at - 2 * self.halves
         self.identity = digest.digest()
         self._chunks = chunks
 
@@ -46,10 +59,21 @@ class Weights:
             file.writelines(self._chunks)
 
 
-def weights_of(programs: Sequence[Program]) -> Weights:
+def _fits_in_halves(buffer: Buffer) -> bool:
+    """Whether rounding its numbers to half precision changes none of them."""
+    data = buffer.data
+    if data is None or data.dtype != np.float32 or not data.size:
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(data.astype(np.float16).astype(np.float32), data)) and bool(np.isfinite(data).all())
+
+
+def weights_of(programs: Sequence[Program], *, in_halves: bool = False) -> Weights:
     """Weights of all programs in the order in which the steps read them; what they have in common is there once."""
     steps = (step for program in programs for step in program.steps)
-    return Weights(dict.fromkeys(b for step in steps for b in step.buffers if b.place == "weights"))
+    return Weights(
+        dict.fromkeys(b for step in steps for b in step.buffers if b.place == "weights"), in_halves=in_halves
+    )
 
 
 def kernels_of(programs: Sequence[Program]) -> list[Kernel]:
@@ -84,7 +108,7 @@ def program_source(programs: Sequence[Program], weights: Weights, isa: Isa) -> s
     lines += [
         "const prunec_program prunec_the_program = {",
         f"    shapes, {len(shapes)}, {len(first.inputs)}, {len(first.outputs)}, arguments, {count}, steps,",
-        f"    {arena_bytes}u, {weights.bytes}u, {{{identity}}}, {json.dumps(isa.name)}, flags}};",
+        f"    {arena_bytes}u, {weights.bytes}u, {weights.halves}u, {{{identity}}}, {json.dumps(isa.name)}, flags}};",
         "",
     ]
     return "\n".join(lines)

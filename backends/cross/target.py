@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.base import BuildOptions, LayerTimes
 from prunec.backends.cpu.generated import Generated
 from prunec.backends.cpu.isa import Isa
+from prunec.backends.cross.half import STORAGES
 from prunec.backends.cross.zig import zig
 from prunec.cache import Cache
-from prunec.diagnostics import PrunecError
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
 
 if TYPE_CHECKING:
@@ -32,9 +34,30 @@ class Cross(Generated):
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build with."""
         super().check_options(options)
         zig()
+        if options.storage not in STORAGES:
+            message = f"weights cannot be stored as {options.storage!r}"
+            raise PrunecError("PC440", message, where="--storage", hint=" or ".join(STORAGES))
         if options.tune != "none":
             message = f"kernels are measured on the machine that will run them, and {self.name} is for another one"
             raise PrunecError("PC463", message, where="--tune", hint="leave it out, or use --target cpu")
+
+    def rounding(
+        self, model: ir.Model, stored: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]
+    ) -> tuple[Diagnostic, ...]:
+        """PC471: what rounding the weights changes, where they were rounded."""
+        if stored is model:
+            return ()
+        from prunec.backends.onnx.session import make_session, run
+        from prunec.verify.metrics import max_relative
+
+        sessions, worst = [make_session(each) for each in (model, stored)], 0.0
+        for feeds in samples:
+            wanted, found = (run(session, feeds) for session in sessions)
+            worst = max([worst, *(max_relative(wanted[name], found[name]) for name in wanted)])
+        message = (
+            f"weights are rounded to half precision: outputs differ from model.onnx's by {worst:.1e} of their range"
+        )
+        return (Diagnostic("PC471", message, hint="leave out --storage fp16"),)
 
     def choose(self) -> Choose:
         """How it chooses the kernel of a product."""

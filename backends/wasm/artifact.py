@@ -17,6 +17,7 @@ from prunec.backends.cpu.lower.memory import plan_arena
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.source import kernel_sizes, kernels_of, program_source, weights_of
 from prunec.backends.cross.feeds import describe
+from prunec.backends.cross.half import Storage
 from prunec.backends.wasm.layout import FOLDER, MODULE, SPEC, WEIGHTS
 from prunec.backends.wasm.link import STACK_BYTES, link
 from prunec.backends.wasm.spec import WasmSpec
@@ -32,7 +33,14 @@ _ARRAYS = {"float32": "Float32Array", "int32": "Int32Array", "int64": "BigInt64A
 
 
 def write_folder(
-    program: Program, bools: Sequence[str], isa: Isa, package: Path, *, name: str, placement: Placement = "beside"
+    program: Program,
+    bools: Sequence[str],
+    isa: Isa,
+    package: Path,
+    *,
+    name: str,
+    placement: Placement = "beside",
+    storage: Storage = "fp32",
 ) -> Path:
     """Write `package`/wasm and return it. `bools`: names of inputs and outputs that are bools.
 
@@ -40,12 +48,13 @@ def write_folder(
         PrunecError PC453: no C compiler, or it fails; PC465: more than a 32-bit memory holds.
     """
     kernel_sizes(program)
-    weights = weights_of([program])
+    weights = weights_of([program], in_halves=storage == "fp16")
     _, arena = plan_arena(program.steps)
     kernels = kernels_of([program])
     workspace = max((workspace_bytes(kernel, isa) for kernel in kernels), default=0)
     values = sum(_padded(tensor.buffer.bytes) for tensor in (*program.inputs.values(), *program.outputs.values()))
-    check_memory(weights.bytes + arena + workspace + values + STACK_BYTES + 2**20)
+    twice = weights.stored_bytes if placement == "embedded" and weights.halves else 0
+    check_memory(weights.bytes + twice + arena + workspace + values + STACK_BYTES + 2**20)
     folder = package / FOLDER
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="prunec-wasm-") as scratch:
@@ -56,7 +65,8 @@ def write_folder(
             write_object(kernels, isa, work / "kernels.o")
         count = sum(len(step.buffers) for step in program.steps)
         sizes = {
-            "WEIGHTS_BYTES": weights.bytes, "ARENA_BYTES": max(arena, ALIGNMENT), "VALUES_BYTES": max(values, 1),
+            "WEIGHTS_BYTES": weights.bytes, "WEIGHTS_HALVES": weights.halves,
+            "ARENA_BYTES": max(arena, ALIGNMENT), "VALUES_BYTES": max(values, 1),
             "WORKSPACE_BYTES": max(workspace, ALIGNMENT), "ARGUMENTS": max(count, 1),
         }  # fmt: skip
         sources = {
@@ -70,7 +80,8 @@ def write_folder(
     spec = WasmSpec(
         name=name, simd="relaxed" if "+relaxed-simd" in isa.attributes else "simd128",
         inputs=describe(program.inputs, bools), outputs=describe(program.outputs, bools), weights=placement,
-        weights_bytes=weights.bytes, arena_bytes=arena, memory_bytes=memory_bytes(folder / MODULE),
+        storage=storage, weights_bytes=weights.stored_bytes, arena_bytes=arena,
+        memory_bytes=memory_bytes(folder / MODULE),
         steps=tuple(", ".join(step.nodes) for step in program.steps),
     )  # fmt: skip
     _write_module(spec, folder)

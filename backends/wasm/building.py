@@ -9,15 +9,17 @@ import onnx_ir as ir
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.lower.program import Program
+from prunec.backends.cross.half import Storage, stored_as
 from prunec.backends.cross.lowered import Shapes, bools, lowered
 from prunec.backends.wasm.artifact import Placement, check_memory, write_folder
 
 
 @dataclass(frozen=True)
 class Built:
-    """`ready` is the model as it was lowered: static, in the form that the rules want."""
+    """`model` is what it computes; `ready` the same as it was lowered: static, in the form that the rules want."""
 
     folder: Path
+    model: ir.Model
     ready: ir.Model
 
 
@@ -28,8 +30,17 @@ def checked(model: ir.Model, isa: Isa, shapes: Shapes) -> tuple[ir.Model, Progra
 
 
 def build(
-    model: ir.Model, isa: Isa, package: Path, shapes: Shapes, *, name: str, placement: Placement = "beside"
+    model: ir.Model,
+    isa: Isa,
+    package: Path,
+    shapes: Shapes,
+    *,
+    name: str,
+    placement: Placement = "beside",
+    storage: Storage = "fp32",
 ) -> Built:
     """Write `package`/wasm. Raises as `checked`, and PC453: no C compiler."""
+    model = stored_as(model, storage)
     ready, program = checked(model, isa, shapes)
-    return Built(write_folder(program, bools(ready), isa, package, name=name, placement=placement), ready)
+    folder = write_folder(program, bools(ready), isa, package, name=name, placement=placement, storage=storage)
+    return Built(folder, model, ready)

@@ -48,6 +48,6 @@ def link(objects: Sequence[Path], sources: dict[str, str], embedded: Path | None
 def _embedding(weights: Path) -> str:
     size = weights.stat().st_size
     return (
-        '\t.section .data.weights,"",@\n\t.globl weights\n\t.p2align 6\n\t.type weights,@object\nweights:\n'
-        f'\t.incbin "{weights.name}"\n\t.size weights, {size}\n'
+        '\t.section .data.weights,"",@\n\t.globl stored\n\t.p2align 6\n\t.type stored,@object\nstored:\n'
+        f'\t.incbin "{weights.name}"\n\t.size stored, {size}\n'
     )

@@ -8,14 +8,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prunec.backends.cross.feeds import TensorSpec
+from prunec.backends.cross.half import Storage
 from prunec.backends.wasm.layout import SPEC
 from prunec.diagnostics import PrunecError
 
 
 class WasmSpec(BaseModel):
-    """`weights`: beside the module, or in it. `steps`: the nodes of each call, in order. Sizes in bytes.
+    """`weights`: beside the module, or in it; `storage`: what they are rounded to and kept in.
 
-    `memory_bytes`: all that an instance ever has; `arena_bytes` of it are for intermediate results.
+    `steps`: the nodes of each call, in order. Sizes in bytes: `weights_bytes` of the file, `memory_bytes` of all that
+    an instance ever has, `arena_bytes` of it for intermediate results.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +27,7 @@ class WasmSpec(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     weights: Literal["beside", "embedded"]
+    storage: Storage = "fp32"
     weights_bytes: int
     arena_bytes: int
     memory_bytes: int

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
+from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.backends.wasm.artifact import Placement
 from prunec.backends.wasm.building import build, checked
@@ -96,21 +97,28 @@ class Wasm(Cross):
         """
         isa, shapes = self._isa(options), only_shapes(options)
         placement: Placement = "embedded" if options.weights == "embedded" else "beside"
-        built = build(subject.model, isa, folder, shapes, name=_name(subject.name), placement=placement)
+        storage = as_storage(options.storage)
+        built = build(
+            subject.model, isa, folder, shapes, name=_name(subject.name), placement=placement, storage=storage
+        )
         spec = WasmSpec.read(built.folder)
-        usage, warnings = _usage(spec), (RELAXED,) if options.relaxed_simd else ()
+        usage = _usage(spec)
+        warnings: tuple[Diagnostic, ...] = (RELAXED,) if options.relaxed_simd else ()
         samples = one_by_one(subject.batches, built.ready)
         dense = None
         if options.demo is not None:
             with tempfile.TemporaryDirectory(prefix="prunec-dense-") as scratch:
-                other = build(subject.dense, isa, Path(scratch), shapes, name="dense", placement=placement).folder
-                dense = write_demo(built.folder, other, subject.model, samples, read_words(options.demo))
+                other = build(
+                    subject.dense, isa, Path(scratch), shapes, name="dense", placement=placement, storage=storage
+                )
+                dense = write_demo(built.folder, other.folder, built.model, samples, read_words(options.demo))
             usage += _PAGE
+        warnings += self.rounding(subject.model, built.model, samples)
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
-        lowering = check(subject.model, built.folder, samples)
+        lowering = check(built.model, built.folder, samples)
         if dense is not None:
-            check(subject.dense, dense, samples[:1])
+            check(stored_as(subject.dense, storage), dense, samples[:1])
         if node() is None:
             warnings = (*warnings, NO_NODE)
         if not options.measures:

@@ -39,7 +39,7 @@ from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
 
-WASM = "wasm"
+WASM, ARM64 = "wasm", "arm64"
 _OF_WASM = ("--weights", "--relaxed-simd", "--demo")
 
 
@@ -94,6 +94,7 @@ def compile(
     tune: str = "none",
     weights: str | None = None,
     relaxed_simd: bool = False,
+    storage: str = "fp32",
     demo: bool = False,
     demo_labels: PathLike | None = None,
     demo_vocabulary: PathLike | None = None,
@@ -116,7 +117,8 @@ def compile(
     gives layers finer blocks where those cost no more than this share of their time.
     `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`, and so is
     `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
-    vocabulary to read texts with (`demo_vocabulary`).
+    vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64) rounds weights to half precision,
+    which halves their file; they are float32 again once the model is created.
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
@@ -158,7 +160,7 @@ def compile(
     progress = tidying(progress)
     own_build = BuildOptions(
         build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress,
-        _demo(demo, demo_labels, demo_vocabulary),
+        _demo(demo, demo_labels, demo_vocabulary), storage,
     )  # fmt: skip
     is_int8 = check_precision(precision, options, budget)
     backend = _backend(target, replace(own_build, precision=None) if is_int8 else own_build, dry_run=dry_run)
@@ -211,7 +213,8 @@ def compile(
                      "no-measure": not measure, "metric": metric,
                      "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
                      "precision": precision, "products": products, "tune": None if tune == "none" else tune,
-                     "weights": weights, "relaxed-simd": relaxed_simd, "finer": finer,
+                     "weights": weights, "relaxed-simd": relaxed_simd,
+                     "storage": None if storage == "fp32" else storage, "finer": finer,
                      "demo": demo, "demo-labels": demo_labels, "demo-vocabulary": demo_vocabulary,
                      "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
         )  # fmt: skip
@@ -241,6 +244,7 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
              "--precision": build.precision is not None, "--products": build.products is not None,
              "--tune": build.tune != "none", "--weights": build.weights is not None,
+             "--storage": build.storage != "fp32",
              "--relaxed-simd": build.relaxed_simd, "--demo": build.demo is not None}  # fmt: skip
     option = next((name for name, is_given in given.items() if is_given), None)
     if backend is None and option is not None:
@@ -251,6 +255,9 @@ def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | No
         if given[name] and target != WASM:
             hint = f"leave it out, or use --target {WASM}"
             raise PrunecError("PC440", f"{name} is about WebAssembly modules", where=name, hint=hint)
+    if given["--storage"] and target not in (WASM, ARM64):
+        hint = f"leave it out, or use --target {WASM} or {ARM64}"
+        raise PrunecError("PC440", f"{target} keeps weights as they are", where="--storage", hint=hint)
     if len(build.shapes) > 1 and (backend is None or not backend.specialises):
         hint = "one shape, or --target cpu, which makes a program for each"
         raise PrunecError("PC016", f"{target} has no use for several shapes", where="--input-shape", hint=hint)

@@ -160,20 +160,24 @@ def _check_compiled(package: Package, model: ir.Model, folder: Path, seed: int, 
 
 def _check_module(package: Package, model: ir.Model, folder: Path, seed: int) -> None:
     """The WebAssembly module equals the pruned model in ONNX Runtime. GateError PC526; PC455 without wasmtime."""
+    from prunec.backends.cross.half import stored_as
     from prunec.backends.wasm.spec import WasmSpec
     from prunec.backends.wasm.target import check
 
-    shapes = {tensor.name: tensor.shape for tensor in WasmSpec.read(folder).inputs}
-    check(package.model_path, folder, [sample_of(model, shapes, seed)])
+    spec = WasmSpec.read(folder)
+    shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
+    check(stored_as(model, spec.storage), folder, [sample_of(model, shapes, seed)])
 
 
 def _check_libraries(package: Package, model: ir.Model, folder: Path, seed: int) -> None:
     """The code for 64-bit ARM equals the pruned model in ONNX Runtime. GateError PC526; PC455 without qemu."""
     from prunec.backends.arm64.artifact import Arm64Spec
     from prunec.backends.arm64.target import check
+    from prunec.backends.cross.half import stored_as
 
-    shapes = {tensor.name: tensor.shape for tensor in Arm64Spec.read(folder).inputs}
-    check(package.model_path, folder, [sample_of(model, shapes, seed)])
+    spec = Arm64Spec.read(folder)
+    shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
+    check(stored_as(model, spec.storage), folder, [sample_of(model, shapes, seed)])
 
 
 def _check_shapes(cut: ir.Model, model: ir.Model) -> None:

@@ -71,6 +71,7 @@ def compile(
     tune: o.Tune = "none",
     weights: o.Weights = None,
     relaxed_simd: o.RelaxedSimd = False,
+    storage: o.Storage = "fp32",
     demo: o.Demo = False,
     demo_labels: o.DemoLabels = None,
     demo_vocabulary: o.DemoVocabulary = None,
@@ -99,7 +100,7 @@ def compile(
                 dump=dump, cache=not no_cache, progress=progress, input_shapes=o.input_shape_sets(input_shape),
                 build=not no_build, shape_ranges=o.shape_ranges(shape_range),
                 precision=precision, products=products, tune=tune, weights=weights, relaxed_simd=relaxed_simd,
-                demo=demo, demo_labels=demo_labels, demo_vocabulary=demo_vocabulary,
+                storage=storage, demo=demo, demo_labels=demo_labels, demo_vocabulary=demo_vocabulary,
             )  # fmt: skip
     except Refused as no:
         return _refused(no)

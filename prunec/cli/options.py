@@ -133,6 +133,9 @@ Weights = Annotated[
         "--weights", metavar="beside|embedded", help="Of a wasm package: a file of their own, or in the .wasm."
     ),
 ]
+Storage = Annotated[
+    str, typer.Option("--storage", help="fp32, or fp16: weights of a wasm or arm64 package, rounded and half as large.")
+]
 RelaxedSimd = Annotated[
     bool,
     typer.Option("--relaxed-simd", help="Fused multiply-adds in a wasm package; results may differ by host."),

@@ -68,6 +68,7 @@ typedef struct {
     int32_t argument_count;
     const program_step *steps;
     uint64_t arena_bytes, weights_bytes;
+    uint64_t weights_halves; /* numbers behind the header that take two bytes in the file, and four in memory */
     uint8_t weights_id[32];
     const char *isa;
     const char *const *flags; /* of /proc/cpuinfo, NULL at the end */
@@ -81,6 +82,9 @@ int fail(int code, const char *format, ...);
 
 /* routines.c */
 int prunec_routine(int32_t call, void *const *data, int32_t count, const program_argument *last, const int64_t *values);
+
+/* routines.c: weights as they are stored become weights as kernels read them; `from` may lie at the end of `to` */
+void prunec_widen(uint8_t *to, const uint8_t *from);
 
 /* cpu.c */
 int prunec_cpu_is_able(const char **missing);

@@ -221,3 +221,26 @@ int prunec_routine(int32_t call, void *const *data, int32_t count, const program
     default: return fail(PRUNEC_KERNEL, "no routine of number %d", (int)call);
     }
 }
+
+/* Half precision has 5 bits of exponent and 10 of fraction. Shifted into those of single precision it is 2^112 times
+ * too small, which a product sets right, exactly and for subnormal numbers too. */
+static float widened(uint16_t half) {
+    uint32_t bits = (uint32_t)(half & 0x7FFF) << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    value *= 0x1p112f;
+    return half & 0x8000 ? -value : value;
+}
+
+void prunec_widen(uint8_t *to, const uint8_t *from) {
+    const prunec_program *program = &prunec_the_program;
+    size_t halves = (size_t)program->weights_halves, rest = 64 + 4 * halves;
+    memmove(to, from, 64);
+    for (size_t i = 0; i < halves; i++) { /* upwards: what is written never reaches what is still to be read */
+        uint16_t half;
+        memcpy(&half, from + 64 + 2 * i, sizeof half);
+        float value = widened(half);
+        memcpy(to + 64 + 4 * i, &value, sizeof value);
+    }
+    if (from + 2 * halves != to + 4 * halves) memcpy(to + rest, from + 64 + 2 * halves, program->weights_bytes - rest);
+}

@@ -23,7 +23,7 @@ static _Thread_local char last_error[512];
 
 struct prunec_model {
     void *weights;
-    size_t weights_bytes;
+    size_t mapped_bytes; /* of weights that are a file in memory; 0 where they are a block of their own */
     void *arena;
     dl_tensor *tensors; /* one for each argument of the program */
     ffi_any *values;
@@ -48,6 +48,18 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
         used += (size_t)snprintf(last_error + used, sizeof last_error - used, "%s", parts[i]);
 }
 
+/* From the file in memory to a block of their own. */
+static int widen_weights(prunec_model *model) {
+    size_t bytes = (size_t)(prunec_the_program.weights_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *wide = aligned_alloc(ALIGNMENT, bytes);
+    if (!wide) return fail(PRUNEC_NO_MEMORY, "no memory for %zu bytes of weights", bytes);
+    prunec_widen(wide, model->weights);
+    munmap(model->weights, model->mapped_bytes);
+    model->weights = wide;
+    model->mapped_bytes = 0;
+    return PRUNEC_OK;
+}
+
 static int map_weights(prunec_model *model, const char *path) {
     const prunec_program *program = &prunec_the_program;
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -57,22 +69,23 @@ static int map_weights(prunec_model *model, const char *path) {
         close(file);
         return fail(PRUNEC_BAD_FILE, "%s: not a regular file", path);
     }
-    if ((uint64_t)status.st_size != program->weights_bytes) {
+    uint64_t stored = program->weights_bytes - 2 * program->weights_halves;
+    if ((uint64_t)status.st_size != stored) {
         close(file);
         return fail(PRUNEC_BAD_FILE, "%s: %lld bytes, not the %llu of this model's weights: cut short, or another file",
-                    path, (long long)status.st_size, (unsigned long long)program->weights_bytes);
+                    path, (long long)status.st_size, (unsigned long long)stored);
     }
-    model->weights_bytes = (size_t)status.st_size;
-    model->weights = mmap(NULL, model->weights_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    model->mapped_bytes = (size_t)status.st_size;
+    model->weights = mmap(NULL, model->mapped_bytes, PROT_READ, MAP_PRIVATE, file, 0);
     close(file);
     if (model->weights == MAP_FAILED) {
-        model->weights = NULL;
+        model->weights = NULL, model->mapped_bytes = 0;
         return fail(errno == ENOMEM ? PRUNEC_NO_MEMORY : PRUNEC_BAD_FILE, "%s: %s", path, strerror(errno));
     }
     const uint8_t *header = model->weights;
     if (memcmp(header, "PRUNECW1", 8) || memcmp(header + 16, program->weights_id, sizeof program->weights_id))
         return fail(PRUNEC_BAD_FILE, "%s: not the weights of this model", path);
-    return PRUNEC_OK;
+    return program->weights_halves ? widen_weights(model) : PRUNEC_OK;
 }
 
 static int bind_arguments(prunec_model *model) {
@@ -136,7 +149,10 @@ int prunec_model_create(const char *weights, int threads, prunec_model **result)
 void prunec_model_destroy(prunec_model *model) {
     if (!model) return;
     if (model->pool) prunec_pool_destroy(model->pool);
-    if (model->weights) munmap(model->weights, model->weights_bytes);
+    if (model->mapped_bytes)
+        munmap(model->weights, model->mapped_bytes);
+    else
+        free(model->weights);
     free(model->arena);
     free(model->tensors);
     free(model->values);

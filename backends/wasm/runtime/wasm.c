@@ -12,10 +12,18 @@
 #define TENSOR_TYPE 7 /* kTVMFFIDLTensorPtr */
 #define SLOTS 64      /* blocks that a kernel holds at once */
 
+/* Where the weights are put as they are stored: in halves they lie at the end of their place until they are widened. */
 #ifdef WEIGHTS_BESIDE
 static ALIGNED uint8_t weights[WEIGHTS_BYTES];
+#define STORED (weights + 2 * (size_t)prunec_the_program.weights_halves)
+#elif WEIGHTS_HALVES
+extern uint8_t stored[];
+static ALIGNED uint8_t weights[WEIGHTS_BYTES];
+#define STORED stored
 #else
-extern uint8_t weights[WEIGHTS_BYTES];
+extern uint8_t stored[];
+#define weights stored
+#define STORED stored
 #endif
 static ALIGNED uint8_t arena[ARENA_BYTES];
 static ALIGNED uint8_t values[VALUES_BYTES];
@@ -116,7 +124,7 @@ static uint8_t *place_of(const program_argument *argument) {
     }
 }
 
-EXPORT(prunec_weights) uint8_t *prunec_weights(void) { return weights; }
+EXPORT(prunec_weights) uint8_t *prunec_weights(void) { return STORED; }
 EXPORT(prunec_input) uint8_t *prunec_wasm_input(int number) { return value_at(number); }
 EXPORT(prunec_output) uint8_t *prunec_wasm_output(int number) {
     return value_at(prunec_the_program.input_count + number);
@@ -126,8 +134,9 @@ EXPORT(prunec_message) const char *prunec_wasm_message(void) { return message; }
 /* Once the weights are there. */
 EXPORT(prunec_create) int prunec_wasm_create(void) {
     const prunec_program *program = &prunec_the_program;
-    if (memcmp(weights, "PRUNECW1", 8) || memcmp(weights + 16, program->weights_id, sizeof program->weights_id))
+    if (memcmp(STORED, "PRUNECW1", 8) || memcmp(STORED + 16, program->weights_id, sizeof program->weights_id))
         return fail(PRUNEC_BAD_FILE, "not the weights of this model");
+    if (program->weights_halves) prunec_widen(weights, STORED);
     for (int32_t i = 0; i < program->argument_count; i++) {
         const program_argument *argument = &program->arguments[i];
         tensors[i].data = place_of(argument);

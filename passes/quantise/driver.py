@@ -26,12 +26,10 @@ MOST = 0.03
 """Error of the outputs that needs no layer in float."""
 WORST = 5
 """Layers that go back to float at most, those with the largest errors by themselves first."""
-GAIN = 0.9
-"""What the outputs' error must fall to for that; fewer layers are taken where they come as near to the least error."""
-Batches = Callable[[], Iterable[Feeds]]
-Progress = Callable[[str, int, int], None]
-
-
+GAIN = 0.67
+"""What the outputs' error must fall to for that: layers in float, and the conversions around them, cost time."""
+NEAR = 1.1
+"""Fewer layers are taken where they come within this factor of the least error."""
 SAMPLES = 64
 """That outputs are judged on, and means taken from: for each of them all layers run many times."""
 
@@ -148,7 +146,7 @@ def _float_again(
     left: dict[str, str],
     progress: Progress,
 ) -> tuple[dict[str, str], float]:
-    """Layers whose return to float, together, lowers an error above `MOST` by a tenth or more: the worst of them."""
+    """Layers whose return to float, together, lowers an error above `MOST` by a third: the worst of them."""
     error = judged(placement)
     if error <= MOST:
         return left, error
@@ -162,7 +160,7 @@ def _float_again(
     found = [judged(place(model, {*left, *worst[:count]})) for count in range(1, len(worst) + 1)]
     if not found or min(found) > GAIN * error:
         return left, error
-    count = next(number for number, own in enumerate(found, 1) if own <= min(found) / GAIN)
+    count = next(number for number, own in enumerate(found, 1) if own <= NEAR * min(found))
     why = f"with 8 bits the outputs' error was {error:.2g}, without {found[count - 1]:.2g}"
     return {**left, **dict.fromkeys(worst[:count], why)}, found[count - 1]
 

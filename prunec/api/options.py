@@ -164,6 +164,8 @@ class PlanOptions:
             found, hint = "only zeros for prunec's own kernels are timed layer by layer", "use --target cpu"
         elif not self.measures:
             found, hint = "it asks for the times of layers, and nothing is to be measured", "leave out --no-measure"
+        elif self.allocation not in (None, "uniform"):
+            found, hint = f"--allocation {self.allocation} compares layers in blocks of one shape", "leave it out"
         if found is not None:
             raise PrunecError("PC208", found, where="--finer", hint=hint)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from prunec.api.finer import finer_blocks
+from prunec.api.finer import finer_blocks, finer_patterns, with_finer
 from prunec.api.levels import allocate_levels, chosen_allocation
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
@@ -81,8 +81,11 @@ def with_layers(
     """
     level = pattern.level(options.sparsity)
     rules = target_rules(options.target, cut)
-    layers = choose_layers(cut, pattern, level, options.include, options.exclude, rules)
-    layers, notes = worthwhile(layers, cut, options, progress)
+    finer = finer_patterns(pattern, options)
+    layers, *others = (
+        choose_layers(cut, one, level, options.include, options.exclude, rules) for one in (pattern, *finer)
+    )
+    layers, notes = worthwhile(with_finer(layers, others), cut, options, progress)
     if all(layer.pattern == DENSE for layer in layers):
         why = "; ".join(f"{layer.node}: {layer.why}" for layer in layers[:3]) or NOTHING
         hint = "try unstructured"
@@ -92,7 +95,7 @@ def with_layers(
     mean = pattern.mean_level(options.sparsity)
     allocation = chosen_allocation(options, pattern)
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
-    layers = finer_blocks(layers, cut, pattern, options, progress)
+    layers = finer_blocks(layers, cut, finer, options, progress)
     own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
     spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
     return plan.model_copy(update={**own, **spread}), notes

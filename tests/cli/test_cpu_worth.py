@@ -147,11 +147,23 @@ def test_layers_get_the_finest_blocks_that_cost_little(folder: Path, monkeypatch
     assert all(own["passed"] and own["zeros"] == 0.75 for own in proofs.values())
 
 
+def test_layers_that_tall_blocks_do_not_fit_get_finer_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_times(monkeypatch, slow=())
+    ir.save(residual([1, 3, 17, 15], 48), folder / "model.onnx")
+    tall = ("--target", "cpu", "--pattern", "block:32x1", "--sparsity", "0.75", "--samples", "10")
+    refuses(prunec("plan", "model.onnx", *tall, cwd=folder), "PC225")
+    done = prunec("plan", "model.onnx", *tall, "--finer", "0", "-o", "plan.json", cwd=folder)
+    assert done.code == 0, done.err
+    layers = json.loads((folder / "plan.json").read_text())["layers"]
+    assert [layer["pattern"] for layer in layers] == ["dense", "block:4x1", "block:4x1", "dense"]  # all as fast
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ("--target", "cpu", "--pattern", "block:4x1", "--sparsity", "0.5"),  # nothing is finer
         ("--target", "cpu", "--pattern", "block:16x1", "--sparsity", "0.5", "--finer", "-1"),
+        ("--target", "cpu", "--pattern", "block:16x1", "--sparsity", "0.5", "--allocation", "lamp"),
         ("--target", "cpu", "--pattern", "block:16x1", "--speedup", "2"),
         ("--target", "onnx", "--pattern", "block:16x1", "--sparsity", "0.5"),
         ("--target", "onnx", "--flops", "0.5"),

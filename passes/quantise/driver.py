@@ -30,6 +30,8 @@ GAIN = 0.67
 """What the outputs' error must fall to for that: layers in float, and the conversions around them, cost time."""
 NEAR = 1.1
 """Fewer layers are taken where they come within this factor of the least error."""
+Batches = Callable[[], Iterable[Feeds]]
+Progress = Callable[[str, int, int], None]
 SAMPLES = 64
 """That outputs are judged on, and means taken from: for each of them all layers run many times."""
 

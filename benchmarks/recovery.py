@@ -7,17 +7,18 @@
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
 on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
-training on the wall, of one thread unless told otherwise; several `--minutes` give the curve over time. `error` is
-‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the result is kept: where it is not, the
-row has the one-shot model's numbers.
+training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
+several `--minutes` give the curve over time. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which
+decide whether the result is kept: where it is not, the row has the one-shot model's numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Row:
     case: str
     method: str
     minutes: float
+    processor_minutes: float
     samples: int
     steps: int
     metric: str
@@ -80,7 +82,7 @@ class OneShot:
     def row(self) -> Row:
         subject, dense = self.subject, stages_of(self.subject.opened, self.plan)[0].before
         error = held_out_error(dense, self.model, subject.calibration, subject.threads)
-        return self._row(ONE_SHOT, 0.0, 0, self.model, error, "")
+        return self._row(ONE_SHOT, self.model, error)
 
     def recovered(self, method: str, minutes: float) -> Row:
         from prunec.recover.recovery import recover
@@ -88,19 +90,23 @@ class OneShot:
         subject = self.subject
         steps = stages_of(subject.opened, self.plan)
         asked = RecoveryPlan.model_validate({"method": method, "minutes": minutes})
+        start = time.process_time()
         found = recover(
             steps[0].before, self.model, Kept(*whole(steps)), subject.calibration, asked, threads=subject.threads,
             seed=subject.seed, tell=lambda done, of, what: print(f"# {what}", file=sys.stderr),
         )  # fmt: skip
+        spent = (time.process_time() - start) / 60
+        row = self._row(method, found.model, min(found.error_after, found.error_before))
         made = sum(run.done for run in found.runs)
         kept = "yes" if found.is_kept else "no"
-        return self._row(method, found.minutes, made, found.model, found.error_after, kept)
+        return replace(row, minutes=found.minutes, processor_minutes=spent, steps=made, kept=kept)
 
-    def _row(self, method: str, minutes: float, steps: int, model: ir.Model, error: float, kept: str) -> Row:
+    def _row(self, method: str, model: ir.Model, error: float) -> Row:
         subject = self.subject
         return Row(
-            model=subject.name, case=self.case, method=method, minutes=minutes, samples=subject.calibration.samples,
-            steps=steps, metric=subject.metric, dense=subject.dense, value=subject.judge(model), error=error, kept=kept,
+            model=subject.name, case=self.case, method=method, minutes=0.0, processor_minutes=0.0,
+            samples=subject.calibration.samples, steps=0, metric=subject.metric, dense=subject.dense,
+            value=subject.judge(model), error=error, kept="",
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     bias     biases and norms, end to end                (PERP, arXiv 2312.15230)
     blocks   all weights that are left, block by block   (`blockwise`)
-    full     the same, then end to end                   (`end_to_end`)
+    full     all weights that are left, end to end       (`end_to_end`); block by block first where outputs are far off
 
 Zeros stay zeros, shapes stay shapes. The samples are those that were fitted to; an eighth of them is watched to stop in
 time, and the result is kept only if the outputs' error falls on the samples that are held out.
@@ -34,8 +34,9 @@ from prunec.statistics.collect import CalibrationData
 
 BIAS_RATE, BLOCK_RATE, FULL_RATE = 0.02, 0.005, 0.005
 """Shares of a tensor's scale, see `training`."""
-BLOCKS_FIRST = 0.35
-"""Share of the time of `full` that goes to blocks."""
+BLOCKS_FIRST, FAR = 0.35, 0.5
+"""Share of the time of `full` that goes to blocks first, where the outputs' error before is at least so large: what
+one shot destroyed gains by it, what compensation fitted well does not."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ def _recover(
         feeds = pool.feeds(pool.training[0])
         places = comparable(dense, pruned, kept, feeds, threads)
         subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
-        runs = tuple(_runs(subject, plan))
+        before = held_out_error(dense, pruned, calibration, threads)
+        runs = tuple(_runs(subject, plan, before))
     finally:
         pool.close()
     model = student.written_to(pruned)
-    before, after = (held_out_error(dense, one, calibration, threads) for one in (pruned, model))
+    after = held_out_error(dense, model, calibration, threads)
     is_kept = after < before
     return Recovered(
         model=model if is_kept else pruned,
@@ -118,8 +120,8 @@ def _recover(
     )
 
 
-def _runs(subject: Subject, plan: RecoveryPlan) -> Iterator[Run]:
-    """The runs of the method, each of which leaves the student in its best state."""
+def _runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
+    """The runs of the method, each of which leaves the student in its best state. `error` is that of the outputs."""
     planned, clock, student = list(plan.runs), subject.clock, subject.student
     if plan.method == "bias":
         shifts = [name for name in subject.trained.shifts if name in student.parameters]
@@ -128,7 +130,7 @@ def _runs(subject: Subject, plan: RecoveryPlan) -> Iterator[Run]:
         yield train_end_to_end(subject, shifts, BIAS_RATE, clock.left_s, planned[0] if planned else None)
         return
     count = len(blocks_of(subject))
-    if plan.method == "blocks" or count > 1:
+    if plan.method == "blocks" or (count > 1 and error >= FAR):
         share = 1.0 if plan.method == "blocks" else BLOCKS_FIRST
         seconds = None if clock.left_s is None else share * clock.left_s
         yield from train_blocks(subject, BLOCK_RATE, seconds, planned[:count])

@@ -38,7 +38,7 @@ def assert_zeros_and_shapes_stay(before: Any, after: Any) -> None:
             assert not theirs[name][zeros].any() and not np.signbit(theirs[name][zeros]).any(), name
 
 
-@pytest.mark.parametrize(("method", "counts"), [("bias", (40,)), ("blocks", (25, 25)), ("full", (15, 15, 25))])
+@pytest.mark.parametrize(("method", "counts"), [("bias", (40,)), ("blocks", (25, 25)), ("full", (30,))])
 def test_zeros_stay_and_the_error_falls(method: str, counts: tuple[int, ...]) -> None:
     case = sparse()
     found = recovered(case, method, *counts)
@@ -55,10 +55,17 @@ def test_cut_channels_stay_gone() -> None:
     found = recovered(case, "full", 15, 15, 40)
     assert found.is_kept and found.error_after < 0.8 * found.error_before
     assert_zeros_and_shapes_stay(case.pruned, found.model)
+    assert [run.name for run in found.runs] == ["block 1 of 2", "block 2 of 2", "end to end"]
+
+
+def test_blocks_come_first_only_where_little_is_left() -> None:
+    case = sparse(share=0.3)
+    found = recovered(case, "full", 10)
+    assert found.error_before < recovery.FAR and [run.name for run in found.runs] == ["end to end"]
 
 
 def test_the_same_steps_give_the_same_bytes() -> None:
-    case = sparse()
+    case = cut()
     one, two = (recovered(case, "full", 5, 5, 8) for _ in range(2))
     assert all(np.array_equal(array, arrays(two.model)[name]) for name, array in arrays(one.model).items())
     assert [run.done for run in one.runs] == [5, 5, 8] and one.runs == two.runs
@@ -156,7 +163,7 @@ def test_ctrl_c_keeps_the_best_state_and_a_second_one_stops(monkeypatch: pytest.
 
 
 def test_minutes_bound_the_time() -> None:
-    case = sparse()
+    case = cut()
     plan = RecoveryPlan(method="full", minutes=0.02)
     found = recovery.recover(case.dense, case.pruned, case.kept, case.data, plan)
     assert found.minutes < 0.1 and len(found.runs) == 3

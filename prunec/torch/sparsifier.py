@@ -42,7 +42,7 @@ class Sparsifier:
     """Puts a pattern into `module` while `optimiser` trains it.
 
     `what`: the name of a pattern with its level in `sparsity`, or a plan (or its file) that has one and cuts nothing.
-    `schedule`: gmp, granet, imp, ast, one-shot, over `steps` steps of the optimiser; or a `Schedule` of one's own.
+    `schedule`: gmp, granet, imp, ast, pdp, one-shot, over `steps` steps of the optimiser; or a `Schedule` of one's own.
     `masks` are those that hold now, by parameter. Stem, depthwise convolutions and head stay dense unless `include`
     names them, by the nodes of the traced module, as in `prunec.compile`.
 
@@ -74,7 +74,10 @@ class Sparsifier:
         self.step = 0
         self.schedule.start(self._training)
         apply_masks(module, self.masks)
-        self._handle = optimiser.register_step_post_hook(lambda *_: self._after_step())
+        self._handles = (
+            optimiser.register_step_pre_hook(lambda *_: self.schedule.before_step(self._training)),
+            optimiser.register_step_post_hook(lambda *_: self._after_step()),
+        )
 
     @property
     def masks(self) -> Masks:
@@ -119,7 +122,8 @@ class Sparsifier:
         if self.step < self.schedule.steps:
             message = f"the schedule is at step {self.step} of {self.schedule.steps}"
             raise PrunecError("PC046", message, where="finalize", hint="train on, or give it fewer steps")
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         mode = self.module.training
         opened = open_source(load_module(self.module.eval(), self._example))
         self.module.train(mode)

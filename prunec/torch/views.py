@@ -46,12 +46,12 @@ class View:
         layout = Layout(positions, channels)
         return [(np.abs(matrix), layout) for matrix in whole.reshape(groups, outputs, positions * channels)]
 
-    def write(self, flat: np.ndarray, masks: Sequence[np.ndarray]) -> None:
-        """Set the elements of `flat` to what the matrices' masks say."""
+    def write(self, flat: np.ndarray, matrices: Sequence[np.ndarray]) -> None:
+        """Set the elements of `flat` to what the matrices say: masks, or numbers that are not below 0."""
         shape = self.layer.matrix().shape
-        matrix = np.stack(masks).reshape(shape).astype(np.float64)
-        written = self.layer.arrays(matrix, np.zeros(shape[0] * shape[1]))[self.layer.weight_index]
-        flat[self.origin] = written != 0
+        matrix = np.stack(matrices).reshape(shape).astype(np.float64)
+        written = np.abs(self.layer.arrays(matrix, np.zeros(shape[0] * shape[1]))[self.layer.weight_index])
+        flat[self.origin] = written != 0 if flat.dtype == bool else written
 
     def at(self, share: float) -> tuple[Pattern, float] | None:
         """Pattern and level on the way: `share` of the zeros it will have in the end; None: no zeros yet.
@@ -106,12 +106,30 @@ class Views:
                 view.write(kept, [pattern.project(matrix, layout, level) for matrix, layout in own])
         return self.split(kept)
 
-    def split(self, kept: np.ndarray) -> Masks:
-        """A flat mask as one per parameter, on its device."""
+    def thresholds(self, saliency: Read, share: float) -> Masks:
+        """Per element of every parameter the saliency half way between what stays and what goes; 0: all stays.
+
+        For patterns of single weights: those of a layer compete with each other, or those of a group of M.
+        """
+        flat, found = self.flat(saliency), np.zeros(self.size, np.float32)
+        for view in self.views:
+            target = view.at(share)
+            if target is not None:
+                pattern, level = target
+                own = view.matrices(flat)
+                if isinstance(pattern, NM):
+                    view.write(found, [_half_way_in_groups(matrix, pattern) for matrix, _ in own])
+                else:
+                    masks = [pattern.project(matrix, layout, level) for matrix, layout in own]
+                    view.write(found, [_half_way(m, kept) for (m, _), kept in zip(own, masks, strict=True)])
+        return self.split(found)
+
+    def split(self, flat: np.ndarray) -> Masks:
+        """A flat array as one tensor per parameter, on its device."""
         found: Masks = {}
         for name, parameter in self.parameters().items():
             start, shape = self.spans[name]
-            own = kept[start : start + math.prod(shape)].reshape(shape)
+            own = flat[start : start + math.prod(shape)].reshape(shape)
             found[name] = torch.from_numpy(own.copy()).to(parameter.device)
         return found
 
@@ -122,6 +140,21 @@ class Views:
             start, shape = self.spans[name]
             kept[start : start + math.prod(shape)] = mask.cpu().numpy().ravel()
         return kept
+
+
+def _half_way(saliency: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The middle of the smallest that stays and the largest that goes, everywhere."""
+    middle = (saliency[kept].min(initial=np.inf) + saliency[~kept].max(initial=0.0)) / 2
+    return np.full(saliency.shape, middle if np.isfinite(middle) and not kept.all() else 0.0)
+
+
+def _half_way_in_groups(saliency: np.ndarray, pattern: NM) -> np.ndarray:
+    """The same in every group of M columns."""
+    groups = np.sort(saliency.reshape(-1, pattern.m), axis=1)
+    goes = pattern.m - pattern.n
+    middle = groups[:, goes - 1 : goes + 1].mean(axis=1, keepdims=True)
+    found: np.ndarray = np.repeat(middle, pattern.m, axis=1).reshape(saliency.shape)
+    return found
 
 
 def _view(layer: object, traced: Provenance, plan: LayerPlan) -> View:

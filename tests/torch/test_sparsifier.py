@@ -55,6 +55,10 @@ def shares(masks: Any) -> list[float]:
 @pytest.mark.parametrize("schedule", sorted(schedules.SCHEDULES))
 @pytest.mark.parametrize("pattern", ["2:4", pytest.param("block:4x1", marks=pytest.mark.slow)])
 def test_every_schedule_ends_with_the_pattern(schedule: str, pattern: str) -> None:
+    if (schedule, pattern) == ("pdp", "block:4x1"):
+        with pytest.raises(PrunecError, match="PC225"):
+            sparsifier(what=pattern, schedule=schedule, sparsity=0.5)
+        return
     own, optimiser, samples, targets = sparsifier(what=pattern, schedule=schedule, sparsity=0.5)
     train(own.module, optimiser, samples, targets, STEPS)
     assert own.sparsity == pytest.approx(0.5)
@@ -127,6 +131,24 @@ def test_weights_decay_before_they_are_cut() -> None:
     assert float(smallest[:, :2].sum()) < 0.15 * float(before) and float(smallest[:, 2:].sum()) > 0.5 * float(before)
 
 
+def test_gradients_go_through_soft_masks() -> None:
+    """What the optimiser is given is the derivative of the loss with respect to the weight behind the mask."""
+    own, optimiser, samples, targets = sparsifier(schedule="pdp", steps=40)
+    train(own.module, optimiser, samples, targets, 20)
+    schedule = own.schedule
+    latent = {name: tensor.clone().requires_grad_() for name, tensor in schedule.latent.items()}
+    soft = {name: schedule._mask(name, tensor)[0] * tensor for name, tensor in latent.items()}
+    for name, tensor in soft.items():
+        assert torch.allclose(tensor, dict(own.module.named_parameters())[name], atol=1e-7)
+    (torch.func.functional_call(own.module, soft, samples) - targets).square().mean().backward()
+    optimiser.zero_grad()
+    (own.module(samples) - targets).square().mean().backward()
+    schedule.before_step(own._training)
+    for name, tensor in latent.items():
+        parameter = dict(own.module.named_parameters())[name]
+        assert torch.allclose(parameter.grad, tensor.grad, rtol=1e-4, atol=1e-7) and torch.equal(parameter, tensor)
+
+
 @pytest.mark.parametrize("kind", ["SGD", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("RMSprop", "Adam"))])
 def test_masks_survive_any_optimiser(kind: str) -> None:
     module, x = make("flattened")
@@ -143,7 +165,9 @@ def test_masks_survive_any_optimiser(kind: str) -> None:
     assert own.sparsity == pytest.approx(0.8, abs=0.01)
 
 
-@pytest.mark.parametrize("schedule", ["imp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gmp", "ast"))])
+@pytest.mark.parametrize(
+    "schedule", ["imp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gmp", "ast", "pdp"))]
+)
 def test_a_checkpoint_goes_on_as_if_nothing_had_been(schedule: str, tmp_path: Path) -> None:
     whole, optimiser, samples, targets = sparsifier(schedule=schedule)
     train(whole.module, optimiser, samples, targets, 12)

@@ -13,6 +13,7 @@ SCHEDULES = {
     "granet": "granet:PruneAndRegrow",
     "imp": "imp:Rewinding",
     "one-shot": "one_shot:OneShot",
+    "pdp": "pdp:SoftMasks",
 }
 
 

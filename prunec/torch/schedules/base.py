@@ -43,6 +43,10 @@ class Schedule(ABC):
         """Before the first step."""
         return
 
+    def before_step(self, training: Training) -> None:
+        """Before every step, when gradients are there."""
+        return
+
     @abstractmethod
     def after_step(self, step: int, training: Training) -> None:
         """After step number `step`, counted from 1, before the masks are applied to the weights."""

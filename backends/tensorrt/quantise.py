@@ -22,6 +22,7 @@ from prunec.backends.tensorrt.weights import NotFound, find_weight
 from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise.names import UniqueNames
 from prunec.passes.canonicalise.opset import RaiseOpset
+from prunec.passes.quantise.nodes import add_constant, add_pair
 
 LEVELS = 127
 SMALLEST = float(np.finfo(np.float16).tiny)
@@ -80,7 +81,7 @@ def quantise(
         data = node.inputs[1 - index]
         assert data is not None
         if name not in pairs:
-            pairs[name] = _pair(graph, data, given[name])
+            pairs[name] = add_pair(graph, data, given[name], np.array(0, np.int8))
         node.replace_input_with(1 - index, pairs[name])
         node.replace_input_with(index, _dequantised(graph, node, array, verdict))
     return result
@@ -125,40 +126,16 @@ def _output_axis(node: ir.Node, index: int, array: np.ndarray) -> int | None:
     return 1 if index else 0
 
 
-def _pair(graph: ir.Graph, value: ir.Value, scale: float) -> ir.Value:
-    """What QuantizeLinear and DequantizeLinear make of `value`, behind whatever makes it."""
-    step = _constant(graph, f"{value.name}.scale", np.array(scale, np.float32))
-    zero = _constant(graph, f"{value.name}.zero", np.array(0, np.int8))
-    first = ir.node("QuantizeLinear", [value, step, zero], name=f"{value.name}.quantise")
-    second = ir.node("DequantizeLinear", [first.outputs[0], step, zero], name=f"{value.name}.dequantise")
-    first.outputs[0].name, second.outputs[0].name = f"{value.name}.int8", f"{value.name}.dequantised"
-    first.outputs[0].type, second.outputs[0].type = ir.TensorType(ir.DataType.INT8), ir.TensorType(ir.DataType.FLOAT)
-    first.outputs[0].shape = second.outputs[0].shape = value.shape
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(next(iter(graph)), [first, second])
-    else:
-        graph.insert_after(producer, [first, second])
-    return second.outputs[0]
-
-
 def _dequantised(graph: ir.Graph, node: ir.Node, array: np.ndarray, verdict: Verdict) -> ir.Value:
     index = next(i for i in (1, 0) if not isinstance(find_weight(node.inputs[i]), NotFound))
     axis = _output_axis(node, index, array)
     integers, steps = quantised_weight(array.astype(np.float32), axis)
-    weight = _constant(graph, f"{verdict.tensor}.int8", integers)
-    step = _constant(graph, f"{verdict.tensor}.scale", steps)
-    zero = _constant(graph, f"{verdict.tensor}.zero", np.zeros(steps.shape, np.int8))
+    weight = add_constant(graph, f"{verdict.tensor}.int8", integers)
+    step = add_constant(graph, f"{verdict.tensor}.scale", steps)
+    zero = add_constant(graph, f"{verdict.tensor}.zero", np.zeros(steps.shape, np.int8))
     attributes = {} if axis is None else {"axis": axis}
     made = ir.node("DequantizeLinear", [weight, step, zero], attributes=attributes, name=f"{node.name}.weight")
     made.outputs[0].name = f"{node.name}.weight_dequantised"
     made.outputs[0].type, made.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(array.shape)
     graph.insert_before(node, made)
     return made.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from prunec.graph.shapes import constant
 from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer
+from prunec.passes.quantise.nodes import add_constant, add_pair
 from prunec.passes.quantise.placement import Placement, place
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.weights import quantised_weight
@@ -27,7 +28,8 @@ def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits
     values |= {str(value.name): value for node in copy.graph for value in node.outputs}
     nodes = {node.name: node for node in copy.graph}
     for name, readers in own.readers.items():
-        pair = _pair(copy.graph, values[name], grids[own.shared.get(name, name)])
+        grid = grids[own.shared.get(name, name)]
+        pair = add_pair(copy.graph, values[name], grid.scale, np.array(grid.zero, np.uint8))
         for reader in readers:
             node = nodes[reader]
             for index, value in enumerate(node.inputs):
@@ -71,9 +73,9 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, integers: np.ndarray, s
     assert old is not None
     base = f"{node.name}.{'weight' if index == 1 else 'bias'}"
     inputs = [
-        _constant(graph, f"{base}.{integers.dtype}", integers),
-        _constant(graph, f"{base}.scale", scales),
-        _constant(graph, f"{base}.zero", np.zeros(scales.shape, integers.dtype)),
+        add_constant(graph, f"{base}.{integers.dtype}", integers),
+        add_constant(graph, f"{base}.scale", scales),
+        add_constant(graph, f"{base}.zero", np.zeros(scales.shape, integers.dtype)),
     ]
     made = ir.node("DequantizeLinear", inputs, attributes={"axis": axis}, name=f"{base}.dequantise")
     made.outputs[0].name = f"{base}.dequantised"
@@ -82,27 +84,3 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, integers: np.ndarray, s
     node.replace_input_with(index, made.outputs[0])
     if not old.uses() and not old.is_graph_output() and (old.name or "") in graph.initializers:
         del graph.initializers[old.name or ""]
-
-
-def _pair(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
-    """What the two quantisers make of `value`, right behind whatever makes it."""
-    step = _constant(graph, f"{value.name}.scale", np.array(grid.scale, np.float32))
-    zero = _constant(graph, f"{value.name}.zero", np.array(grid.zero, np.uint8))
-    first = ir.node("QuantizeLinear", [value, step, zero], name=f"{value.name}.quantise")
-    second = ir.node("DequantizeLinear", [first.outputs[0], step, zero], name=f"{value.name}.dequantise")
-    first.outputs[0].name, second.outputs[0].name = f"{value.name}.uint8", f"{value.name}.dequantised"
-    first.outputs[0].type, second.outputs[0].type = ir.TensorType(ir.DataType.UINT8), ir.TensorType(ir.DataType.FLOAT)
-    first.outputs[0].shape = second.outputs[0].shape = value.shape
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(next(iter(graph)), [first, second])
-    else:
-        graph.insert_after(producer, [first, second])
-    return second.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

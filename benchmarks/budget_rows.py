@@ -104,9 +104,9 @@ class PolishRow:
 class PredictionRow:
     """Additive predictions for `choices` against what came out; ranks are Spearman's, errors median relative ones.
 
-    `loss_cut`, `loss_refitted`: of predicted losses to the outputs' errors before and after refitting; `factor`: how
-    many times the refitted error the predicted loss is, in the middle; `drop_rank`: of predicted losses to drops of the
-    metric.
+    `loss_cut`, `loss_refitted`: of predicted losses to the outputs' errors before and after refitting; `cut_refitted`:
+    of these two to each other (swaps are screened by the first); `factor`: how many times the refitted error the
+    predicted loss is, in the middle; `drop_rank`: of predicted losses to drops of the metric.
     """
 
     model: str
@@ -116,6 +116,7 @@ class PredictionRow:
     time_error: float
     loss_cut: float
     loss_refitted: float
+    cut_refitted: float
     factor: float
     drop_rank: float
     metric: str
@@ -241,7 +242,8 @@ def prediction_row(own: BudgetSubject, choices: int) -> PredictionRow:
     return PredictionRow(
         model=subject.name, target=own.target, choices=len(found), time_rank=rank(predicted, measured),
         time_error=float(np.median(np.abs(predicted / measured - 1))), loss_cut=rank(loss, cut),
-        loss_refitted=rank(loss, refitted), factor=float(np.median(loss / np.maximum(refitted, 1e-12))),
+        loss_refitted=rank(loss, refitted), cut_refitted=rank(cut, refitted),
+        factor=float(np.median(loss / np.maximum(refitted, 1e-12))),
         drop_rank=rank(loss, drops), metric=subject.metric,
     )  # fmt: skip
 

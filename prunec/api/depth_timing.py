@@ -21,7 +21,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.api.staged_planning import wanted_blocks
 from prunec.api.stages import realised_shares, stages_of, tidied
-from prunec.api.timed import Cell, Rungs
+from prunec.api.timed import Cell, Point, Rungs
 from prunec.api.timing import TimedWidths
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
@@ -120,6 +120,21 @@ class TimedDepth(TimedWidths):
                     "fingerprint": fingerprint(model, analysis)}
         )  # fmt: skip
         return plan.model_copy(update={"realised": realised_shares(self._opened, stages_of(self._opened, plan))})
+
+    def plan(self, point: Point, budget: Budget) -> Plan:
+        """As of widths; reasons are under the names that groups have without the blocks, and of those that are left."""
+        made = super().plan(point, budget)
+        if not made.depth:
+            return made
+        now = {tensor: group.id for group in made.groups for tensor in group.producers}
+        tensors = {ladder.group.id: {member.tensor for member in ladder.group.producers()} for ladder in self.ladders}
+        found = []
+        for choice in made.choices:
+            own = tensors.get(choice.name)
+            left = [] if own is None else [now[tensor] for tensor in sorted(own & now.keys())]
+            if own is None or left:
+                found.append(choice if own is None else choice.model_copy(update={"name": left[0]}))
+        return made.model_copy(update={"choices": tuple(found)})
 
     def candidate(self, rungs: Rungs) -> Candidate:
         key, write = super().candidate(rungs)

@@ -20,6 +20,7 @@ WORDS = {
     "excluded": "--include or --exclude keeps it whole",
 }
 """Of the reasons in a plan of channels."""
+STAYS = "it would lose more than others for what it saves"
 
 
 def plan_file(path: Path) -> Path | None:
@@ -37,7 +38,7 @@ def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
     """
     plan = Plan.load(path)
     why = {choice.name: choice for choice in plan.choices}
-    found = [*_groups(plan, why), *_layers(plan, why)]
+    found = [*_blocks(plan), *_groups(plan, why), *_layers(plan, why)]
     if name is not None:
         found = [one for one in found if name in (one.name, *one.tensors)]
         if not found:
@@ -45,6 +46,25 @@ def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
             raise PrunecError("PC120", f"the plan decides nothing about {name!r}", where=str(path), hint=hint)
     budget = f"--{plan.budget.kind} {plan.budget.value:g}"
     return PlanExplanation(plan=path.name, target=plan.target, budget=budget, decisions=tuple(found))
+
+
+def _blocks(plan: Plan) -> list[Decision]:
+    """Those that went, and those that were among the choices and stay."""
+    known = {group.id for group in plan.groups} | {layer.node for layer in plan.layers}
+    asked = {choice.name: choice for choice in plan.choices if choice.name not in known}
+    gone = {block.name for block in plan.depth}
+    return [
+        Decision(
+            name=name,
+            what="block",
+            tensors=(),
+            kept=float(name not in gone),
+            of=1,
+            why="the outputs can spare it" if name in gone else STAYS,
+            **_numbers(asked.get(name)),
+        )
+        for name in dict.fromkeys([*asked, *(block.name for block in plan.depth)])
+    ]
 
 
 def _groups(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
@@ -57,7 +77,7 @@ def _groups(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
             tensors=group.producers,
             kept=group.kept,
             of=group.size,
-            why=WORDS[group.why],
+            why=STAYS if group.why == "loss" and not group.cut else WORDS[group.why],
             **({} if group.id in several else _numbers(why.get(group.id))),
         )
         for group in plan.groups

@@ -9,10 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import prunec
 from prunec.api import planning, timing
 from prunec.api.compilation import compile
 from prunec.api.depth_timing import carried
 from prunec.api.opening import open_model
+from prunec.api.results import PlanExplanation
 from prunec.diagnostics import PrunecError
 from prunec.graph import analyse
 from prunec.graph.branches import find_blocks
@@ -51,6 +53,13 @@ def test_what_adds_nothing_goes_first(model: Path, tmp_path: Path, monkeypatch: 
     assert second in [block.name for block in found.depth] and found.structures == ("depth", "channels")
     own = {choice.name: choice for choice in found.choices}[second]
     assert own.kept == 0 and own.saved > 0.05 and own.milder is not None and own.milder.time > 0
+    explained = prunec.explain(tmp_path / "plan.json")
+    assert isinstance(explained, PlanExplanation)
+    blocks = {one.name: one for one in explained.decisions if one.what == "block"}
+    assert len(blocks) == 4 and blocks[second].kept == 0 and blocks[second].why == "the outputs can spare it"
+    groups = [one for one in explained.decisions if one.what == "channels"]
+    widths = {choice.name: choice.kept for choice in found.choices if choice.name not in blocks}
+    assert {one.name: one.kept for one in groups if one.loss is not None} == widths
     monkeypatch.setattr("prunec.api.saving._measured", lambda *_: None)
     done = compile(model, plan=tmp_path / "plan.json", output=tmp_path / "out", samples=16, cache=False)
     assert done.verification is not None and done.verification.exactness.passed

@@ -26,7 +26,7 @@ MOST = 0.03
 """Error of the outputs that needs no layer in float."""
 WORST = 5
 """Layers that go back to float at most, those with the largest errors by themselves first."""
-GAIN = 0.67
+GAIN = 0.5
 """What the outputs' error must fall to for that: layers in float, and the conversions around them, cost time."""
 NEAR = 1.1
 """Fewer layers are taken where they come within this factor of the least error."""
@@ -148,7 +148,7 @@ def _float_again(
     left: dict[str, str],
     progress: Progress,
 ) -> tuple[dict[str, str], float]:
-    """Layers whose return to float, together, lowers an error above `MOST` by a third: the worst of them."""
+    """Layers whose return to float, together, halves an error above `MOST`: the worst of them."""
     error = judged(placement)
     if error <= MOST:
         return left, error

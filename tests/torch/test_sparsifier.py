@@ -52,7 +52,13 @@ def shares(masks: Any) -> list[float]:
     return [round(1 - float(mask.float().mean()), 2) for mask in masks.values()]
 
 
-@pytest.mark.parametrize("schedule", sorted(schedules.SCHEDULES))
+@pytest.mark.parametrize(
+    "schedule",  # those that have a test of their own are slow here
+    [
+        pytest.param(name, marks=[] if name in ("ast", "one-shot") else pytest.mark.slow)
+        for name in sorted(schedules.SCHEDULES)
+    ],
+)
 @pytest.mark.parametrize("pattern", ["2:4", pytest.param("block:4x1", marks=pytest.mark.slow)])
 def test_every_schedule_ends_with_the_pattern(schedule: str, pattern: str) -> None:
     if (schedule, pattern) == ("pdp", "block:4x1"):

@@ -70,13 +70,13 @@ def quantise(
     float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
 
     Raises:
-        PrunecError PC470: a value is infinite; PC471: no layer can be quantised; PC472: the opset is too old.
+        PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
     """
     model = _raised(model)
     placement = place(model, exclude)
     if not placement.layers:
         message = "no layer has constant float32 weights that 8 bits could hold"
-        raise PrunecError("PC471", message, where="--precision", hint="leave --precision out")
+        raise PrunecError("PC481", message, where="--precision", hint="leave --precision out")
     progress("observing values", 0, 2)
     seen = observe(model, placement.values, fit, seed=seed, threads=threads)
     progress("observing values", 1, 2)
@@ -173,5 +173,5 @@ def _raised(model: ir.Model) -> ir.Model:
     raised = UniqueNames()(RaiseOpset(PER_CHANNEL)(model.clone()).model).model
     if raised.opset_imports.get("", 0) < PER_CHANNEL:
         message = f"int8 needs opset {PER_CHANNEL}, and the model's cannot be raised"
-        raise PrunecError("PC472", message, where="--precision", hint="export the model with a newer opset")
+        raise PrunecError("PC482", message, where="--precision", hint="export the model with a newer opset")
     return raised

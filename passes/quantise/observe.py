@@ -21,7 +21,7 @@ def observe(
     """One histogram for each named value over all batches; values of infinite size are refused.
 
     Raises:
-        PrunecError PC470: a value is infinite or no number.
+        PrunecError PC480: a value is infinite or no number.
     """
     found = {name: Histogram() for name in names}
     rng = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def observe(
         if not found[name].add(array, rng):
             hint = "give inputs as the model sees them with --calib"
             raise PrunecError(
-                "PC470", "a value that needs a range for 8 bits is infinite or NaN", where=name, hint=hint
+                "PC480", "a value that needs a range for 8 bits is infinite or NaN", where=name, hint=hint
             )
 
     for number, part in enumerate(in_parts(model, [name for name in names if name not in inputs])):

@@ -29,7 +29,7 @@ DENSE_INT8 = "dense_int8_onnxruntime"
 
 
 NARROW = Diagnostic(
-    "PC474",
+    "PC484",
     "this processor adds products of 8 bits in 16, which overflow: weights have 7 bits",
     hint="compile on a machine like the one that will run it; those with VNNI take 8",
 )
@@ -45,7 +45,7 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     """Whether to quantise for ONNX Runtime.
 
     Raises:
-        PrunecError PC440: no such precision; PC473: zeros or a measured budget beside it.
+        PrunecError PC440: no such precision; PC483: zeros or a measured budget beside it.
     """
     if precision is None or options.target != "onnx":
         return False
@@ -54,10 +54,10 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
         raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
     if options.sparse_pattern() is not None:
         message = f"ONNX Runtime has no int8 kernels that skip zeros ({options.pattern})"
-        raise PrunecError("PC473", message, where="--precision", hint="prune channels: --pattern channel")
+        raise PrunecError("PC483", message, where="--precision", hint="prune channels: --pattern channel")
     if budget is not None and budget.is_measured:
         message = f"--{budget.kind} is met by the float model that is timed and judged while it is planned"
-        raise PrunecError("PC473", message, where="--precision", hint="give --flops, and gates for the finished model")
+        raise PrunecError("PC483", message, where="--precision", hint="give --flops, and gates for the finished model")
     return True
 
 
@@ -67,11 +67,11 @@ def quantised(
     """`pruned` with the model that is shipped, and what was found on the way.
 
     Raises:
-        PrunecError PC470, PC471, PC472: it cannot be quantised; PC473: the plan that was replayed has zeros.
+        PrunecError PC480, PC481, PC482: it cannot be quantised; PC483: the plan that was replayed has zeros.
     """
     if pruned.patterns is not None:
         message = "the plan puts zeros into weights, and ONNX Runtime has no int8 kernels that skip them"
-        raise PrunecError("PC473", message, where="--precision", hint="leave it out, or plan channels")
+        raise PrunecError("PC483", message, where="--precision", hint="leave it out, or plan channels")
     found = _quantise(pruned.model, calibration, options, progress)
     record = QuantisationRecord(
         precision="int8",

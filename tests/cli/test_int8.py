@@ -49,7 +49,7 @@ def test_a_processor_without_vnni_gets_weights_that_do_not_overflow(
     options = ("--flops", "1", "--calib", "data.npz", *INT8, "--no-measure")
     done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
     assert done.code == 0, done.err
-    assert "PC474" in {warning["code"] for warning in done.json["warnings"]}
+    assert "PC484" in {warning["code"] for warning in done.json["warnings"]}
     assert done.json["verification"]["quantisation"]["weight_bits"] == 7
 
 
@@ -67,9 +67,9 @@ def test_it_is_timed_beside_the_dense_model_in_8_bits(folder: Path) -> None:
     ("options", "code"),
     [
         (("--flops", "0.5", "--precision", "fp16"), "PC440"),
-        (("--sparsity", "0.5", "--pattern", "block:4x1", *INT8), "PC473"),
-        (("--speedup", "2", *INT8), "PC473"),
-        (("--max-drop", "0.1", *INT8), "PC473"),
+        (("--sparsity", "0.5", "--pattern", "block:4x1", *INT8), "PC483"),
+        (("--speedup", "2", *INT8), "PC483"),
+        (("--max-drop", "0.1", *INT8), "PC483"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(folder: Path, options: tuple[str, ...], code: str) -> None:
@@ -82,4 +82,4 @@ def test_a_plan_with_zeros_is_refused(folder: Path) -> None:
     done = prunec("plan", "model.onnx", "--pattern", "2:4", "--samples", "10", "-o", "plan.json", cwd=folder)
     assert done.code == 0, done.err
     done = prunec("compile", "model.onnx", "--plan", "plan.json", *INT8, "-o", "out", cwd=folder)
-    refuses(done, "PC473")
+    refuses(done, "PC483")

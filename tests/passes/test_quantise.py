@@ -165,7 +165,7 @@ def test_excluded_layers_stay_and_nothing_left_is_refused() -> None:
     names = [str(node.name) for node in model.graph if node.op_type in ("Conv", "Gemm")]
     found = quantise(model, lambda: batches(1), lambda: batches(2), exclude=names[:1])
     assert names[0] not in found.layers and len(found.layers) == 3
-    with pytest.raises(PrunecError, match="PC471"):
+    with pytest.raises(PrunecError, match="PC481"):
         quantise(model, lambda: batches(1), lambda: batches(2), exclude=names)
 
 
@@ -173,5 +173,5 @@ def test_infinite_values_are_refused() -> None:
     def broken() -> Iterator[dict[str, np.ndarray]]:
         yield {"x": np.full((2, 3, 12, 12), np.inf, np.float32)}
 
-    with pytest.raises(PrunecError, match="PC470"):
+    with pytest.raises(PrunecError, match="PC480"):
         quantise(network(), broken, lambda: batches(2))

@@ -24,7 +24,18 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Sums, ceil_div, held_here, load, pieces, prefetch, span, store
+from prunec.backends.cpu.kernels.base import (
+    Access,
+    Sums,
+    ceil_div,
+    held_here,
+    load,
+    pieces,
+    prefetch,
+    span,
+    splat,
+    store,
+)
 from prunec.backends.cpu.kernels.block_product import AHEAD, PREFETCHED, BlockProduct
 
 Order = Literal["rows", "tiles"]
@@ -124,9 +135,13 @@ class _Body:
                 for i in range(len(pixels)):
                     sums.set(i * self.vectors + v // lanes, own)
 
-        def resume() -> None:
+        def start_at_zero() -> None:
             for i in range(sums.count):
-                sums.set(i, load(self.stage, place + i * lanes, lanes))
+                sums.set(i, splat(0.0, lanes))
+
+        def add_staged() -> None:  # at the end: sums of parts round less than one of all
+            for i in range(sums.count):
+                sums.set(i, sums.get(i) + load(self.stage, place + i * lanes, lanes))
 
         def pause() -> None:
             for i in range(sums.count):
@@ -135,11 +150,13 @@ class _Body:
         if kernel.passes == 1:
             start()
         else:
-            _either(number == 0, start, resume)
+            _either(number == 0, start, start_at_zero)
         self._multiply(T.bind(kernel.x.at(*corner)), pixels, sums, T.bind(number * kernel.row_blocks + m))
         if kernel.passes == 1:
             self._write(corner, m, pixels, sums)
         else:
+            with T.If(number > 0), T.Then():
+                add_staged()
             _either(number == kernel.passes - 1, lambda: self._write(corner, m, pixels, sums), pause)
 
     def _multiply(self, base: Any, pixels: list[tuple[int, int]], sums: Any, entry: Any) -> None:

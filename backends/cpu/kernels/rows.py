@@ -20,24 +20,39 @@ from prunec.backends.cpu.kernels.arithmetic import exp
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, held_here, load, pieces, splat, store
 
 LOWEST = -3.4028234663852886e38
+WAYS, LONG = 4, 4
+"""Vectors that add up at once, and from how many each."""
 Reduction = Literal["sum", "mean", "max", "min", "l1", "l2", "sum_square", "prod"]
 
 
 def reduced(
     isa: Isa, length: int, first: float, value: Callable[[Any, int], Any], join: Callable[[Any, Any], Any]
 ) -> Any:
-    """A scalar: `join` over value(position, lanes) of all positions, in vector lanes first."""
+    """A scalar: `join` over value(position, lanes) of all positions, in vector lanes first, of `WAYS` vectors if long.
+
+    Several sums do not wait for each other, and round less than one.
+    """
     lanes = isa.lanes("float32")
     whole, tail = divmod(length, lanes)
+    ways = WAYS if whole >= LONG * WAYS else 1
     total = held_here(1, "float32")
     T.buffer_store(total, T.float32(first), [0])
     if whole:
-        sums = held_here(lanes, "float32")
-        store(sums, 0, splat(first, lanes), lanes)
-        with T.serial(0, whole) as i:
-            store(sums, 0, join(load(sums, 0, lanes), value(i * lanes, lanes)), lanes)
+        sums = [held_here(lanes, "float32") for _ in range(ways)]
+        for own in sums:
+            store(own, 0, splat(first, lanes), lanes)
+
+        def add(own: Any, place: Any) -> None:
+            store(own, 0, join(load(own, 0, lanes), value(place * lanes, lanes)), lanes)
+
+        with T.serial(0, whole // ways) as i:
+            for way, own in enumerate(sums):
+                add(own, i * ways + way)
+        for way in range(whole % ways):
+            add(sums[way], whole - whole % ways + way)
         for lane in range(lanes):
-            T.buffer_store(total, join(total[0], sums[lane]), [0])
+            for own in sums:
+                T.buffer_store(total, join(total[0], own[lane]), [0])
     if tail:
         with T.serial(0, tail) as i:
             T.buffer_store(total, join(total[0], value(whole * lanes + i, 1)), [0])

@@ -19,7 +19,14 @@ from prunec.backends.cpu.kernels.block_product import AHEAD, BlockProduct
 from prunec.backends.cpu.kernels.panel import Panel, Window
 from prunec.backends.cpu.kernels.panel_product import PanelProduct
 from prunec.backends.cpu.kernels.row_major import Order, RowMajor
-from prunec.backends.cpu.lower.tiles import choose_jobs, choose_passes, choose_rows, choose_tile, most_pixels
+from prunec.backends.cpu.lower.tiles import (
+    choose_jobs,
+    choose_passes,
+    choose_rows,
+    choose_tile,
+    most_pixels,
+    passes_for_rounding,
+)
 from prunec.backends.cpu.pack import Packed, pack_blocks
 
 _PANEL_BYTES = 256 * 1024
@@ -161,8 +168,9 @@ def _row_major(product: Product) -> Choice:
     rows = choose_rows(product.matrix, n * h * w, product.isa)
     tile = choose_tile(h, w, most_pixels(product.isa, rows // product.lanes))
     is_plain = product.window is None or product.window.kernel == (1, 1)
-    passes = choose_passes(math.prod(tile), product.matrix.shape[1], product.density(rows)) if is_plain else 1
-    return Choice("row_major", rows, tile, passes=passes)
+    columns, density = product.matrix.shape[1], product.density(rows)
+    passes = choose_passes(math.prod(tile), columns, density) if is_plain else 1
+    return Choice("row_major", rows, tile, passes=max(passes, passes_for_rounding(columns * density, product.isa)))
 
 
 def _panels(product: Product) -> list[Choice]:

@@ -18,6 +18,9 @@ _TILE_BYTES = 48 * 1024
 _FEWEST_BLOCKS = 24
 """Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
 _PASSES = 4
+_TERMS, _MOST_PARTS = 128, 8
+"""Of a sum in one part, and parts at most."""
+_SHORT_BYTES = 16
 _JOBS = 16
 """At least so many parts that threads can take, where the layer has them."""
 
@@ -82,6 +85,14 @@ def choose_passes(pixels: int, columns: int, density: float) -> int:
     """
     is_worth = pixels * columns * 4 > _TILE_BYTES and density < 0.75 and columns * density / _PASSES >= _FEWEST_BLOCKS
     return _PASSES if is_worth else 1
+
+
+def passes_for_rounding(terms: float, isa: Isa) -> int:
+    """Parts that a sum of so many terms is made of where a register holds few of them.
+
+    ONNX Runtime adds in parts everywhere; with wide registers the difference stays far below 1e-5 of an output's range.
+    """
+    return 1 if isa.vector_bytes > _SHORT_BYTES else max(1, min(_MOST_PARTS, round(terms / _TERMS)))
 
 
 def choose_jobs(order: Order, weight_bytes: int, input_bytes: int, tiles: int, row_blocks: int) -> tuple[int, int]:

@@ -57,7 +57,13 @@ def answer(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("structures", "flops"),
-    [("depth", 0.7), ("residual", 0.7), ("head-width", 0.9), ("depth,channels", 0.6), ("channels,residual", 0.6)],
+    [
+        ("depth", 0.7),
+        ("head-width", 0.9),
+        pytest.param("residual", 0.7, marks=pytest.mark.slow),
+        pytest.param("depth,channels", 0.6, marks=pytest.mark.slow),
+        ("channels,residual", 0.6),
+    ],
 )
 def test_a_package_of_each(model: Path, tmp_path: Path, structures: str, flops: float) -> None:
     found = prunec.compile(model, structures=structures, flops=flops, output=tmp_path / "out", **FAST)

@@ -137,6 +137,7 @@ def test_programs_equal_onnx_runtime(build: Callable[[], ir.Model], tmp_path: Pa
         assert_equal(model, shared, feeds)
 
 
+@pytest.mark.slow
 def test_products_in_panels_equal_onnx_runtime(tmp_path: Path) -> None:
     """Every product with the last of its candidates: strides, dilations, groups, images with their channels first."""
     model, chosen = images(), list[Choice]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_diagonals_are_refused(equation: str) -> None:
     assert ["diagonal" in r.reason for r in refusals] == [True]
 
 
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"kernel": (2, 2), "strides": [2, 2]},
     {"kernel": (3, 3), "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
     {"kernel": (4, 3), "strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2]},
@@ -115,11 +116,18 @@ CASES = [
 ]
 
 
-def test_transposed_convolutions(tmp_path: Path) -> None:
+FEW = [1, 2, 6, 9]
+"""One of every option; all together take half a minute to compile."""
+
+
+@pytest.mark.parametrize(
+    "cases", [[CASES[i] for i in FEW], pytest.param(CASES, marks=pytest.mark.slow)], ids=["few", "all"]
+)
+def test_transposed_convolutions(tmp_path: Path, cases: list[dict[str, Any]]) -> None:
     """Strides, pads, dilations, groups, every way to say how long the result is; activations fused; one axis."""
     b = Builder(2, 18)
     x = b.relu(b.conv(b.input("x", [2, 3, 5, 7]), 12))
-    for case in CASES:
+    for case in cases:
         kernel, group = case["kernel"], case.get("group", 1)
         own = {key: value for key, value in case.items() if key != "kernel"}
         weight = b.weight(12, 17 if group == 1 else 2, *kernel)

@@ -175,6 +175,7 @@ def test_bench_shows_layers_on_two_threads(folder: Path) -> None:
         assert float(rate) > 0 and 0 < float(share.removesuffix(" %")) < 100
 
 
+@pytest.mark.slow
 def test_bench_without_the_generator(folder: Path) -> None:
     """No dense twin and no peak, and nothing that claims to be one."""
     script = (

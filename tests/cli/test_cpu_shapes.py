@@ -117,6 +117,7 @@ def test_every_shape_is_measured_and_has_its_own_default(folder: Path) -> None:
     assert [runs(2, 2), runs(0.5, 2), runs(2, 0.5)] == [[True, True], [False, True], [True, False]]
 
 
+@pytest.mark.slow
 def test_verify_and_bench_take_every_shape(folder: Path) -> None:
     assert prunec("verify", "out", cwd=folder).code == 0
     bench = ("bench", "out", "--source", "model.onnx", "--blocks", "6", "--json")

@@ -134,7 +134,7 @@ def grown(seed: int) -> ir.Model:
     return canonicalise(b.model())
 
 
-@pytest.mark.parametrize("first", range(0, 40, 20))
+@pytest.mark.parametrize("first", [0, pytest.param(20, marks=pytest.mark.slow)])
 def test_random_graphs(first: int) -> None:
     removed_blocks = 0
     for seed in range(first, first + 20):

@@ -29,11 +29,10 @@ from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.opening import one_sample
-from prunec.backends.onnx.session import make_session, run
 from prunec.measure.contender import Contender
 from prunec.measure.run import measure
+from prunec.passes.held_out import held_out_error
 from prunec.passes.quantise import quantise
-from prunec.passes.quantise.driver import first_samples
 
 FLOAT, OTHER = "float32", "onnxruntime min-max"
 METHODS = {OTHER: quantization.CalibrationMethod.MinMax,
@@ -116,7 +115,8 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
                 continue
             model = ir.load(file)
             yield Row(
-                name, way, subject.metric, subject.judge(model), error(subject, model), over[way].get(FLOAT),
+                name, way, subject.metric, subject.judge(model),
+                held_out_error(subject.opened.canonical, model, subject.calibration, 1), over[way].get(FLOAT),
                 over[way].get(OTHER), file.stat().st_size / 2**20,
             )  # fmt: skip
 
@@ -138,29 +138,16 @@ def made(subject: Subject, folder: Path, flops: Sequence[float]) -> Iterator[tup
             yield way, f"{type(reason).__name__}: {reason}"[:120]
             continue
         yield way, path
-    calibration, own = subject.calibration, folder / "own.onnx"
-    ir.save(quantise(subject.opened.canonical, calibration.fit, calibration.held_out).model, own)
+    own = folder / "own.onnx"
+    ir.save(quantise(subject.opened.canonical, subject.calibration).model, own)
     yield "prunec int8", own
     for share in flops:
         found = prunec.compile(
-            subject.found.path, flops=share, calib=subject.found.calib, samples=calibration.samples, precision="int8",
-            measure=False, output=folder / f"out{share}",
+            subject.found.path, flops=share, calib=subject.found.calib, samples=subject.calibration.samples,
+            precision="int8", measure=False, output=folder / f"out{share}",
         )  # fmt: skip
         assert found.out is not None
         yield f"prunec int8, {share:.0%} of MACs", Path(found.out, "model.onnx")
-
-
-def error(subject: Subject, model: ir.Model) -> float:
-    """On held-out calibration data against the dense float model."""
-    sessions = [make_session(one) for one in (subject.opened.canonical, model)]
-    wrong = right = 0.0
-    for feeds in first_samples(subject.calibration.held_out()):
-        wanted, got = (run(session, feeds) for session in sessions)
-        for name, array in wanted.items():
-            if array.dtype.kind == "f":
-                wrong += float(np.square(got[name].astype(np.float64) - array).sum())
-                right += float(np.square(array.astype(np.float64)).sum())
-    return float(np.sqrt(wrong / right))
 
 
 def _spelled(median: float, interval: tuple[float, float]) -> str:

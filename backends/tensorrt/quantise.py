@@ -20,8 +20,7 @@ from prunec.backends.tensorrt.half import HALF_SCALES
 from prunec.backends.tensorrt.ranges import largest
 from prunec.backends.tensorrt.weights import NotFound, find_weight
 from prunec.diagnostics import PrunecError
-from prunec.passes.canonicalise.names import UniqueNames
-from prunec.passes.canonicalise.opset import RaiseOpset
+from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.nodes import add_constant, add_pair
 
 LEVELS = 127
@@ -34,10 +33,8 @@ def with_half_scales(model: ir.Model) -> ir.Model:
     Raises:
         PrunecError PC443: it cannot be converted.
     """
-    if model.opset_imports.get("", 0) >= HALF_SCALES:
-        return model
-    raised = UniqueNames()(RaiseOpset(HALF_SCALES)(model.clone()).model).model
-    if raised.opset_imports.get("", 0) < HALF_SCALES:
+    raised = with_opset(model, HALF_SCALES)
+    if raised is None:
         message = f"INT8 needs opset {HALF_SCALES}, and the model's {model.opset_imports.get('', 0)} cannot be raised"
         raise PrunecError("PC443", message, where="--precision", hint="export it with a newer opset, or use fp16")
     return raised

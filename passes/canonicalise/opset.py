@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from prunec.diagnostics import Diagnostic
+from prunec.passes.canonicalise.names import UniqueNames
 
 TARGET = 13
 WARNINGS = "prunec.warnings"
@@ -38,6 +39,14 @@ class RaiseOpset(ir.passes.InPlacePass):
         model.graph = converted.graph
         model.ir_version = max(model.ir_version or 0, converted.ir_version or 0)
         return ir.passes.PassResult(model, modified=True)
+
+
+def with_opset(model: ir.Model, version: int) -> ir.Model | None:
+    """`model` where it has that opset or a later one, else a copy in it with unique names; None where it cannot be."""
+    if model.opset_imports.get("", 0) >= version:
+        return model
+    raised = UniqueNames()(RaiseOpset(version)(model.clone()).model).model
+    return raised if raised.opset_imports.get("", 0) >= version else None
 
 
 def _without_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:

@@ -6,7 +6,7 @@ here with data). Layers are corrected in graph order, some at a time, on what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +25,7 @@ def corrected(
     model: ir.Model,
     layers: Sequence[Layer],
     write: Callable[[Shifts], ir.Model],
-    batches: Callable[[], Iterable[Feeds]],
+    batches: Sequence[Feeds],
     *,
     threads: int,
 ) -> Shifts:
@@ -45,15 +45,13 @@ def corrected(
     return shifts
 
 
-def means(
-    model: ir.Model, layers: Sequence[Layer], batches: Callable[[], Iterable[Feeds]], *, threads: int
-) -> dict[str, np.ndarray]:
+def means(model: ir.Model, layers: Sequence[Layer], batches: Sequence[Feeds], *, threads: int) -> dict[str, np.ndarray]:
     """Mean of every output channel of the layers (by node name), over all batches."""
     outputs = {node.name: str(node.outputs[0].name) for node in model.graph}
     session = make_session(model, threads=threads, outputs=[outputs[layer.name] for layer in layers])
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
-    for feeds in batches():
+    for feeds in batches:
         found = run(session, feeds)
         for layer in layers:
             rows = layer.target_rows(found[outputs[layer.name]])

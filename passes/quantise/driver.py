@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import PrunecError
-from prunec.passes.canonicalise.names import UniqueNames
-from prunec.passes.canonicalise.opset import RaiseOpset
+from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.bias import corrected, with_shifts
-from prunec.passes.quantise.observe import Feeds, observe
+from prunec.passes.quantise.observe import observe
 from prunec.passes.quantise.placement import Placement, place, quantisable
-from prunec.passes.quantise.ranges import choose_grid, min_max
+from prunec.passes.quantise.ranges import Grid, choose_grid, min_max
 from prunec.passes.quantise.write import write
+from prunec.statistics.collect import CalibrationData
+from prunec.statistics.output_errors import OutputErrors, first_batches
 
+Progress = Callable[[str, int, int], None]
 PER_CHANNEL = 13
 """The first opset with a scale for each channel."""
 MOST = 0.03
@@ -30,8 +31,6 @@ GAIN = 0.5
 """What the outputs' error must fall to for that: layers in float, and the conversions around them, cost time."""
 NEAR = 1.1
 """Fewer layers are taken where they come within this factor of the least error."""
-Batches = Callable[[], Iterable[Feeds]]
-Progress = Callable[[str, int, int], None]
 SAMPLES = 64
 """That outputs are judged on, and means taken from: for each of them all layers run many times."""
 
@@ -55,8 +54,7 @@ class Quantised:
 
 def quantise(
     model: ir.Model,
-    fit: Batches,
-    held_out: Batches,
+    calibration: CalibrationData,
     *,
     exclude: Collection[str] = (),
     bits: int = 8,
@@ -66,8 +64,8 @@ def quantise(
 ) -> Quantised:
     """Static int8 of the layers of `model`: int8 weights per output channel, uint8 activations per tensor.
 
-    `fit` batches decide, `held_out` ones judge: ranges each by itself; corrected biases and layers that go back to
-    float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
+    The data that fits decides, the held-out data judges: ranges each by itself; corrected biases and layers that go
+    back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
 
     Raises:
         PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
@@ -78,19 +76,21 @@ def quantise(
         message = "no layer has constant float32 weights that 8 bits could hold"
         raise PrunecError("PC481", message, where="--precision", hint="leave --precision out")
     progress("observing values", 0, 2)
-    seen = observe(model, placement.values, fit, seed=seed, threads=threads)
+    seen = observe(model, placement.values, calibration.fit, seed=seed, threads=threads)
     progress("observing values", 1, 2)
-    other = observe(model, placement.values, held_out, seed=seed, threads=threads)
+    other = observe(model, placement.values, calibration.held_out, seed=seed, threads=threads)
     progress("observing values", 2, 2)
-    own = {name: choose_grid(seen[name], other[name]) for name in placement.values}
-    grids = own | {name: own[root] for name, root in placement.shared.items()}
-    judge = _Judge(model, lambda: first_samples(held_out()), threads)
-    widest = {name: min_max(seen[name]) for name in placement.values}
+    grids = _with_shared({name: choose_grid(seen[name], other[name]) for name in placement.values}, placement)
+    widest = _with_shared({name: min_max(seen[name]) for name in placement.values}, placement)
+    errors = OutputErrors(model, calibration, SAMPLES, threads=threads)
     put = partial(write, bits=bits)
-    plain = judge.error(put(model, placement, widest))
 
+    def judged(other: ir.Model) -> float:
+        return math.sqrt(errors.of(other))
+
+    plain = judged(put(model, placement, widest))
     left: dict[str, str] = dict.fromkeys(exclude, "excluded")
-    left, error = _float_again(model, placement, lambda own: judge.error(put(model, own, grids)), left, progress)
+    left, error = _float_again(model, placement, lambda own: judged(put(model, own, grids)), left, progress)
     placement = place(model, left)
 
     progress("correcting biases", 0, 0)
@@ -99,11 +99,11 @@ def quantise(
         model,
         layers,
         lambda known: put(with_shifts(model, known), placement, grids),
-        lambda: first_samples(fit()),
+        first_batches(calibration.fit(), SAMPLES),
         threads=threads,
     )
     shifted = with_shifts(model, shifts)
-    if (found := judge.error(put(shifted, placement, grids))) < error:
+    if (found := judged(put(shifted, placement, grids))) < error:
         best, error, is_corrected = shifted, found, bool(shifts)
     chosen = put(best, placement, grids)
     rules = Counter(grids[name].rule for name in placement.values)
@@ -112,33 +112,8 @@ def quantise(
     )
 
 
-def first_samples(batches: Iterable[Feeds]) -> Iterator[Feeds]:
-    """Whole batches until there are `SAMPLES` samples."""
-    count = 0
-    for feeds in batches:
-        yield feeds
-        count += max((array.shape[0] if array.ndim else 1 for array in feeds.values()), default=1)
-        if count >= SAMPLES:
-            return
-
-
-class _Judge:
-    """Error of the outputs against the float model's."""
-
-    def __init__(self, model: ir.Model, batches: Batches, threads: int) -> None:
-        self._batches, self._threads = batches, threads
-        session = make_session(model, threads=threads)
-        self._wanted = [run(session, feeds) for feeds in batches()]
-
-    def error(self, model: ir.Model) -> float:
-        session = make_session(model, threads=self._threads)
-        wrong = right = 0.0
-        for feeds, wanted in zip(self._batches(), self._wanted, strict=True):
-            for name, array in run(session, feeds).items():
-                if array.dtype.kind == "f" and array.size:
-                    wrong += float(np.square(array.astype(np.float64) - wanted[name]).sum())
-                    right += float(np.square(wanted[name].astype(np.float64)).sum())
-        return float(np.sqrt(wrong / right)) if right else 0.0
+def _with_shared(own: dict[str, Grid], placement: Placement) -> dict[str, Grid]:
+    return own | {name: own[root] for name, root in placement.shared.items()}
 
 
 def _float_again(
@@ -168,10 +143,8 @@ def _float_again(
 
 
 def _raised(model: ir.Model) -> ir.Model:
-    if model.opset_imports.get("", 0) >= PER_CHANNEL:
-        return model
-    raised = UniqueNames()(RaiseOpset(PER_CHANNEL)(model.clone()).model).model
-    if raised.opset_imports.get("", 0) < PER_CHANNEL:
+    raised = with_opset(model, PER_CHANNEL)
+    if raised is None:
         message = f"int8 needs opset {PER_CHANNEL}, and the model's cannot be raised"
         raise PrunecError("PC482", message, where="--precision", hint="export the model with a newer opset")
     return raised

@@ -101,41 +101,23 @@ def _has_form(layer: Layer) -> bool:
 
 
 def _carriers(model: ir.Model, layers: Collection[str], wanted: set[str]) -> set[str]:
-    """Names of carriers; what they give joins `wanted`. Backwards from readers, until nothing is added."""
-    found: set[str] = set()
-    while True:
-        before = len(found)
-        for node in model.graph:
-            if node.op_type not in CARRIERS or node.name in found or node.domain not in ("", "ai.onnx"):
-                continue
+    """Names of the operators that carry values in 8 bits; what they give joins `wanted`.
+
+    Forwards all that are fed in 8 bits, then backwards without those whose result nothing reads in 8 bits.
+    """
+    found: dict[str, ir.Value] = {}
+    for node in model.graph:
+        if node.op_type in CARRIERS and node.domain in ("", "ai.onnx"):
             value = settled(node)
             floats = [v for v in node.inputs if v is not None and not _is_side(node, v)]
-            readers = [use.node for use in value.uses()]
-            is_read = any(reader.name in layers or reader.name in found for reader in readers)
-            is_fed = all(v.name in wanted for v in floats) and floats
-            if is_fed and not value.is_graph_output() and (is_read or any(r.op_type in CARRIERS for r in readers)):
-                found.add(str(node.name))
+            if floats and all(v.name in wanted for v in floats) and not value.is_graph_output():
+                found[str(node.name)] = value
                 wanted.add(str(value.name))
-        if len(found) == before:
-            break
-    return _without_ends(model, layers, found, wanted)
-
-
-def _without_ends(model: ir.Model, layers: Collection[str], found: set[str], wanted: set[str]) -> set[str]:
-    """Without carriers whose result nothing reads in 8 bits."""
-    while True:
-        ends = {
-            node.name
-            for node in model.graph
-            if node.name in found
-            and not any(use.node.name in layers or use.node.name in found for use in settled(node).uses())
-        }
-        if not ends:
-            return found
-        for node in model.graph:
-            if node.name in ends:
-                found.discard(str(node.name))
-                wanted.discard(str(settled(node).name))
+    for name, value in reversed(list(found.items())):
+        if not any(use.node.name in layers or use.node.name in found for use in value.uses()):
+            del found[name]
+            wanted.discard(str(value.name))
+    return set(found)
 
 
 def _is_side(node: ir.Node, value: ir.Value) -> bool:

@@ -15,34 +15,30 @@ import onnx_ir as ir
 from prunec.graph.shapes import constant
 from prunec.passes.compensate.layers import ConvLayer, GemmLayer, Layer
 from prunec.passes.quantise.nodes import add_constant, add_pair
-from prunec.passes.quantise.placement import Placement, place
+from prunec.passes.quantise.placement import Placement
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.weights import quantised_weight
 
 
 def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits: int = 8) -> ir.Model:
-    """A copy of `model` with the quantisers of `placement`; `grids` by value name, weights of so many `bits`."""
+    """A copy of `model` with the quantisers of `placement`.
+
+    `grids` by value name, those of shared ones too; weights of so many `bits`.
+    """
     copy = model.clone()
-    own = place(copy, set(_names(copy)) - placement.layers.keys())
     values = {str(value.name): value for value in copy.graph.inputs}
     values |= {str(value.name): value for node in copy.graph for value in node.outputs}
-    nodes = {node.name: node for node in copy.graph}
-    for name, readers in own.readers.items():
-        grid = grids[own.shared.get(name, name)]
+    nodes = {str(node.name): node for node in copy.graph}
+    for name, readers in placement.readers.items():
+        grid = grids[name]
         pair = add_pair(copy.graph, values[name], grid.scale, np.array(grid.zero, np.uint8))
-        for reader in readers:
-            node = nodes[reader]
+        for node in (nodes[reader] for reader in readers):
             for index, value in enumerate(node.inputs):
                 if value is values[name]:
                     node.replace_input_with(index, pair)
-    for layer in own.layers.values():
-        name = str(placement.layers[layer.name].data.name)
-        _write_layer(copy.graph, layer, grids[own.shared.get(name, name)].scale, bits)
+    for name, layer in placement.layers.items():
+        _write_layer(copy.graph, nodes[name], weight_axis(layer), grids[str(layer.data.name)].scale, bits)
     return copy
-
-
-def _names(model: ir.Model) -> list[str]:
-    return [str(node.name) for node in model.graph]
 
 
 def weight_axis(layer: Layer) -> int:
@@ -54,12 +50,10 @@ def weight_axis(layer: Layer) -> int:
     return 1
 
 
-def _write_layer(graph: ir.Graph, layer: Layer, step: float, bits: int) -> None:
-    node = layer.node
+def _write_layer(graph: ir.Graph, node: ir.Node, axis: int, step: float, bits: int) -> None:
     weight = constant(node.inputs[1])
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.op_type != "MatMul" else None
     assert weight is not None
-    axis = weight_axis(layer)
     integers, scales = quantised_weight(weight, axis, bias, step, bits)
     _replace(graph, node, 1, integers, scales, axis)
     if bias is not None:

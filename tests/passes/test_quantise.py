@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -43,6 +44,20 @@ def batches(seed: int, count: int = 4) -> Iterator[dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield {"x": rng.standard_normal((2, 3, 12, 12)).astype(np.float32)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Calibration data from a function of a seed."""
+
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    fingerprint: str = ""
+
+    def fit(self) -> Iterator[dict[str, np.ndarray]]:
+        return self.batches(1)
+
+    def held_out(self) -> Iterator[dict[str, np.ndarray]]:
+        return self.batches(2)
 
 
 def relative(model: ir.Model, other: ir.Model) -> float:
@@ -128,7 +143,7 @@ def test_the_quantised_model_computes_nearly_the_same_with_the_same_zeros() -> N
             array = constant(node.inputs[1]).copy()  # type: ignore[union-attr]
             array[::4] = 0
             node.inputs[1].const_value = ir.Tensor(array)
-    found = quantise(model, lambda: batches(1), lambda: batches(2))
+    found = quantise(model, Data(batches))
     onnx.checker.check_model(ir.to_proto(found.model), full_check=True)
     assert found.error < 0.05 and found.error <= found.plain and relative(model, found.model) < 0.05
     assert len(found.layers) == 4 and not found.left_float and sum(found.rules.values()) == found.values
@@ -136,7 +151,7 @@ def test_the_quantised_model_computes_nearly_the_same_with_the_same_zeros() -> N
     assert {ir.DataType.INT8, ir.DataType.INT32, ir.DataType.UINT8} <= kinds
     integers = [constant(v) for v in found.model.graph.initializers.values() if v.dtype == ir.DataType.INT8]
     assert all((array[::4] == 0).all() for array in integers if array is not None and array.ndim == 4)
-    again = quantise(model, lambda: batches(1), lambda: batches(2))
+    again = quantise(model, Data(batches))
     assert ir.to_proto(again.model).SerializeToString() == ir.to_proto(found.model).SerializeToString()
 
 
@@ -155,7 +170,7 @@ def test_a_layer_that_8_bits_hurt_goes_back_to_float() -> None:
             feeds["x"][:, 0] /= 1000
             yield feeds
 
-    found = quantise(model, lambda: uneven(1), lambda: uneven(2))
+    found = quantise(model, Data(uneven))
     assert str(first.name) in found.left_float and str(first.name) not in found.layers
     assert found.error < 0.1 * found.plain
 
@@ -163,15 +178,15 @@ def test_a_layer_that_8_bits_hurt_goes_back_to_float() -> None:
 def test_excluded_layers_stay_and_nothing_left_is_refused() -> None:
     model = network()
     names = [str(node.name) for node in model.graph if node.op_type in ("Conv", "Gemm")]
-    found = quantise(model, lambda: batches(1), lambda: batches(2), exclude=names[:1])
+    found = quantise(model, Data(batches), exclude=names[:1])
     assert names[0] not in found.layers and len(found.layers) == 3
     with pytest.raises(PrunecError, match="PC481"):
-        quantise(model, lambda: batches(1), lambda: batches(2), exclude=names)
+        quantise(model, Data(batches), exclude=names)
 
 
 def test_infinite_values_are_refused() -> None:
-    def broken() -> Iterator[dict[str, np.ndarray]]:
+    def broken(seed: int) -> Iterator[dict[str, np.ndarray]]:
         yield {"x": np.full((2, 3, 12, 12), np.inf, np.float32)}
 
     with pytest.raises(PrunecError, match="PC480"):
-        quantise(network(), broken, lambda: batches(2))
+        quantise(network(), Data(broken))

@@ -66,16 +66,17 @@ def finer_blocks(
     if options.finer is None or backend is None or not asked:
         return tuple(layers)
     own, chosen, why = prunable_layers(cut), dict(asked), dict[str, str]()
-    tallest = max((wanted.pattern for wanted in asked.values()), key=lambda p: p.rows)
-    steps, limits = [p for p in (tallest, *steps) if p.rows <= tallest.rows], dict[str, float]()
-    steps = list({p.name: p for p in steps}.values())
-    for number, step in enumerate(steps):
-        progress("timing layers with finer blocks", number, len(steps))
+    known = {p.name: p for p in (*steps, *(wanted.pattern for wanted in asked.values()))}
+    order, limits = sorted(known.values(), key=lambda p: -p.rows), dict[str, float]()
+    for number, step in enumerate(order):
+        progress("timing layers with finer blocks", number, len(order))
         wanted = {
             node: replace(old, pattern=step)
             for node, old in asked.items()
             if step.rows <= old.pattern.rows and views.refusal(own[node], step) is None
         }
+        if not wanted:
+            continue
         times = backend.times(cut, wanted, options.threads, options.made_up_shapes, options.cache)
         for node, taken in times.items():
             if step.name == asked[node].pattern.name:
@@ -83,7 +84,7 @@ def finer_blocks(
             elif node in limits and taken.sparse_us <= (1 + options.finer) * limits[node]:
                 chosen[node] = wanted[node]
                 why[node] = f"{ms(taken.sparse_us / 1e3)}, with {asked[node].pattern} {ms(limits[node] / 1e3)}"
-    progress("timing layers with finer blocks", len(steps), len(steps))
+    progress("timing layers with finer blocks", len(order), len(order))
     return tuple(
         p.model_copy(update={"pattern": chosen[p.node].pattern.name, "why": why[p.node]}) if p.node in why else p
         for p in layers

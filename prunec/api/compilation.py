@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from prunec.api.artifact_options import backend_of, demo_options
 from prunec.api.dump import Dump
+from prunec.api.evidence import given_options
 from prunec.api.gates import check_gates, refusals
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
@@ -26,21 +28,17 @@ from prunec.api.quantising import check_precision, dense_beside, quantised
 from prunec.api.recovering import check_recovery, with_runs
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
-from prunec.api.target_list import backend_for
-from prunec.backends.base import Backend, BuildOptions, DemoOptions, Range, spell_range
+from prunec.backends.base import BuildOptions, Range
 from prunec.cache import default_cache
-from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration, Samples
 from prunec.frontend.input_shapes import common_shapes
 from prunec.heap import large_blocks_apart
+from prunec.measure.contender import Contender
 from prunec.package.destination import check_destination
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
-from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
-
-WASM, ARM64 = "wasm", "arm64"
-_OF_WASM = ("--weights", "--relaxed-simd", "--demo")
 
 
 @large_blocks_apart()
@@ -134,7 +132,7 @@ def compile(
     if not isinstance(input_shapes, Mapping):
         input_shapes = common_shapes(shape_sets) if shape_sets else None
     ranges = shape_ranges or {}
-    options = PlanOptions(
+    options = asked = PlanOptions(
         target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
@@ -160,10 +158,10 @@ def compile(
     progress = tidying(progress)
     own_build = BuildOptions(
         build, ranges, threads, precision, products, measure, shape_sets, tune, cache, weights, relaxed_simd, progress,
-        _demo(demo, demo_labels, demo_vocabulary), storage,
+        demo_options(demo, demo_labels, demo_vocabulary), storage,
     )  # fmt: skip
     is_int8 = check_precision(precision, options, budget)
-    backend = _backend(target, replace(own_build, precision=None) if is_int8 else own_build, dry_run=dry_run)
+    backend = backend_of(target, replace(own_build, precision=None) if is_int8 else own_build, dry_run=dry_run)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
@@ -193,77 +191,24 @@ def compile(
         if said_no:
             raise Refused(said_no, compiled)
 
-    record = None
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         made = with_runs(made, pruned.recovery)
+        beside = list[Contender]()
         if is_int8:
-            pruned, record = quantised(pruned, calibration, options, progress)
-        beside = (
-            (stack.enter_context(dense_beside(opened, calibration, options, progress)),) if is_int8 and measure else ()
-        )
+            pruned = quantised(pruned, calibration, options, progress)
+            if measure:
+                beside.append(stack.enter_context(dense_beside(opened, calibration, options, progress)))
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
-            backend=backend, build=own_build, quantisation=record, beside=beside,
-            command={"recipe": recipe, "criterion": criterion, "scope": scope, "round-to": round_to,
-                     "structures": None if made.structures == DEFAULT_STRUCTURES else ",".join(made.structures),
-                     "polish": polish or None, "no-compensate": not compensate, "samples": samples,
-                     "no-measure": not measure, "metric": metric,
-                     "calib": calib if isinstance(calib, str | Path) else None, "no-build": not build,
-                     "precision": precision, "products": products, "tune": None if tune == "none" else tune,
-                     "weights": weights, "relaxed-simd": relaxed_simd,
-                     "storage": None if storage == "fp32" else storage, "finer": finer,
-                     "demo": demo, "demo-labels": demo_labels, "demo-vocabulary": demo_vocabulary,
-                     "shape-range": [spell_range(name, given) for name, given in own_build.ranges.items()] or None},
+            backend=backend, build=own_build, beside=beside,
+            command=given_options(asked, own_build, made.structures, metric),
         )  # fmt: skip
         if options.cache is not None:
             warnings += options.cache.warnings
         return save(opened, made, pruned, quality, calibration, job, gate, warnings, progress)
-
-
-def _demo(wanted: bool, labels: PathLike | None, vocabulary: PathLike | None) -> DemoOptions | None:
-    """PC440: files for a page that nobody asked for."""
-    given = {"--demo-labels": labels, "--demo-vocabulary": vocabulary}
-    name = next((name for name, file in given.items() if file is not None), None)
-    if name is not None and not wanted:
-        raise PrunecError("PC440", f"{name} is about a demo page", where=name, hint="give --demo too")
-    files = (None if file is None else Path(file) for file in given.values())
-    return DemoOptions(*files) if wanted else None
-
-
-def _backend(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | None:
-    """What makes the target's artifact, once it is known to be able to.
-
-    Raises:
-        PrunecError PC440: options about an artifact for a target without one; PC016: several shapes for one that
-        takes one; PC43x: something is missing here.
-    """
-    backend = backend_for(target)
-    given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
-             "--precision": build.precision is not None, "--products": build.products is not None,
-             "--tune": build.tune != "none", "--weights": build.weights is not None,
-             "--storage": build.storage != "fp32",
-             "--relaxed-simd": build.relaxed_simd, "--demo": build.demo is not None}  # fmt: skip
-    option = next((name for name, is_given in given.items() if is_given), None)
-    if backend is None and option is not None:
-        message = f"{option} is about an artifact that is built for a device, and {target} has none"
-        other = {"--tune": "cpu", **dict.fromkeys(_OF_WASM, WASM)}.get(option, "tensorrt-2:4")
-        raise PrunecError("PC440", message, where=option, hint=f"leave it out, or use --target {other}")
-    for name in _OF_WASM:
-        if given[name] and target != WASM:
-            hint = f"leave it out, or use --target {WASM}"
-            raise PrunecError("PC440", f"{name} is about WebAssembly modules", where=name, hint=hint)
-    if given["--storage"] and target not in (WASM, ARM64):
-        hint = f"leave it out, or use --target {WASM} or {ARM64}"
-        raise PrunecError("PC440", f"{target} keeps weights as they are", where="--storage", hint=hint)
-    if len(build.shapes) > 1 and (backend is None or not backend.specialises):
-        hint = "one shape, or --target cpu, which makes a program for each"
-        raise PrunecError("PC016", f"{target} has no use for several shapes", where="--input-shape", hint=hint)
-    if backend is not None:
-        backend.check(replace(build, builds=False) if dry_run else build)
-    return backend
 
 
 def _decide(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from prunec.api.options import PlanOptions
+from prunec.backends.base import BuildOptions, spell_range
 from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_count
 from prunec.graph.shapes import dims, is_constant
 from prunec.passes.compensate import CompensationRecord as Compensation
 from prunec.plan.budget import NUMBERS
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Plan
+from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.records import CompensationRecord, SparsityRecord
 
 
@@ -86,6 +90,29 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
         for pattern in patterns:
             words += [f"--{name}", pattern]
     return shlex.join([*words, "--seed", str(plan.seed)])
+
+
+def given_options(
+    asked: PlanOptions, build: BuildOptions, structures: Sequence[str], metric: str | None
+) -> dict[str, object]:
+    """Options of the command line by name, as they were given; None or False: not at all.
+
+    Without those that the plan knows (`command_line`).
+    """
+    demo = build.demo
+    return {
+        "recipe": asked.recipe, "criterion": asked.criterion, "scope": asked.scope, "round-to": asked.round_to,
+        "structures": None if tuple(structures) == DEFAULT_STRUCTURES else ",".join(structures),
+        "polish": asked.polish or None, "no-compensate": asked.compensation == "none", "samples": asked.samples,
+        "no-measure": not build.measures, "metric": metric,
+        "calib": asked.calib if isinstance(asked.calib, str | Path) else None, "no-build": not build.builds,
+        "precision": build.precision, "products": build.products,
+        "tune": None if build.tune == "none" else build.tune,
+        "weights": build.weights, "relaxed-simd": build.relaxed_simd,
+        "storage": None if build.storage == "fp32" else build.storage, "finer": asked.finer,
+        "demo": demo is not None, "demo-labels": demo and demo.labels, "demo-vocabulary": demo and demo.vocabulary,
+        "shape-range": [spell_range(name, given) for name, given in build.ranges.items()] or None,
+    }  # fmt: skip
 
 
 def _parameters(node: ir.Node) -> int:

@@ -30,7 +30,7 @@ from prunec.statistics.sweep import outputs
 from prunec.verify.checker import Outcome
 from prunec.verify.inputs import Run
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
-from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord
+from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord, QuantisationRecord
 from prunec.verify.rewriting import check_rewriting
 from prunec.verify.user_metric import Metric, evaluate
 from prunec.working_memory import working_bytes
@@ -48,6 +48,7 @@ class Pruned:
     patterns: PatternsRecord | None = None
     recovery: Recovery | None = None
     quantised: ir.Model | None = None
+    quantisation: QuantisationRecord | None = None
 
     @property
     def shipped(self) -> ir.Model:

@@ -61,10 +61,8 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     return True
 
 
-def quantised(
-    pruned: Pruned, calibration: Calibration, options: PlanOptions, progress: Progress
-) -> tuple[Pruned, QuantisationRecord]:
-    """`pruned` with the model that is shipped, and what was found on the way.
+def quantised(pruned: Pruned, calibration: Calibration, options: PlanOptions, progress: Progress) -> Pruned:
+    """`pruned` with the model that is shipped and the record of it.
 
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; PC483: the plan that was replayed has zeros.
@@ -85,7 +83,7 @@ def quantised(
         error_min_max=found.plain,
     )
     warnings = (*pruned.warnings, NARROW) if weight_bits() < 8 else pruned.warnings
-    return replace(pruned, quantised=found.model, warnings=warnings), record
+    return replace(pruned, quantised=found.model, quantisation=record, warnings=warnings)
 
 
 @contextlib.contextmanager
@@ -102,6 +100,5 @@ def dense_beside(
 
 def _quantise(model: ir.Model, calibration: Calibration, options: PlanOptions, progress: Progress) -> Quantised:
     return quantise(
-        model, calibration.fit, calibration.held_out,
-        bits=weight_bits(), seed=options.seed, threads=options.threads, progress=progress,
-    )  # fmt: skip
+        model, calibration, bits=weight_bits(), seed=options.seed, threads=options.threads, progress=progress
+    )

@@ -28,7 +28,7 @@ from prunec.package.writer import PackageWriter, save_model
 from prunec.plan.plan import Plan
 from prunec.report.data import ReportData
 from prunec.report.html import render_report
-from prunec.verify.records import QualityRecord, QuantisationRecord, VerificationRecord
+from prunec.verify.records import QualityRecord, VerificationRecord
 
 NO_QUALITY = Diagnostic(
     "PC352", "the dense model's outputs are empty on this data: nothing is said about quality", hint="give real --calib"
@@ -53,7 +53,6 @@ class Save:
     seed: int
     command: Mapping[str, object]
     backend: Backend | None = None
-    quantisation: QuantisationRecord | None = None
     beside: Sequence[Contender] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
 
@@ -103,7 +102,7 @@ def save(
             compensation=pruned.compensation,
             recovery=None if pruned.recovery is None else pruned.recovery.record,
             patterns=pruned.patterns,
-            quantisation=job.quantisation,
+            quantisation=pruned.quantisation,
             tensorrt=None if artifact is None else artifact.tensorrt,
         )
         writer.write_json(VERIFICATION, verification.to_json())

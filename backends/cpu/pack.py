@@ -20,15 +20,17 @@ class Packed:
         return len(self.index)
 
 
-def pack_blocks(matrix: np.ndarray, offsets: np.ndarray, rows: int, part: np.ndarray | None = None) -> Packed:
+def pack_blocks(
+    matrix: np.ndarray, offsets: np.ndarray, rows: int, part: np.ndarray | None = None, parts: int = 1
+) -> Packed:
     """Blocks of `rows` consecutive rows × 1 column that hold a non-zero.
 
-    `matrix` [outputs, columns]; `offsets` int [columns] is what goes into `index` for a column, or [outputs, columns]
-    where rows of blocks read different columns (then equal within every block). Missing rows at the end are zero.
-    `part` int [columns]: blocks of part 0 come first, all rows of them, then those of part 1, …
+    `matrix` [outputs, columns]; `offsets` int [columns] is what goes into `index` for a column. Missing rows at the end
+    are zero. `part` int [columns], below `parts`: blocks of part 0 come first, all rows of them, then those of part 1,
+    …; `pointer` has an entry for every row of every part, also of parts that no column is in.
     """
-    if part is not None and part.any():
-        own = [pack_blocks(matrix[:, part == n], offsets[part == n], rows) for n in range(int(part.max()) + 1)]
+    if part is not None and parts > 1:
+        own = [pack_blocks(matrix[:, part == n], offsets[part == n], rows) for n in range(parts)]
         starts = np.cumsum([0, *(packed.blocks for packed in own)])
         pointers = [packed.pointer[:-1] + start for packed, start in zip(own, starts, strict=False)]
         return Packed(

@@ -59,7 +59,7 @@ def test_convolutions(isa: Isa, groups: int, stride: int, dilation: int, passes:
     strip = (min(3, out), out)
     packed = pack_blocks(
         convolution_matrix(weight, groups), Panel(window, *strip, isa.lanes("float32")).offsets(), rows,
-        np.tile(np.arange(c) * passes // c, k * k),
+        np.tile(np.arange(c) * passes // c, k * k), passes,
     )  # fmt: skip
     plain = (out * out * m, out * m, m)
     kernel = PanelProduct(

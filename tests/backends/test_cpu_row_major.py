@@ -8,12 +8,16 @@ import pytest
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.expression import Expression, binary, operand, relu
-from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.isa import WASM, Isa
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.kernels.row_major import Order, RowMajor
+from prunec.backends.cpu.lower.candidates import Choice, Product, build, by_rule
+from prunec.backends.cpu.lower.lowering import lower
+from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.tiles import choose_tile
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets, pack_blocks
 from tests.backends.kernel_support import SIZES, convolution, empty, isas, runs, sparse, worst
+from tests.graph.builder import Builder
 
 SUM = operand(0)
 
@@ -86,7 +90,7 @@ def test_passes_through_the_channels_in_both_orders(isa: Isa, order: Order) -> N
     (h, w), k, m, rows, passes = (7, 5), 21, 37, isa.lanes("float32"), 3
     x, bias = rng.standard_normal((h, w, k)).astype(np.float32), rng.standard_normal(m).astype(np.float32)
     weight = sparse(rng, m, k, rows, 0.5)
-    packed = pack_blocks(weight, np.arange(k), rows, np.arange(k) * passes // k)
+    packed = pack_blocks(weight, np.arange(k), rows, np.arange(k) * passes // k, passes)
     kernel = RowMajor(
         grid=(1, h, w), channels=m, rows=rows, columns=k, x=Access(x.size, 0, (0, w * k, k)),
         y=Access(h * w * m, 0, (0, w * m, m)), epilogue=relu(SUM), tile=(3, 4), chunks=2, groups=2, order=order,
@@ -95,6 +99,40 @@ def test_passes_through_the_channels_in_both_orders(isa: Isa, order: Order) -> N
     found = runs(kernel, isa)(x, packed.values, packed.index, packed.pointer, bias, empty(h * w * m))
     wanted = np.maximum(x.astype(np.float64) @ weight.T.astype(np.float64) + bias, 0)
     assert worst(found.reshape(h, w, m), wanted) <= 1e-6
+
+
+def test_parts_have_all_of_their_rows_also_where_they_are_empty() -> None:
+    weight, part = sparse(np.random.default_rng(3), 32, 6, 16, 0.5), np.array([0, 0, 2, 2, 2, 0])
+    packed = pack_blocks(weight, np.arange(6), 16, part, 4)
+    assert len(packed.pointer) == 4 * 2 + 1 and packed.pointer[-1] == packed.blocks == len(packed.index)
+    found = np.zeros_like(weight)
+    for entry, (start, stop) in enumerate(zip(packed.pointer, packed.pointer[1:], strict=False)):
+        own, row = divmod(entry, 2)
+        for place in range(start, stop):
+            column = packed.index[place]
+            assert part[column] == own
+            found[16 * row : 16 * row + 16, column] = packed.values[place]
+    assert (found == weight).all() and weight.any()
+
+
+def test_long_sums_of_one_channel_are_made_in_parts_where_registers_are_short() -> None:
+    """A convolution of 512 taps over one channel: every part has columns, and every row of it an entry."""
+    b = Builder(0)
+    x = b.relu(b.input("x", [1, 1, 1024, 1]))
+    b.output(b.op("Conv", [x, b.weight(16, 1, 512, 1), b.weight(16)], strides=[4, 1]))
+    ready, found = prepare(b.model()), list[Product]()
+
+    def collect(product: Product) -> Choice:
+        found.append(product)
+        return by_rule(product)
+
+    lower(list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), WASM, collect)
+    (product,) = found
+    built = build(product, by_rule(product))
+    assert isinstance(built.kernel, RowMajor) and built.kernel.passes == 4
+    values, _, pointer = built.weights
+    assert len(pointer) == 4 * built.kernel.row_blocks + 1 and (np.diff(pointer) > 0).all()
+    assert values.size == 16 * 512
 
 
 @pytest.mark.parametrize(

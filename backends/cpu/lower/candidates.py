@@ -115,7 +115,7 @@ def build(product: Product, choice: Choice) -> Built:
     channels = window.channels
     part = np.tile(np.arange(channels) * choice.passes // channels, math.prod(window.kernel))
     offsets = Panel(window, *choice.tile, product.lanes).offsets()
-    packed = pack_blocks(product.matrix, offsets, choice.rows, part)
+    packed = pack_blocks(product.matrix, offsets, choice.rows, part, choice.passes)
     squads = ceil_div(len(product.matrix), product.lanes)
     # A panel is made once for every group of outputs: few of them, and only where the strips are too few.
     chunks = min(tiles, 8)
@@ -132,8 +132,8 @@ def _packed_by_lines(product: Product, choice: Choice) -> Packed:
     window, columns = product.window, product.matrix.shape[1]
     channel = np.arange(columns) if window is None else np.tile(np.arange(window.channels), math.prod(window.kernel))
     order = np.arange(columns) if window is None else np.argsort(channel // _LINE, kind="stable")
-    part = channel[order] * choice.passes // (channel.max() + 1)
-    return pack_blocks(product.matrix[:, order], product.offsets[..., order], choice.rows, part)
+    part = np.arange(columns) * choice.passes // columns
+    return pack_blocks(product.matrix[:, order], product.offsets[order], choice.rows, part, choice.passes)
 
 
 def _followed(index: np.ndarray) -> np.ndarray:

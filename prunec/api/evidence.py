@@ -31,6 +31,11 @@ def sparsity_record(dense: ir.Model, pruned: ir.Model, plan: Plan) -> SparsityRe
     )
 
 
+def finite(value: float) -> float | None:
+    """Records have no infinities: such a field is absent."""
+    return value if math.isfinite(value) else None
+
+
 def _gone(before: int, after: int) -> float:
     return 1 - after / before if before else 0.0
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from prunec.api.evidence import finite
 from prunec.api.finer import finer_blocks, finer_patterns, with_finer
 from prunec.api.levels import allocate_levels, chosen_allocation
 from prunec.api.opening import Opened
@@ -161,18 +162,14 @@ def patterns_record(
                 passed=proof.passed,
                 method=None if result is None else result.method,
                 damping=None if result is None else result.damping,
-                error_fit=None if result is None else _finite(result.error_fit),
-                error_held_out=None if result is None else _finite(result.error_held_out),
-                error_plain=None if result is None else _finite(result.error_plain),
-                error=None if result is None else _finite(result.error),
+                error_fit=None if result is None else finite(result.error_fit),
+                error_held_out=None if result is None else finite(result.error_held_out),
+                error_plain=None if result is None else finite(result.error_plain),
+                error=None if result is None else finite(result.error),
                 notes=None if result is None or not result.notes else result.notes,
             )
         )
     return PatternsRecord(layers=tuple(records), zeros=round(_zero_share(model), 9), passed=True, permutation=order)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _zero_share(model: ir.Model) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from prunec.api.evidence import finite
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted
 from prunec.api.stages import Stage, whole
@@ -46,7 +47,7 @@ def recovered(
     options: PlanOptions,
     progress: Progress,
 ) -> tuple[ir.Model, Recovery | None]:
-    """`model`, trained against the dense one as the plan says; the same where it says nothing. PC040, PC343."""
+    """`model`, trained against the dense one as the plan says; the same where it says nothing. PC040, PC343, PC346."""
     if plan.recovery is None:
         return model, None
     from prunec.recover.recovery import recover
@@ -64,7 +65,7 @@ def recovered(
     )
     record = RecoveryRecord(
         method=plan.recovery.method, kept=found.is_kept, error_before=found.error_before,
-        error_after=found.error_after, samples=found.samples, parameters=found.parameters,
+        error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip
     return found.model, Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)

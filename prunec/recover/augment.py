@@ -59,7 +59,7 @@ def _one(array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.rand
 
 
 def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[C, H, W] or [H, W, C] moved along both sides; a side of up to four pixels is no side."""
+    """[C, H, W] moved along both sides, or [H, W, C], where the last axis alone has a length that colours have."""
     is_last = image.shape[-1] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
     axes = (0, 1) if is_last else (1, 2)
     for axis in axes:

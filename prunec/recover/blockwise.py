@@ -36,10 +36,15 @@ def blocks_of(subject: Subject) -> list[Block]:
     return [block for block in found if set(block.trained) & subject.student.parameters.keys()]
 
 
-def train_blocks(subject: Subject, rate: float, seconds: float | None, planned: Sequence[RecoveryRun]) -> Iterator[Run]:
-    """One run per block, in the order of the graph; the time that a block leaves goes to those after it."""
-    todo = blocks_of(subject)
-    clock = subject.clock
+def train_blocks(
+    subject: Subject, todo: Sequence[Block], rate: float, seconds: float | None, planned: Sequence[RecoveryRun]
+) -> Iterator[Run]:
+    """One run per block of `todo`, in the order of the graph; the time that a block leaves goes to those after it.
+
+    With `planned` runs there is one for each of these.
+    """
+    of, clock = len(todo), subject.clock
+    todo = todo[: len(planned)] if planned else todo
     start = clock.elapsed_s
     with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
         samples = _Samples(subject, store)
@@ -50,16 +55,14 @@ def train_blocks(subject: Subject, rate: float, seconds: float | None, planned: 
                 _, _, values = next(found)
                 for name, array in values.items():
                     store.put((batch, name), np.ascontiguousarray(subject.kept.restrict(name, array)))
-            if planned and number >= len(planned):
-                return
             left = None if seconds is None else (start + seconds - clock.elapsed_s) / (len(todo) - number)
             budget = Budget(left, planned[number] if planned else None, MOST_EPOCHS * len(samples.training))
             part = subject.student.part(block.start, block.targets)
             task = _Task(subject, store, samples, block, part, number)
             own = [name for name in block.trained if name in subject.student.parameters]
-            name = f"block {number + 1} of {len(todo)}"
+            name = f"block {number + 1} of {of}"
             yield train(subject.student, own, task.objective(), rate, budget, clock, name)
-            if (clock.is_over() and not planned) or block is todo[-1]:
+            if clock.is_over() or block is todo[-1]:
                 return
             task.go_on()
 

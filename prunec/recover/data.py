@@ -39,20 +39,20 @@ class Pool:
         self._store = ArrayStore[tuple[int, str]](RAM_BYTES)
         self._shapes: list[tuple[tuple[int, ...], ...]] = []
         self._names: list[str] = []
-        self.splits = _splits(model)
+        splits = _splits(model)
         for feeds in calibration.fit():
             self._names = list(feeds)
-            for item in _items(feeds) if self.splits else [feeds]:
+            for item in _items(feeds) if splits else [feeds]:
                 for name, array in item.items():
                     self._store.put((len(self._shapes), name), array)
                 self._shapes.append(tuple(array.shape for array in item.values()))
-        self.size = batch_size(model) if self.splits else 1
+        self.size = batch_size(model) if splits else 1
         count = len(self._shapes)
         kept = max(1, count // WATCHED) if count > 1 else 0
         self.samples = self._count(tuple(range(count)))
         self.training = self.grouped(range(count - kept))
         self.watched = self.grouped(range(count - kept, count)) or self.training
-        self.parts = 1 if self.splits else max(1, FEWEST // self._count(self.training[0]))
+        self.parts = 1 if splits else max(1, FEWEST // self._count(self.training[0]))
         self.augments = self._is_batched() and can_augment(self.feeds(self.training[0]))
 
     def _count(self, batch: Batch) -> int:

@@ -3,7 +3,8 @@
     loss = output loss + ½ · mean over borders of the relative squared error        (`losses`)
 
 The dense model answers every batch anew where samples are changed on the way; where they are not, its answers are kept
-up to a limit. The watched error is the output loss alone.
+up to a limit. Those to the watched samples always are, in memory or in a file; the watched error is the output loss
+alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ FEATURES = 4
 FEATURE_SHARE = 0.5
 RAM_BYTES, MOST_BYTES = 128 * 1024**2, 1024**3
 """Of kept answers: in memory, and at all."""
+WATCHED = "watched "
+"""Before the names of answers to watched batches, which are kept by batch and not by item."""
 
 
 def train_end_to_end(
@@ -51,10 +54,10 @@ class _Distillation:
         self.drawn = self.pool.epochs(subject.seed)
         self.store, self.known = store, set[int]()
         self.is_kept = not self.pool.augments and self._fits()
-        self.targets = [
-            {name: array for name, array in self.teacher.arrays(self.pool.feeds(batch)).items() if name in self.outputs}
-            for batch in self.pool.watched
-        ]
+        for number, batch in enumerate(self.pool.watched):
+            for name, array in self.teacher.arrays(self.pool.feeds(batch)).items():
+                if name in self.outputs:
+                    store.put((number, f"{WATCHED}{name}"), np.ascontiguousarray(array))
 
     def objective(self) -> Objective:
         return Objective(self.loss, self.watched, self.trial, self.pool.parts)
@@ -70,9 +73,10 @@ class _Distillation:
     def watched(self) -> float:
         total = 0.0
         with torch.no_grad():
-            for batch, targets in zip(self.pool.watched, self.targets, strict=True):
+            for number, batch in enumerate(self.pool.watched):
                 found = self.part(tensors(self.pool.feeds(batch)))
-                total += float(output_loss(found, tensors(targets), self.outputs)) * len(batch)
+                targets = tensors({name: self.store.get((number, f"{WATCHED}{name}")) for name in self.outputs})
+                total += float(output_loss(found, targets, self.outputs)) * len(batch)
         return total / sum(map(len, self.pool.watched))
 
     def _loss(self, feeds: Feeds, wanted: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -96,11 +96,7 @@ def varying_values(model: ir.Model) -> frozenset[ir.Value]:
 def refuse_quantised(model: ir.Model) -> None:
     """PC340 where weights or activations are integers on a grid: training would leave it."""
     for node in model.graph:
-        if (
-            node.op_type in QUANTISERS
-            or "Integer" in node.op_type
-            or node.op_type.startswith(("QLinear", "QAttention"))
-        ):
+        if node.op_type in QUANTISERS or "Integer" in node.op_type or node.op_type.startswith(_ON_INTEGERS):
             raise PrunecError(
                 "PC340",
                 f"a quantised model cannot be trained ({node.op_type})",

@@ -10,6 +10,7 @@ time, and the result is kept only if the outputs' error falls on the samples tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ from prunec.recover.parameters import trainable
 from prunec.recover.student import Student
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import comparable
-from prunec.recover.training import Run
+from prunec.recover.training import Run, not_finite
 from prunec.statistics.collect import CalibrationData
 
 BIAS_RATE, BLOCK_RATE, FULL_RATE = 0.02, 0.005, 0.005
@@ -68,7 +69,8 @@ def recover(
     """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes. Both models stay as they are.
 
     Raises:
-        PrunecError PC040: an operator without a torch function; PC343: there is nothing to train.
+        PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
+        are not finite, so that no error says whether training helps.
     """
     clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
     before = torch.get_num_threads()
@@ -101,6 +103,8 @@ def _recover(
         places = comparable(dense, pruned, kept, feeds, threads)
         subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
         before = held_out_error(dense, pruned, calibration, threads)
+        if not math.isfinite(before):
+            raise not_finite("held-out samples")
         runs = tuple(_runs(subject, plan, before))
     finally:
         pool.close()
@@ -129,13 +133,13 @@ def _runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
             raise PrunecError("PC343", "there are no biases or norms to train", where="--recover", hint="use blocks")
         yield train_end_to_end(subject, shifts, BIAS_RATE, clock.left_s, planned[0] if planned else None)
         return
-    count = len(blocks_of(subject))
-    if plan.method == "blocks" or (count > 1 and error >= FAR):
+    found = blocks_of(subject)
+    if plan.method == "blocks" or (len(found) > 1 and error >= FAR):
         share = 1.0 if plan.method == "blocks" else BLOCKS_FIRST
         seconds = None if clock.left_s is None else share * clock.left_s
-        yield from train_blocks(subject, BLOCK_RATE, seconds, planned[:count])
-        planned = planned[count:]
-        if plan.method == "blocks" or (plan.runs and not planned) or (not plan.runs and clock.is_over()):
+        yield from train_blocks(subject, found, BLOCK_RATE, seconds, planned[: len(found)])
+        planned = planned[len(found) :]
+        if plan.method == "blocks" or clock.is_over() or (plan.runs and not planned):
             return
     rest: RecoveryRun | None = planned[0] if planned else None
     yield train_end_to_end(subject, [*student.parameters], FULL_RATE, clock.left_s, rest)

@@ -26,9 +26,8 @@ class Student:
         self.parameters = {name: found[name] for name in trained.names if name in found}
         for parameter in own.values():
             parameter.requires_grad_(False)
-        self.weights = frozenset(trained.weights) & self.parameters.keys()
-        self.masks = {name: _mask(self.parameters[name]) for name in self.weights}
-        self.masks = {name: mask for name, mask in self.masks.items() if not bool(mask.all())}
+        masks = {name: self.parameters[name].detach() != 0 for name in trained.weights if name in self.parameters}
+        self.masks: State = {name: mask for name, mask in masks.items() if not bool(mask.all())}
 
     @property
     def count(self) -> int:
@@ -75,11 +74,6 @@ class Student:
             if not np.array_equal(before, after):
                 value.const_value = ir.Tensor(np.ascontiguousarray(after) + before.dtype.type(0), name=name)
         return copy
-
-
-def _mask(weight: torch.Tensor) -> torch.Tensor:
-    mask: torch.Tensor = weight.detach() != 0
-    return mask
 
 
 class Part:

@@ -20,6 +20,7 @@ from typing import Literal
 
 import torch
 
+from prunec.diagnostics import PrunecError
 from prunec.plan.recovery import RecoveryRun
 from prunec.recover.clock import Clock
 from prunec.recover.student import State, Student
@@ -77,7 +78,7 @@ class Budget:
 def train(
     student: Student, wanted: Sequence[str], objective: Objective, rate: float, budget: Budget, clock: Clock, name: str
 ) -> Run:
-    """Train the parameters `wanted` and leave `student` in the best state that was seen."""
+    """Train the parameters `wanted` and leave `student` in the best state that was seen. PrunecError PC346."""
     return _Training(student, wanted, objective, rate, clock, name).run(budget)
 
 
@@ -89,6 +90,8 @@ class _Training:
         self.clock, self.name = clock, name
         self.best: State = student.state(wanted)
         self.before = self.best_error = objective.watched()
+        if not math.isfinite(self.before):
+            raise not_finite("the samples that training is watched on")
         self.rate = rate * min(1.0, math.sqrt(self.before / USUAL))
 
     def run(self, budget: Budget) -> Run:
@@ -179,6 +182,12 @@ class _Training:
             for name, scale in scales.items()
         ]
         return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), foreach=False)
+
+
+def not_finite(where: str) -> PrunecError:
+    """PC346: without a number to begin with nothing says whether training helps."""
+    hint = "look at the outputs of MODEL on the calibration data in ONNX Runtime, or leave --recover out"
+    return PrunecError("PC346", f"outputs are infinite or NaN on {where}", where="--recover", hint=hint)
 
 
 def scheduled(optimiser: torch.optim.Optimizer, rate: float, step: int, of: int) -> None:

@@ -154,7 +154,8 @@ def print_recovery(console: Console, verification: Document) -> None:
     if not record:
         return
     steps = sum(run["done"] for run in record["runs"])
-    errors = f"{units.error(record['error_before'])} → {units.error(record['error_after'])}"
+    after = record.get("error_after")
+    errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     fate = "" if record["kept"] else "; it did not help and was taken back"
     what = f"Training ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
     console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))

@@ -125,13 +125,14 @@ class RecoveryRunRecord(Record):
 class RecoveryRecord(Record):
     """What training against the dense model did. `kept`: whether its result is in the package.
 
-    Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training.
+    Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training; after is None where
+    training made them infinite or NaN.
     """
 
     method: str
     kept: bool
     error_before: float
-    error_after: float
+    error_after: float | None = None
     samples: int
     parameters: int
     minutes: float

@@ -12,7 +12,7 @@ import pytest
 from prunec.diagnostics import PrunecError
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from tests.graph.builder import Builder
-from tests.recover.nets import Case, Data, arrays, cut, sparse
+from tests.recover.nets import Case, Data, arrays, cut, residual, sparse
 
 torch = pytest.importorskip("torch", reason="needs the [torch] extra")
 recovery = pytest.importorskip("prunec.recover.recovery")
@@ -156,6 +156,8 @@ def test_ctrl_c_keeps_the_best_state_and_a_second_one_stops(monkeypatch: pytest.
     assert [run.stop for run in found.runs] == ["interrupted"] and signal.getsignal(signal.SIGINT) is before
     assert "PC345" in [warning.code for warning in found.warnings]
     calls.clear()
+    again = recovered(cut(), "full", 30, 30, 30)
+    assert [run.stop for run in again.runs] == ["interrupted"]  # no block is begun that nobody waits for
     monkeypatch.setattr(blockwise._Task, "_loss", lambda *_: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(KeyboardInterrupt):
         recovery.recover(case.dense, case.pruned, case.kept, case.data, RecoveryPlan(method="blocks", minutes=1))
@@ -172,6 +174,20 @@ def test_minutes_bound_the_time() -> None:
         plan.model_copy(update={"runs": tuple(run.planned() for run in found.runs)}),
     )  # fmt: skip
     assert all(np.array_equal(array, arrays(again.model)[name]) for name, array in arrays(found.model).items())
+
+
+def test_outputs_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any training: no error would say whether it helps."""
+    from prunec.recover import end_to_end
+
+    def endless(b: Builder) -> str:
+        return b.op("Add", [residual(b), b.const(np.array([[-np.inf, *[0] * 9]], np.float32))])
+
+    with pytest.raises(PrunecError, match=r"PC346.*held-out samples"):
+        recovered(sparse(endless), "full", 5)
+    monkeypatch.setattr(end_to_end._Distillation, "watched", lambda self: float("nan"))
+    with pytest.raises(PrunecError, match=r"PC346.*watched"):
+        recovered(sparse(), "bias", 5)
 
 
 def test_nothing_to_train_is_refused() -> None:

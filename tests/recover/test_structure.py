@@ -94,11 +94,13 @@ def test_without_borders_the_model_is_one_block() -> None:
 @pytest.mark.parametrize("shape", [(6, 3, 16, 24), (6, 16, 24, 3), (6, 50), (6, 20, 8)])
 def test_changed_samples_have_the_shape_the_type_and_the_range(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).uniform(-1, 2, shape).astype(np.float32)
+    for axis in range(1, x.ndim):
+        x = x.take(np.arange(x.shape[axis]) // 8 * 8, axis)  # areas of one value, which a shift does not tear apart
     one, two, other = (augmented({"x": x}, np.random.default_rng(seed))["x"] for seed in (1, 1, 2))
     assert one.shape == x.shape and one.dtype == x.dtype and one.min() >= x.min() and one.max() <= x.max()
     assert np.array_equal(one, two) and not np.array_equal(one, other) and not np.array_equal(one, x)
     like = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(one, x, strict=True)]
-    assert max(like) > (0.5 if len(shape) < 4 else -1)
+    assert max(like) > 0.5
 
 
 def test_tokens_stay_as_they_are() -> None:

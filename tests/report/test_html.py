@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from prunec.diagnostics import Diagnostic
+from prunec.report.console import print_recovery
 from prunec.report.data import ReportData
 from prunec.report.html import render_report
 from tests.report.samples import sample
@@ -155,3 +158,13 @@ def test_orders_are_shown_where_there_are_some() -> None:
     for words in ("Channels reordered", "2 groups", EVIL, "61", "71", "83", "2.5e-7", "g2: no other order keeps more"):
         assert words in text, words
     assert "Channels reordered" not in Page(render_report(sample(3))).text
+
+
+def test_an_error_after_training_that_is_not_finite_is_said() -> None:
+    data = sample(3)
+    record = {"method": "full", "kept": False, "error_before": 0.25, "samples": 40, "parameters": 7, "minutes": 1.5}
+    data = dataclasses.replace(data, verification={**data.verification, "recovery": {**record, "runs": []}})
+    assert "0.25 before, not finite after. It did not help" in Page(render_report(data)).text
+    said = io.StringIO()
+    print_recovery(Console(file=said, width=200), data.verification)
+    assert "0.25 → not finite; it did not help" in said.getvalue()

@@ -6,15 +6,15 @@ state needs nothing to be loaded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
 from prunec.graph.shapes import dims
 from prunec.graph.weights import is_weight, source
+from prunec.plan.layers import DENSE
 from prunec.plan.plan import Plan
 from prunec.torch.from_ir import names
 from prunec.torch.provenance import Provenance
@@ -41,22 +41,17 @@ def hold_zeros(optimiser: torch.optim.Optimizer, module: torch.nn.Module, masks:
     return optimiser.register_step_post_hook(lambda *_: apply_masks(module, masks))
 
 
-def masks_of(module: torch.nn.Module, sparse: Iterator[str]) -> dict[str, torch.Tensor]:
+def masks_of(module: torch.nn.Module, sparse: Iterable[str]) -> dict[str, torch.Tensor]:
     """Masks of the named parameters as they are now, where they have a zero."""
     parameters = dict(module.named_parameters())
     found = {name: parameters[name].detach() != 0 for name in dict.fromkeys(sparse) if name in parameters}
     return {name: mask for name, mask in found.items() if not bool(mask.all())}
 
 
-def own_parameters(plan: Plan, traced: Provenance) -> Iterator[str]:
+def own_parameters(plan: Plan, traced: Provenance) -> list[str]:
     """The module's parameters that the plan's patterns are in."""
-    starts = np.array([start for start, _ in traced.spans.values()])
-    spans = list(traced.spans)
-    for value in _weights(plan, traced.model):
-        origin = traced.origins.get(value.name or "")
-        if origin is not None and origin.size:
-            for number in np.unique(np.searchsorted(starts, np.unique(origin), side="right") - 1).tolist():
-                yield spans[number]
+    names = [value.name or "" for value in _weights(plan, traced.model)]
+    return traced.parameters_in(traced.origins[name] for name in names if name in traced.origins)
 
 
 def graph_parameters(plan: Plan, module: Any, model: ir.Model) -> Iterator[str]:
@@ -69,7 +64,7 @@ def graph_parameters(plan: Plan, module: Any, model: ir.Model) -> Iterator[str]:
 
 def _weights(plan: Plan, model: ir.Model) -> Iterator[ir.Value]:
     """The constants of two and more axes that a planned layer reads."""
-    patterns = {layer.node for layer in plan.layers if layer.pattern != "dense"}
+    patterns = {layer.node for layer in plan.layers if layer.pattern != DENSE}
     for node in model.graph:
         for value in node.inputs if node.name in patterns else ():
             if value is not None and is_weight(value) and len(dims(source(value)) or ()) >= 2:

@@ -10,7 +10,7 @@ bits: whatever does arithmetic on parameters on the way (weight normalisation, s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,14 @@ class Provenance:
     def size(self) -> int:
         """Elements of all parameters."""
         return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.spans.values())
+
+    def parameters_in(self, origins: Iterable[np.ndarray]) -> list[str]:
+        """The parameters that these elements are of, each once, in the order of `spans`."""
+        names, starts = list(self.spans), [start for start, _ in self.spans.values()]
+        found: set[int] = set()
+        for origin in origins:
+            found.update(np.unique(np.searchsorted(starts, origin.ravel(), side="right") - 1).tolist())
+        return [names[i] for i in sorted(found)]
 
 
 def trace_weights(raw: ir.Model) -> Provenance:

@@ -20,6 +20,7 @@ from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, parse
 from prunec.patterns.nm import NM
+from prunec.plan.layers import DENSE
 from prunec.plan.plan import LayerPlan
 from prunec.torch.provenance import Provenance
 
@@ -76,11 +77,8 @@ class Views:
         self.module, self.spans = module, traced.spans
         self.size = traced.size
         known = prunable_layers(traced.model)
-        self.views = [_view(known.get(plan.node), traced, plan) for plan in layers if plan.pattern != "dense"]
-        starts = np.array([start for start, _ in self.spans.values()])
-        names = list(self.spans)
-        found = (np.searchsorted(starts, np.unique(view.origin), side="right") - 1 for view in self.views)
-        self.names = [names[i] for i in np.unique(np.concatenate([np.unique(own) for own in found])).tolist()]
+        self.views = [_view(known.get(plan.node), traced, plan) for plan in layers if plan.pattern != DENSE]
+        self.names = traced.parameters_in(view.origin for view in self.views)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         own = dict(self.module.named_parameters())

@@ -16,7 +16,7 @@ from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.layers import DENSE
-from prunec.plan.levels import Allocation, LayerWeights, curve_levels, erk_levels, whole_levels
+from prunec.plan.levels import Allocation, LayerWeights, curve_levels, erdos_renyi, erk_levels, whole_levels
 from prunec.plan.plan import LayerPlan
 
 DIGITS = 1e6
@@ -59,17 +59,21 @@ class Spread:
         progress: Progress,
     ) -> None:
         self._allocation, self._fixed = allocation, pattern.fixed_level
-        self._weights = {name: LayerWeights(matrices(layer)) for name, layer in layers.items()}
-        self.sizes = {name: own.size for name, own in self._weights.items()}
         if allocation not in ("uniform", "erk"):
             self._curves = loss_curves(layers, model, pattern, allocation, calibration, options, progress)
+            self.sizes = self._curves.sizes
+            return
+        self.sizes, self._raw = dict[str, int](), dict[str, float]()
+        for name, layer in layers.items():
+            weights = LayerWeights(matrices(layer))  # one at a time: all of them in float64 are twice the model
+            self.sizes[name], self._raw[name] = weights.size, erdos_renyi(weights)
 
     def levels(self, mean: float) -> dict[str, float]:
         """By name, 0 to below 1."""
         if self._allocation == "uniform":
             return dict.fromkeys(self.sizes, mean)
         if self._allocation == "erk":
-            return erk_levels(self._weights, mean)
+            return erk_levels(self._raw, self.sizes, mean)
         if self._fixed is None:
             return curve_levels(self._curves.curves, self.sizes, mean)
         return whole_levels(self._curves.losses, self.sizes, self._fixed, mean)

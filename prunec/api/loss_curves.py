@@ -30,7 +30,7 @@ from prunec.statistics.output_errors import OutputErrors, sample_count
 
 
 @dataclass(frozen=True)
-class Curves:
+class LossCurves:
     """What each layer loses, by name: at every level of `plan.levels.grid`, or at the pattern's own (`losses`).
 
     `sizes`: numbers of weights; `inputs`: E[x²] of the columns of each matrix, None where it was not asked for.
@@ -38,7 +38,7 @@ class Curves:
 
     curves: Mapping[str, np.ndarray]
     losses: Mapping[str, float]
-    sizes: Mapping[str, int]
+    sizes: dict[str, int]
     inputs: Mapping[str, list[np.ndarray] | None]
 
 
@@ -50,7 +50,7 @@ def loss_curves(
     calibration: Calibration,
     options: PlanOptions,
     progress: Progress,
-) -> Curves:
+) -> LossCurves:
     """The curves that `allocation` (lamp, global, loss) compares layers by."""
     by_loss = allocation == "loss"
     fixed = pattern.fixed_level
@@ -89,7 +89,7 @@ def loss_curves(
         if allocation != "global":
             curve = -np.log(np.maximum(1 - curve / total, SMALLEST))
         curves[name] = scaled(curve, shares, measured) if by_loss else curve
-    return Curves(curves, losses, sizes, inputs)
+    return LossCurves(curves, losses, sizes, inputs)
 
 
 def with_masks(

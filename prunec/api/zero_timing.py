@@ -90,8 +90,9 @@ class TimedZeros(TimedPlanner):
             self._losses = self._loss_table(free, pattern, calibration, progress)
         else:
             own_spread = Spread(free, opened.canonical, pattern, self._allocation, calibration, options, progress)
-            whole = sum(own_spread.sizes.values())
-            self._losses = {name: own_spread.sizes[name] / whole * np.array([0.0, *self.levels]) for name in free}
+            self._sizes = own_spread.sizes
+            whole = sum(self._sizes.values())
+            self._losses = {name: self._sizes[name] / whole * np.array([0.0, *self.levels]) for name in free}
             self._spread = own_spread
         stopwatch = Stopwatch(
             dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
@@ -125,9 +126,7 @@ class TimedZeros(TimedPlanner):
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
         chosen = dict(zip(self.cells, rungs, strict=True))
         layers = tuple(self._planned(layer, chosen.get(layer.node)) for layer in self._layers)
-        own = prunable_layers(self._opened.canonical)
-        sizes = {p.node: own[p.node].matrix().size for p in layers if p.node in chosen}  # type: ignore[union-attr]
-        mean = sum(p.level * sizes[p.node] for p in layers if p.node in sizes) / sum(sizes.values())
+        mean = sum(p.level * self._sizes[p.node] for p in layers if p.node in chosen) / sum(self._sizes.values())
         return whole_plan(self._opened, self._options, budget).model_copy(
             update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
                     "allocation": self._allocation, "level": round(mean, 6)}
@@ -186,7 +185,7 @@ class TimedZeros(TimedPlanner):
         """Loss of each layer dense and at every level."""
         model, options = self._opened.canonical, self._options
         found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
-        self._inputs = found.inputs
+        self._inputs, self._sizes = found.inputs, found.sizes
         if pattern.fixed_level is not None:
             return {name: np.array([0.0, found.losses[name]]) for name in layers}
         return {name: np.interp([0.0, *self.levels], grid(), found.curves[name]) for name in layers}

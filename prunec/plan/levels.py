@@ -92,22 +92,22 @@ def whole_levels(losses: Mapping[str, float], sizes: Mapping[str, int], fixed: f
     return found
 
 
-def erk_levels(layers: Mapping[str, LayerWeights], level: float) -> dict[str, float]:
-    """Kept shares in proportion to Σ lengths / Π lengths, at most 1; those at 1 leave the others to the budget."""
-    raw = {name: _erdos_renyi(layer) for name, layer in layers.items()}
+def erk_levels(raw: Mapping[str, float], sizes: Mapping[str, int], level: float) -> dict[str, float]:
+    """Kept shares in proportion to `raw` (`erdos_renyi`), at most 1; those at 1 leave the others to the budget."""
     kept_whole: set[str] = set()
-    budget = (1 - level) * sum(layer.size for layer in layers.values())
+    budget = (1 - level) * sum(sizes.values())
     while True:
-        rest = [name for name in layers if name not in kept_whole]
-        left = budget - sum(layers[name].size for name in kept_whole)
-        scale = left / sum(raw[name] * layers[name].size for name in rest) if rest else 0.0
+        rest = [name for name in raw if name not in kept_whole]
+        left = budget - sum(sizes[name] for name in kept_whole)
+        scale = left / sum(raw[name] * sizes[name] for name in rest) if rest else 0.0
         full = {name for name in rest if scale * raw[name] >= 1}
         if not full:
-            return {name: 0.0 if name in kept_whole else 1 - scale * raw[name] for name in layers}
+            return {name: 0.0 if name in kept_whole else 1 - scale * raw[name] for name in raw}
         kept_whole |= full
 
 
-def _erdos_renyi(layer: LayerWeights) -> float:
+def erdos_renyi(layer: LayerWeights) -> float:
+    """Σ lengths / Π lengths of the kernel."""
     matrix, layout = layer.parts[0]
     lengths = [len(matrix), layout.channels, *([math.sqrt(layout.positions)] * 2 if layout.positions > 1 else [])]
     return sum(lengths) / math.prod(lengths)

@@ -13,6 +13,7 @@ from prunec.plan.levels import (
     LayerWeights,
     curve_levels,
     energy_curve,
+    erdos_renyi,
     erk_levels,
     grid,
     lost_energy,
@@ -29,6 +30,7 @@ def layer(outputs: int, channels: int, positions: int = 1, *, seed: int = 0, sca
 
 LAYERS = {"thin": layer(8, 16), "wide": layer(64, 64, seed=1), "kernel": layer(16, 32, 9, seed=2)}
 SIZES = {name: own.size for name, own in LAYERS.items()}
+RAW = {name: erdos_renyi(own) for name, own in LAYERS.items()}
 
 
 def mean(levels: dict[str, float]) -> float:
@@ -38,14 +40,14 @@ def mean(levels: dict[str, float]) -> float:
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(level=st.floats(0.05, 0.95))
 def test_erk_keeps_thin_layers_denser(level: float) -> None:
-    found = erk_levels(LAYERS, level)
+    found = erk_levels(RAW, SIZES, level)
     assert mean(found) == pytest.approx(level, abs=1e-9)
     assert all(0 <= own < 1 for own in found.values())
     assert found["thin"] <= found["wide"] + 1e-12
 
 
 def test_erk_is_the_formula_where_no_layer_is_full() -> None:
-    found = erk_levels(LAYERS, 0.95)
+    found = erk_levels(RAW, SIZES, 0.95)
     kept = {name: 1 - own for name, own in found.items()}
     assert kept["thin"] / kept["wide"] == pytest.approx(((8 + 16) / (8 * 16)) / ((64 + 64) / (64 * 64)))
     assert kept["kernel"] / kept["wide"] == pytest.approx(((16 + 32 + 6) / (16 * 32 * 9)) / (128 / 64**2))

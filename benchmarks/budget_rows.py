@@ -18,6 +18,7 @@ from prunec.api.progress import silent
 from prunec.api.pruning import Judged
 from prunec.api.sweeping import shares
 from prunec.api.timed import Point, TimedPlanner
+from prunec.api.timing import random_rungs
 from prunec.diagnostics import GateError, PrunecError
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
@@ -25,8 +26,6 @@ from prunec.verify.user_metric import load_metric
 
 POOLED = ("minilm-l6",)
 """Metrics that are no mean over samples: more of them make a harder question, so there is no second half."""
-SPREAD = 0.25
-"""Of the rungs of a random choice around their mean, in shares of a cell."""
 
 
 @dataclass
@@ -250,13 +249,10 @@ def prediction_row(own: BudgetSubject, choices: int) -> PredictionRow:
 
 def some_choices(planner: TimedPlanner, count: int, seed: int) -> list[tuple[int, ...]]:
     """Half of them random, half the planner's own between its start and its floor."""
-    most, rng = np.array(planner.bottom), np.random.default_rng(seed + 1)
     own = [planner.choose(share) for share in shares(planner.start, planner.floor.median, count - count // 2 + 1)[:-1]]
     found = [rungs for rungs in own if rungs is not None]
-    for number in range(count // 2):
-        share = (number + 0.5) / (count // 2) + SPREAD * rng.standard_normal(len(most))
-        found.append(tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist()))
-    return list(dict.fromkeys(found))
+    drawn = random_rungs(planner.bottom, count // 2, np.random.default_rng(seed + 1))
+    return list(dict.fromkeys([*found, *drawn]))
 
 
 def rank(one: np.ndarray, other: np.ndarray) -> float:

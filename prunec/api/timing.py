@@ -35,7 +35,7 @@ from prunec.plan.planner import Planner
 MODELS = (14, 40)
 """Fewest and most whole models that are timed: two for each cell in between."""
 SPREAD = 0.25
-"""Standard deviation, in shares of a ladder, of the widths of one of these models around their mean."""
+"""Standard deviation, in shares of a cell, of the rungs of a random choice around their mean."""
 
 
 class TimedWidths(TimedPlanner):
@@ -136,14 +136,10 @@ class TimedWidths(TimedPlanner):
 
     def _design(self) -> list[tuple[int, ...]]:
         """The dense one, the narrowest, and some in between whose widths differ from layer to layer."""
-        most = np.array(self.bottom)
+        most = self.bottom
         count = int(np.clip(2 * len(most) + 4, *MODELS))
-        rng = np.random.default_rng(self._options.seed)
-        found = [(0,) * len(most), self.bottom]
-        for number in range(count - 2):
-            share = (number + 0.5) / (count - 2) + SPREAD * rng.standard_normal(len(most))
-            found.append(tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist()))
-        return list(dict.fromkeys(found))
+        between = random_rungs(most, count - 2, np.random.default_rng(self._options.seed))
+        return list(dict.fromkeys([(0,) * len(most), most, *between]))
 
     @contextlib.contextmanager
     def _written(self, rungs: Rungs) -> Iterator[File]:
@@ -154,6 +150,13 @@ class TimedWidths(TimedPlanner):
 
     def _rungs_of(self, path: Path, length: int) -> tuple[int, ...]:
         return tuple(np.bincount(path.steps[:length], minlength=len(self.ladders)).tolist())
+
+
+def random_rungs(most: Sequence[int], count: int, rng: np.random.Generator) -> Iterator[Rungs]:
+    """`count` choices whose cells differ, their means evenly between nothing and `most`."""
+    for number in range(count):
+        share = (number + 0.5) / count + SPREAD * rng.standard_normal(len(most))
+        yield tuple(np.rint(np.clip(share, 0, 1) * most).astype(int).tolist())
 
 
 def alive_of(classes: int, ladders: Sequence[Ladder], rungs: Sequence[int]) -> np.ndarray:

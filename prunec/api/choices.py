@@ -1,4 +1,4 @@
-"""Choices of widths judged as a compile would judge them: cut, refitted, compared with the dense model."""
+"""Choices of widths, blocks or zeros judged as a compile would: cut, refitted, compared with the dense model."""
 
 from __future__ import annotations
 

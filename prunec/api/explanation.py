@@ -1,4 +1,4 @@
-"""`explain`: one layer, the channels that pass through it, and what stands in the way of cutting them."""
+"""`explain`: one layer, the channels that pass through it, and what stands in the way of cutting them; or a plan."""
 
 from __future__ import annotations
 

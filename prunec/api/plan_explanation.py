@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prunec.api.results import Decision, PlanExplanation, Step
+from prunec.api.results import Decision, PlanExplanation
 from prunec.diagnostics import PrunecError
 from prunec.package.manifest import PLAN
 from prunec.plan.layers import DENSE
-from prunec.plan.plan import ChoicePlan, Plan, StepPlan
+from prunec.plan.plan import ChoicePlan, Plan
 
 WORDS = {
     "ratio": "the same share of every group goes, rounded",
@@ -102,10 +102,4 @@ def _layers(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
 def _numbers(choice: ChoicePlan | None) -> dict[str, Any]:
     if choice is None:
         return {}
-    return {
-        "loss": choice.loss, "saved": choice.saved, "milder": _step(choice.milder), "deeper": _step(choice.deeper),
-    }  # fmt: skip
-
-
-def _step(step: StepPlan | None) -> Step | None:
-    return None if step is None else Step(kept=step.kept, loss=step.loss, time=step.time)
+    return {"loss": choice.loss, "saved": choice.saved, "milder": choice.milder, "deeper": choice.deeper}

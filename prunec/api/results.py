@@ -10,7 +10,7 @@ from prunec.diagnostics import Diagnostic, GateError
 from prunec.measure.modelled import Modelled
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
-from prunec.plan.plan import Plan
+from prunec.plan.plan import Plan, StepPlan
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
@@ -138,14 +138,6 @@ class Explanation(Result):
         return {**document, "parts": [part.to_json() for part in self.parts]}
 
 
-class Step(Result):
-    """The step beside a choice: by how much predicted loss and share of the dense time would differ."""
-
-    kept: float
-    loss: float
-    time: float
-
-
 class Decision(Result):
     """What a plan leaves of one group or layer, and why: `kept` of `of` channels, or shares of the weights.
 
@@ -161,8 +153,8 @@ class Decision(Result):
     why: str
     loss: float | None = None
     saved: float | None = None
-    milder: Step | None = None
-    deeper: Step | None = None
+    milder: StepPlan | None = None
+    deeper: StepPlan | None = None
 
 
 class PlanExplanation(Result):

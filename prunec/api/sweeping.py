@@ -1,7 +1,7 @@
 """`plan --sweep`: a curve of quality against measured time, every point a plan that can be compiled.
 
     times from the dense model's to the narrowest one's, in equal steps of ratio
-    each: widths of least loss for that time → cut, refit, judge → measure → point-N.json
+    each: the choice of least loss for that time → cut, refit, judge → measure → point-N.json
 
 A sweep that was interrupted goes on in its folder with the points that are missing.
 """

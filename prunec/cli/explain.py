@@ -1,4 +1,4 @@
-"""`prunec explain`: one layer, and what of it can be cut; or what a target would do with all of them."""
+"""`prunec explain`: one layer, and what of it can be cut; what a target would do with all; or what a plan decided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from prunec.cli.options import InputShape, Json, Structures, input_shapes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.api.results import Decision, Explanation, PlanExplanation, Step, TargetExplanation
+    from prunec.api.results import Decision, Explanation, PlanExplanation, TargetExplanation
+    from prunec.plan.plan import StepPlan
 
 
 def explain(
@@ -101,7 +102,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}"
 
 
-def _step(step: Step | None, one: Decision) -> str:
+def _step(step: StepPlan | None, one: Decision) -> str:
     return "–" if step is None else f"{_kept(step.kept, one.of)}: loss {step.loss:+.2g}, time {step.time:+.2%}"
 
 

@@ -87,23 +87,18 @@ def prune(
     order = proved(opened, plan, dense, seed=seed, threads=threads, spare=spare)
     method = options.chosen_recipe().compensation
     solver = sparsifier(plan, cut)
-    if method == "none" and solver is None:
+    refitted = None
+    if method != "none" or solver is not None:
+        progress("compensating", 0, 0)
+        own = Options(method=method, seed=seed, threads=threads)
+        refitted = refit(steps, calibration, own, counted(progress, "compensating"), solver, options.cache)
+        final = refitted.model
+    else:
         final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
-        final, recovery = recovered(steps, final, plan, calibration, options, progress)
-        stages.save("model", final)
-        return Pruned(final, tuple(outcomes), exactness, None, warnings_of(recovery), recovery=recovery)
-    progress("compensating", 0, 0)
-    own = Options(method=method, seed=seed, threads=threads)
-    refitted = refit(
-        steps,
-        calibration,
-        own,
-        counted(progress, "compensating"),
-        solver,
-        options.cache,
-    )
-    final, recovery = recovered(steps, refitted.model, plan, calibration, options, progress)
+    final, recovery = recovered(steps, final, plan, calibration, options, progress)
     stages.save("model", final)
+    if refitted is None:
+        return Pruned(final, tuple(outcomes), exactness, None, warnings_of(recovery), recovery=recovery)
     records = compensation_records(refitted.records)
     was_dropped = any(warning.code == "PC333" for warning in refitted.warnings)  # then plain masks were written
     patterns = patterns_record(plan, final, None if was_dropped else solver, order)

@@ -83,6 +83,31 @@ def test_a_dry_run_has_no_model_to_judge(gate: dict[str, float | None]) -> None:
             check_gates(**gate, budget=budget, measures=True, dry_run=True)
 
 
+@pytest.mark.parametrize(
+    ("budget", "max_drop", "is_refused"),
+    [
+        (Budget.of("max-drop", 0.1), 0.1, True),
+        (Budget.of("speedup", 2), 0.1, True),
+        (Budget.of("latency-ms", 5), 0.1, True),
+        (Budget.of("speedup", 2), None, False),
+        (Budget.of("flops", 0.5), 0.1, False),
+        (None, 0.1, False),
+    ],
+)
+def test_a_drop_that_is_looked_for_does_not_see_training(
+    budget: Budget | None, max_drop: float | None, is_refused: bool
+) -> None:
+    """Nor does training matter to the search for a time, or to a gate for the finished model."""
+    gates = {"min_speedup": None, "max_drop": max_drop, "budget": budget, "measures": True}
+    check_gates(**gates)  # type: ignore[arg-type]
+    if not is_refused:
+        check_gates(**gates, recovers=True)  # type: ignore[arg-type]
+        return
+    with pytest.raises(PrunecError, match="PC222") as refusal:
+        check_gates(**gates, recovers=True)  # type: ignore[arg-type]
+    assert refusal.value.diagnostic.where == "--recover"
+
+
 def test_only_the_best_effort_looks_for_orders_by_itself() -> None:
     efforts = {"fast": False, "balanced": False, "best": True, "wanda": False, None: False}
     for solver, does in efforts.items():

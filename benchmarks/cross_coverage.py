@@ -98,12 +98,12 @@ def _wasm(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib
 
 def _arm64(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib: str | None, folder: Path) -> Row:
     from prunec.backends.arm64.artifact import Arm64Spec, write_folder
-    from prunec.backends.arm64.target import Arm64, check
+    from prunec.backends.arm64.target import check
     from prunec.backends.cpu.isa import ARM64
     from prunec.backends.cpu.layout import LIBRARY
     from prunec.backends.cross.lowered import bools, lowered
 
-    ready, program = lowered(model, ARM64, shapes, Arm64().choose())
+    ready, program = lowered(model, ARM64, shapes)
     own = write_folder(program, bools(ready), ARM64, folder, name=name)
     record = check(ready, own, _samples(calib, model, ready))
     return _row(name, record, (own / LIBRARY).stat().st_size, Arm64Spec.read(own))

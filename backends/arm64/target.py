@@ -16,8 +16,6 @@ from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
-from prunec.backends.cpu.lower.candidates import Choose
-from prunec.backends.cross.cost_model import by_model
 from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.lowered import bools, lowered
 from prunec.backends.cross.target import Cross, only_shapes
@@ -61,10 +59,6 @@ class Arm64(Cross):
     rows = ROWS
     patterns = PATTERNS
 
-    def choose(self) -> Choose:
-        """By the cost model: no device can be asked."""
-        return by_model(ARM64)
-
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
         self.check_options(options)
@@ -83,7 +77,7 @@ class Arm64(Cross):
         """
         storage = as_storage(options.storage)
         model = stored_as(subject.model, storage)
-        ready, program = lowered(model, ARM64, only_shapes(options), self.choose())
+        ready, program = lowered(model, ARM64, only_shapes(options))
         name = subject.name.removesuffix(".onnx")
         own = write_folder(program, bools(ready), ARM64, folder, name=name, storage=storage)
         samples = one_by_one(subject.batches, ready)
@@ -93,7 +87,7 @@ class Arm64(Cross):
         lowering = check(model, own, samples)
         times = None
         if options.measures:
-            dense = lowered(subject.dense, ARM64, only_shapes(options), self.choose())
+            dense = lowered(subject.dense, ARM64, only_shapes(options))
             times = modelled(own, program, ready, dense, subject.layers)
         return Artifact(_usage(own, is_checked=True), lowering, warnings=(*rounding, NOT_TIMED), modelled=times)
 

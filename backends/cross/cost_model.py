@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prunec.backends.cpu.isa import ARM64, RELAXED_WASM, WASM, Isa
 from prunec.backends.cpu.kernels.base import ceil_div
 from prunec.backends.cpu.kernels.row_major import RowMajor
-from prunec.backends.cpu.lower.candidates import Choice, Choose, Product, by_rule
+from prunec.backends.cpu.lower.candidates import Choice, Product, by_rule
 from prunec.backends.cpu.lower.program import Program, Step
 from prunec.backends.cpu.lower.tiles import choose_jobs, choose_tile, most_pixels
 
@@ -135,9 +135,9 @@ def microseconds(core: Core, isa: Isa, step: Step) -> float | None:
     return cycles(core, isa, Work.of(step.call, int(pointer[-1]))) / core.ghz / 1e3
 
 
-def node_times(program: Program, isa: Isa, core: Core | None = None) -> dict[str, float]:
+def node_times(program: Program, isa: Isa) -> dict[str, float]:
     """Microseconds of every node whose steps are all modelled, with what is fused behind it."""
-    core = core or core_for(isa)
+    core = core_for(isa)
     found: dict[str, float] = {}
     unknown: set[str] = set()
     for step in program.steps:
@@ -150,18 +150,14 @@ def node_times(program: Program, isa: Isa, core: Core | None = None) -> dict[str
     return {node: taken for node, taken in found.items() if node not in unknown}
 
 
-def by_model(isa: Isa) -> Choose:
+def by_model(product: Product) -> Choice:
     """Blocks and tile with the fewest modelled cycles; the rule's choice where another is no better."""
-    core = core_for(isa)
-
-    def choose(product: Product) -> Choice:
-        first = by_rule(product)
-        if first.family != "row_major":
-            return first
-        blocks = {rows: round(product.density(rows) * _all_blocks(product, rows)) for rows in _heights(product, first)}
-        return min(_choices(product, first, blocks), key=lambda choice: _modelled(core, product, choice, blocks))
-
-    return choose
+    first = by_rule(product)
+    if first.family != "row_major":
+        return first
+    blocks = {rows: round(product.density(rows) * _all_blocks(product, rows)) for rows in _heights(product, first)}
+    core = core_for(product.isa)
+    return min(_choices(product, first, blocks), key=lambda choice: _modelled(core, product, choice, blocks))
 
 
 def _heights(product: Product, first: Choice) -> list[int]:

@@ -6,27 +6,30 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.isa import ARM64, Isa
 from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.lowering import Refusal
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.parts import split_model
+from prunec.backends.cross.cost_model import by_model
 from prunec.diagnostics import PrunecError
 from prunec.frontend.input_shapes import complete_shapes
 
 Shapes = Mapping[str, Sequence[int]]
 _SHOWN = 8
+_CHOOSERS: Mapping[str, Choose] = {ARM64.name: by_model}
+"""Of kernels, where not by rule: no ARM device was there to find a rule on."""
 
 
-def lowered(model: ir.Model, isa: Isa, shapes: Shapes, choose: Choose = by_rule) -> tuple[ir.Model, Program]:
-    """The prepared model and its program.
+def lowered(model: ir.Model, isa: Isa, shapes: Shapes, choose: Choose | None = None) -> tuple[ir.Model, Program]:
+    """The prepared model and its program. `choose` None: as the instruction set does.
 
     Raises:
         PrunecError PC452: shapes that are not known; PC464: nodes without generated code, every one of them.
     """
     ready = prepare(model, complete_shapes(model, shapes))
-    split = split_model(ready, isa, choose)
+    split = split_model(ready, isa, choose or _CHOOSERS.get(isa.name, by_rule))
     program = split.parts[0].program
     if not split.is_whole or program is None:
         raise PrunecError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +15,6 @@ from prunec.backends.cross.zig import zig
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
-
-if TYPE_CHECKING:
-    from prunec.backends.cpu.lower.candidates import Choose
 
 
 class Cross(Generated):
@@ -59,12 +55,6 @@ class Cross(Generated):
         )
         return (Diagnostic("PC471", message, hint="leave out --storage fp16"),)
 
-    def choose(self) -> Choose:
-        """How it chooses the kernel of a product."""
-        from prunec.backends.cpu.lower.candidates import by_rule
-
-        return by_rule
-
     def times(
         self,
         model: ir.Model,
@@ -80,7 +70,7 @@ class Cross(Generated):
         from prunec.backends.cross.lowered import lowered
 
         models = (model, with_zeros(model, layers))
-        programs = (lowered(each, self.isa, shapes or {}, self.choose())[1] for each in models)
+        programs = (lowered(each, self.isa, shapes or {})[1] for each in models)
         dense, sparse = (node_times(program, self.isa) for program in programs)
         label = core_for(self.isa).label
         return {n: LayerTimes(dense[n], sparse[n], label) for n in layers if n in dense and n in sparse}

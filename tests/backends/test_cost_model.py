@@ -74,7 +74,7 @@ def test_what_it_chooses_is_no_slower_than_the_rule_and_fits_into_registers() ->
         pattern = LayerPattern(parse("block:4x1"), 1 - density)
         names = [node.name or "" for node in model.graph if node.op_type == "Conv"]
         own = model if density == 1 else with_zeros(model, dict.fromkeys(names, pattern))
-        (_, chosen), (_, ruled) = (lowered(own, ARM64, {}, choose) for choose in (by_model(ARM64), by_rule))
+        (_, chosen), (_, ruled) = (lowered(own, ARM64, {}, choose) for choose in (by_model, by_rule))
         times = [node_times(program, ARM64) for program in (chosen, ruled)]
         assert all(times[0][name] <= times[1][name] for name in times[1])
         for step in chosen.steps:

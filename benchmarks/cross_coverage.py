@@ -34,8 +34,7 @@ from prunec.frontend.calibration import open_calibration
 from prunec.passes.canonicalise import canonicalise
 
 if TYPE_CHECKING:
-    from prunec.backends.arm64.artifact import Arm64Spec
-    from prunec.backends.wasm.spec import WasmSpec
+    from prunec.backends.cross.spec import ModelSpec
     from prunec.verify.records import LoweringRecord
 
 
@@ -97,16 +96,17 @@ def _wasm(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib
 
 
 def _arm64(name: str, model: ir.Model, shapes: Mapping[str, Sequence[int]], calib: str | None, folder: Path) -> Row:
-    from prunec.backends.arm64.artifact import Arm64Spec, write_folder
+    from prunec.backends.arm64.artifact import write_folder
     from prunec.backends.arm64.target import check
     from prunec.backends.cpu.isa import ARM64
     from prunec.backends.cpu.layout import LIBRARY
     from prunec.backends.cross.lowered import bools, lowered
+    from prunec.backends.cross.spec import ModelSpec
 
     ready, program = lowered(model, ARM64, shapes)
     own = write_folder(program, bools(ready), ARM64, folder, name=name)
     record = check(ready, own, _samples(calib, model, ready))
-    return _row(name, record, (own / LIBRARY).stat().st_size, Arm64Spec.read(own))
+    return _row(name, record, (own / LIBRARY).stat().st_size, ModelSpec.read(own))
 
 
 def _samples(calib: str | None, model: ir.Model, ready: ir.Model) -> list[dict[str, np.ndarray]]:
@@ -115,7 +115,7 @@ def _samples(calib: str | None, model: ir.Model, ready: ir.Model) -> list[dict[s
     return samples_for(list(calibration.held_out()), [ready])[0][:2]
 
 
-def _row(name: str, record: LoweringRecord, code: int, spec: WasmSpec | Arm64Spec) -> Row:
+def _row(name: str, record: LoweringRecord, code: int, spec: ModelSpec) -> Row:
     sizes = (f"{size / 1e6:.2f} MB" for size in (code, spec.weights_bytes, spec.arena_bytes))
     return Row(name, "equal", f"{record.max_rel:.1e}", *sizes)
 

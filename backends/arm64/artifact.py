@@ -7,9 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from prunec.backends.arm64.layout import ARCHIVE, FOLDER, RUNNER, SPEC
+from prunec.backends.arm64.layout import ARCHIVE, FOLDER, RUNNER
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import write_object
 from prunec.backends.cpu.layout import EXAMPLE, HEADER, LIBRARY, WEIGHTS
@@ -17,42 +15,16 @@ from prunec.backends.cpu.link import SHARED, SOURCES, write_sources
 from prunec.backends.cpu.lower.memory import plan_arena
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.source import header_source, kernel_sizes, kernels_of, program_source, weights_of
-from prunec.backends.cross.feeds import TensorSpec, describe
+from prunec.backends.cross.feeds import describe
 from prunec.backends.cross.half import Storage
+from prunec.backends.cross.spec import SPEC, ModelSpec
 from prunec.backends.cross.zig import compile_c
-from prunec.diagnostics import PrunecError
 from prunec.package.jsonfile import dumps
 
 RUNNER_SOURCE = Path(__file__).parent / "runtime" / "runner.c"
 _CPU = Path(__file__).parents[1] / "cpu" / "runtime"
 _LINUX, STATIC = "aarch64-linux-gnu.2.28", "aarch64-linux-musl"
 """Any Linux of the last years has this glibc or a newer one; the runner brings its own library."""
-
-
-class Arm64Spec(BaseModel):
-    """What the folder holds. `steps`: the nodes of each call, in order. Sizes in bytes.
-
-    `storage`: what weights are rounded to and kept in; `weights_bytes` are those of their file.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    storage: Storage = "fp32"
-    weights_bytes: int
-    arena_bytes: int
-    steps: tuple[str, ...]
-
-    @classmethod
-    def read(cls, folder: Path) -> Arm64Spec:
-        """PrunecError PC610 where `folder` has none that prunec wrote."""
-        try:
-            return cls.model_validate_json((folder / SPEC).read_bytes())
-        except (OSError, ValidationError) as reason:
-            message = f"{SPEC} is not what prunec wrote: {str(reason).splitlines()[0]}"
-            raise PrunecError("PC610", message, where=str(folder), hint="compile the model again") from None
 
 
 def write_folder(
@@ -90,7 +62,7 @@ def write_folder(
     shutil.copyfile(_CPU / EXAMPLE, folder / EXAMPLE)
     header = (_CPU / HEADER).read_text(encoding="utf-8")
     (folder / HEADER).write_text(header_source(header, [program]), encoding="utf-8")
-    spec = Arm64Spec(
+    spec = ModelSpec(
         name=name, inputs=describe(program.inputs, bools), outputs=describe(program.outputs, bools),
         storage=storage, weights_bytes=weights.stored_bytes, arena_bytes=plan_arena(program.steps)[1],
         steps=tuple(", ".join(step.nodes) for step in program.steps),

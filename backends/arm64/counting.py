@@ -9,10 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunec.backends.arm64.artifact import Arm64Spec
 from prunec.backends.arm64.emulated import emulator
 from prunec.backends.arm64.layout import RUNNER
 from prunec.backends.cpu.layout import WEIGHTS
+from prunec.backends.cross.spec import ModelSpec
 from prunec.backends.cross.zig import compile_c
 from prunec.diagnostics import PrunecError
 
@@ -35,7 +35,7 @@ def step_counts(folder: Path) -> list[Counts] | None:
     Raises:
         PrunecError PC453: no C compiler; PC455: no qemu; PC610: no package.
     """
-    steps = Arm64Spec.read(folder).steps
+    steps = ModelSpec.read(folder).steps
     command = emulator()
     if not command:
         return None  # an ARM machine counts with other means

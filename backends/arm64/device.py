@@ -6,9 +6,9 @@ import csv
 import shlex
 from pathlib import Path
 
-from prunec.backends.arm64.artifact import Arm64Spec
 from prunec.backends.arm64.layout import FOLDER, RUNNER
 from prunec.backends.cpu.layout import WEIGHTS
+from prunec.backends.cross.spec import ModelSpec
 from prunec.diagnostics import PrunecError
 from prunec.measure.modelled import DeviceStep, DeviceTimes
 
@@ -27,7 +27,7 @@ def read_times(file: Path, folder: Path) -> DeviceTimes:
     Raises:
         PrunecError PC623: it cannot be read, is no such table, or that of another model.
     """
-    steps = Arm64Spec.read(folder).steps
+    steps = ModelSpec.read(folder).steps
     try:
         rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines(), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as reason:

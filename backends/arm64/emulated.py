@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prunec.backends.arm64.artifact import Arm64Spec
 from prunec.backends.arm64.layout import RUNNER
 from prunec.backends.cpu.layout import WEIGHTS
 from prunec.backends.cross.feeds import checked, results
+from prunec.backends.cross.spec import ModelSpec
 from prunec.diagnostics import PrunecError
 
 _TIMEOUT_S = 900.0
@@ -44,7 +44,7 @@ class EmulatedModel:
     """
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        self.spec = Arm64Spec.read(folder)
+        self.spec = ModelSpec.read(folder)
         self._folder, self._threads, self._emulator = folder, threads, emulator()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -5,4 +5,3 @@ from __future__ import annotations
 FOLDER = "arm64"
 ARCHIVE = "libmodel.a"
 RUNNER = "runner"
-SPEC = "model.json"

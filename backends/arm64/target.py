@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.arm64.artifact import Arm64Spec, write_folder
 from prunec.backends.arm64.emulated import EmulatedModel, emulator
 from prunec.backends.arm64.layout import RUNNER
-from prunec.backends.arm64.modelled import modelled
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
 from prunec.backends.cross.half import as_storage, stored_as
-from prunec.backends.cross.lowered import bools, lowered
+from prunec.backends.cross.spec import ModelSpec
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.diagnostics import Diagnostic
 from prunec.verify.records import LoweringRecord
@@ -67,6 +65,8 @@ class Arm64(Cross):
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         """PC452: shapes that are not known; PC464: operators without generated code."""
+        from prunec.backends.cross.lowered import lowered
+
         lowered(model, ARM64, only_shapes(options))
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
@@ -75,6 +75,10 @@ class Arm64(Cross):
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
         """
+        from prunec.backends.arm64.artifact import write_folder
+        from prunec.backends.arm64.modelled import modelled
+        from prunec.backends.cross.lowered import bools, lowered
+
         storage = as_storage(options.storage)
         model = stored_as(subject.model, storage)
         ready, program = lowered(model, ARM64, only_shapes(options))
@@ -102,7 +106,7 @@ def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[st
 
 
 def _usage(folder: Path, *, is_checked: bool) -> str:
-    spec = Arm64Spec.read(folder)
+    spec = ModelSpec.read(folder)
     assert (folder / RUNNER).exists()
     checked = "the outputs were compared with ONNX Runtime under qemu" if is_checked else "nothing was run at all"
     return _USAGE.format(

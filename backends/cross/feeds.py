@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from prunec.backends.cpu.library import refuse_nan
-from prunec.backends.cpu.lower.program import Tensor
+from prunec.backends.cross.spec import ModelSpec, TensorSpec
 from prunec.diagnostics import PrunecError
 
-
-class TensorSpec(BaseModel):
-    """An input or output. `dtype` is the one in memory; bools are bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    dtype: Literal["float32", "int32", "int64", "uint8"]
-    shape: tuple[int, ...]
-    is_bool: bool = False
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
-class Described(Protocol):
-    """What a package says of its model."""
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
+if TYPE_CHECKING:
+    from prunec.backends.cpu.lower.program import Tensor
 
 
 def describe(tensors: Mapping[str, Tensor], bools: Sequence[str]) -> tuple[TensorSpec, ...]:
@@ -47,7 +23,7 @@ def describe(tensors: Mapping[str, Tensor], bools: Sequence[str]) -> tuple[Tenso
     )
 
 
-def checked(spec: Described, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def checked(spec: ModelSpec, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The arrays in the order of the inputs, dense.
 
     Raises:
@@ -70,7 +46,7 @@ def checked(spec: Described, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray
     return arrays
 
 
-def results(spec: Described, flat: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def results(spec: ModelSpec, flat: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Outputs by name in their shapes, bools as bools."""
     shaped = {tensor.name: array.reshape(tensor.shape) for tensor, array in zip(spec.outputs, flat, strict=True)}
     return {t.name: shaped[t.name].view(np.bool_) if t.is_bool else shaped[t.name] for t in spec.outputs}

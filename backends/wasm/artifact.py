@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import write_object
@@ -18,13 +17,13 @@ from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.source import kernel_sizes, kernels_of, program_source, weights_of
 from prunec.backends.cross.feeds import describe
 from prunec.backends.cross.half import Storage
-from prunec.backends.wasm.layout import FOLDER, MODULE, SPEC, WEIGHTS
+from prunec.backends.cross.spec import SPEC
+from prunec.backends.wasm.layout import FOLDER, MODULE, WEIGHTS
 from prunec.backends.wasm.link import STACK_BYTES, link
-from prunec.backends.wasm.spec import WasmSpec
+from prunec.backends.wasm.spec import Placement, WasmSpec
 from prunec.diagnostics import PrunecError
 from prunec.package.jsonfile import dumps
 
-Placement = Literal["beside", "embedded"]
 MOST_BYTES = 2**32 - 2**16
 """What a 32-bit memory can hold: its last page is kept free, so that no address wraps."""
 _MODULE_FOLDER = Path(__file__).parent / "module"

@@ -11,7 +11,8 @@ from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cross.half import Storage, stored_as
 from prunec.backends.cross.lowered import Shapes, bools, lowered
-from prunec.backends.wasm.artifact import Placement, check_memory, write_folder
+from prunec.backends.wasm.artifact import check_memory, write_folder
+from prunec.backends.wasm.spec import Placement
 
 
 @dataclass(frozen=True)

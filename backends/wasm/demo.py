@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.base import DemoOptions
-from prunec.backends.cross.feeds import TensorSpec
+from prunec.backends.cross.spec import TensorSpec
 from prunec.backends.onnx.session import make_session, run
 from prunec.backends.wasm.layout import DEMO, DENSE, MODULE
 from prunec.backends.wasm.spec import WasmSpec

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from prunec.backends.cross.feeds import TensorSpec, checked, results
+from prunec.backends.cross.feeds import checked, results
+from prunec.backends.cross.spec import TensorSpec
 from prunec.backends.wasm.layout import MODULE, WEIGHTS
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError

@@ -5,8 +5,6 @@ from __future__ import annotations
 FOLDER = "wasm"
 MODULE = "model.wasm"
 WEIGHTS = "model.weights"
-SPEC = "model.json"
-"""What `model.js` says, for other readers than JavaScript."""
 DEMO = "demo"
 """The page, and in it the dense model's folder."""
 DENSE = "dense"

@@ -15,12 +15,10 @@ from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
 from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.target import Cross, only_shapes
-from prunec.backends.wasm.artifact import Placement
-from prunec.backends.wasm.building import build, checked
 from prunec.backends.wasm.demo import read_words, write_demo
 from prunec.backends.wasm.engine import WasmModel, check_engine
 from prunec.backends.wasm.node import NodeModel, node
-from prunec.backends.wasm.spec import WasmSpec
+from prunec.backends.wasm.spec import Placement, WasmSpec
 from prunec.backends.wasm.timing import beside
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.verify.records import LoweringRecord
@@ -83,6 +81,8 @@ class Wasm(Cross):
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
         """PC452: shapes that are not known; PC464: operators without generated code; PC465: too large."""
+        from prunec.backends.wasm.building import checked
+
         checked(model, self._isa(options), only_shapes(options))
 
     def _isa(self, options: BuildOptions) -> Isa:
@@ -95,6 +95,8 @@ class Wasm(Cross):
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
             PrunecError PC470: the files of the page are not the model's.
         """
+        from prunec.backends.wasm.building import build
+
         isa, shapes = self._isa(options), only_shapes(options)
         placement: Placement = "embedded" if options.weights == "embedded" else "beside"
         storage = as_storage(options.storage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ import onnx_ir as ir
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM
 from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.timing import time_layers
-from prunec.backends.wasm.building import build
 from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.frontend.calibration import open_calibration
@@ -47,7 +47,7 @@ def beside(
 ) -> Timed:
     """Contenders for V8 where Node is here, and for wasmtime (`everywhere`, or if it is all there is).
 
-    With `dense` that model too, or the folder of its module. `feeds`, or a seed.
+    With `dense` that model too where the code generator is here, or the folder of its module. `feeds`, or a seed.
     """
     spec = WasmSpec.read(folder)
     shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
@@ -56,7 +56,9 @@ def beside(
         feeds = next(iter(open_calibration(None, ready, samples=2, seed=feeds).held_out()))
     isa = RELAXED_WASM if spec.simd == "relaxed" else WASM
     scratch, other = None, dense if isinstance(dense, Path) else None
-    if isinstance(dense, ir.Model):
+    if isinstance(dense, ir.Model) and importlib.util.find_spec("tvm") is not None:
+        from prunec.backends.wasm.building import build
+
         scratch = tempfile.TemporaryDirectory(prefix="prunec-dense-")
         other = build(dense, isa, Path(scratch.name), shapes, name="dense", placement=spec.weights).folder
     modules = {OWN: folder, OWN_DENSE: other}

@@ -171,11 +171,11 @@ def _check_module(package: Package, model: ir.Model, folder: Path, seed: int) ->
 
 def _check_libraries(package: Package, model: ir.Model, folder: Path, seed: int) -> None:
     """The code for 64-bit ARM equals the pruned model in ONNX Runtime. GateError PC526; PC455 without qemu."""
-    from prunec.backends.arm64.artifact import Arm64Spec
     from prunec.backends.arm64.target import check
     from prunec.backends.cross.half import stored_as
+    from prunec.backends.cross.spec import ModelSpec
 
-    spec = Arm64Spec.read(folder)
+    spec = ModelSpec.read(folder)
     shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
     check(stored_as(model, spec.storage), folder, [sample_of(model, shapes, seed)])
 

@@ -14,9 +14,9 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 pytest.importorskip("ziglang", reason="needs the [cross] extra")
 
 import prunec as public
-from prunec.backends.arm64.artifact import Arm64Spec
 from prunec.backends.arm64.device import read_times
 from prunec.backends.arm64.emulated import EmulatedModel
+from prunec.backends.cross.spec import ModelSpec
 from prunec.diagnostics import PrunecError
 from prunec.report.device import device_section, with_device
 from tests.cli.helpers import prunec, refuses
@@ -130,7 +130,7 @@ device,"Some ""board"" 5",4
 def described(tmp_path: Path) -> Path:
     """A folder that says which steps its model has."""
     (tmp_path / "arm64").mkdir()
-    spec = Arm64Spec(name="model", inputs=(), outputs=(), weights_bytes=64, arena_bytes=0, steps=STEPS)
+    spec = ModelSpec(name="model", inputs=(), outputs=(), weights_bytes=64, arena_bytes=0, steps=STEPS)
     (tmp_path / "arm64" / "model.json").write_text(spec.model_dump_json())
     return tmp_path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import prunec as public
 from prunec.backends.wasm.artifact import check_memory
 from prunec.backends.wasm.engine import WasmModel
 from prunec.diagnostics import PrunecError
-from tests.cli.helpers import prunec, refuses
+from tests.cli.helpers import ENVIRONMENT, prunec, refuses
 from tests.cli.networks import residual
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
@@ -231,3 +232,21 @@ def test_without_the_engine(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
         WasmModel(tmp_path / "out" / "wasm")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ziglang" else found(name))
     refuses(prunec("compile", model, *TARGET, *FAST, cwd=tmp_path), "PC453")
+
+
+def test_without_the_generator(folder: Path) -> None:
+    """Refused with what to install, as for other targets; what was compiled runs."""
+    script = (
+        "import importlib.util as u, sys; sys.modules['tvm'] = None; found = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'tvm' else found(name, *rest)\n"
+        "import numpy as np, prunec, prunec.backends.arm64.device, prunec.backends.arm64.emulated\n"
+        "for target in ('wasm', 'arm64'):\n"
+        "    try: prunec.compile('model.onnx', target=target, sparsity=0.5)\n"
+        "    except prunec.PrunecError as refused: print(refused.diagnostic.code, refused.diagnostic.hint)\n"
+        "model = prunec.load('out', runtime='prunec')\n"
+        "print([array.shape for array in model.run({'x': np.zeros((1, 3, 9, 7), np.float32)}).values()])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *refused, shapes = done.stdout.splitlines()
+    assert refused == ["PC455 pip install 'prunec[tvm,cross]'"] * 2 and "(1, " in shapes

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from prunec.plan.curve import Curve
 from prunec.plan.plan import Plan
 from prunec.report import svg, units
+from prunec.report.template import template
 
 PAGE = "curve.html"
-_HERE = Path(__file__).parent
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT = 920.0, 360.0, 70.0, 12.0, 120.0
 
 
 def render_curve(name: str, curve: Curve) -> str:
     """The whole page as text; `name` is the model's."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for show in (units.ms, units.share, units.number):
-        environment.filters[show.__name__] = show
     best = curve.best()
     rows = [(n, plan, n in best) for n, plan in sorted(curve.plans.items()) if plan.time and plan.drop]
     first = rows[0][1]
-    return environment.from_string((_HERE / "curve_page.html").read_text(encoding="utf-8")).render(
+    return template("curve_page.html").render(
         name=name,
         question=curve.question,
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         metric=first.drop.metric if first.drop else "",
         dense_ms=first.time.dense_ms if first.time else 0.0,
         chart=quality_against_speed({"": spots(curve.plans)}),

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import jinja2
-
 from prunec.measure.modelled import DeviceTimes
-from prunec.report import units
+from prunec.report.template import template
 
 _BEGIN, _END = "<!-- device -->\n", "<!-- end of device -->"
 
 
 def device_section(device: DeviceTimes | None) -> str:
     """HTML between two marks; nothing between them without a device."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["ms"] = units.ms
-    template = environment.from_string((Path(__file__).parent / "device.html").read_text(encoding="utf-8"))
-    return f"{_BEGIN}{template.render(device=device)}{_END}"
+    return f"{_BEGIN}{template('device.html').render(device=device)}{_END}"
 
 
 def with_device(page: str, device: DeviceTimes) -> str | None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from prunec.report import charts, units
 from prunec.report.data import ReportData, before_after, planned_groups
 from prunec.report.device import device_section
-
-_HERE = Path(__file__).parent
+from prunec.report.template import template
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,9 @@ def render_report(data: ReportData) -> str:
     measured = data.measurements or {}
     distributions = measured.get("distributions") or {}
     exactness = data.verification.get("exactness") or {}
-    return _template().render(
+    return template("page.html").render(
         data=data,
         device_section=Markup(device_section(None)),
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         plan_line=_plan_line(data.plan),
         tiles=_tiles(data),
         rows=before_after(data),
@@ -57,13 +53,6 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for show in (units.ms, units.size, units.share, units.factor, units.number, units.error, units.change, units.count):
-        environment.filters[show.__name__] = show
-    return environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
-
-
 def _tiles(data: ReportData) -> list[Tile]:
     tiles = []
     for name, speedup in list(data.speedups.items())[:1]:
@@ -73,7 +62,8 @@ def _tiles(data: ReportData) -> list[Tile]:
         note = f"{low:.2f} to {high:.2f}, {verdict}"
         tiles.append(Tile("Speed-up", units.factor(speedup.median), note, good))
     if not tiles:
-        tiles.append(Tile("Speed-up", "–", "not measured" if data.modelled is None else "modelled only: see latency"))
+        note = "not measured" if data.modelled is None else "not measured here: see latency"
+        tiles.append(Tile("Speed-up", "–", note))
     for row in before_after(data):
         if row.label in ("Parameters", "Multiply-accumulates", "Model file"):
             tiles.append(Tile(row.label, row.change, f"{row.before} → {row.after}"))

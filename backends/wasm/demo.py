@@ -7,7 +7,6 @@ choose otherwise. A sample of the data lies beside the page with what ONNX Runti
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +61,21 @@ def read_words(options: DemoOptions) -> Words:
     return Words(labels, pieces)
 
 
+def check_words(words: Words, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Whether they are about this model.
+
+    Raises:
+        PrunecError PC470: a vocabulary for inputs that are no text; labels, and no output with as many elements.
+    """
+    if words.vocabulary and [_kind_of_text(tensor) for tensor in inputs].count("ids") != 1:
+        message = "a vocabulary is for one input of whole numbers [1, tokens], beside a mask and segments by name"
+        raise PrunecError("PC470", message, where="--demo-vocabulary", hint="leave it out")
+    counts = [tensor.elements for tensor in outputs]
+    if words.labels and len(words.labels) not in counts:
+        message = f"{len(words.labels)} labels, and the outputs have {', '.join(map(str, counts))} elements"
+        raise PrunecError("PC470", message, where="--demo-labels", hint="one label a line, in the order of the output")
+
+
 def write_demo(
     folder: Path, dense: Path, reference: ir.Model, samples: Sequence[Mapping[str, np.ndarray]], words: Words
 ) -> Path:
@@ -69,16 +83,9 @@ def write_demo(
 
     `folder`: a package's `wasm`. `reference` is the pruned model, which answers the first of the `samples` in ONNX
     Runtime.
-
-    Raises:
-        PrunecError PC470: a vocabulary for inputs that are no text; labels, and no output with as many elements.
     """
     spec, place = WasmSpec.read(folder), folder / DEMO
     inputs = [_editor(tensor, [feeds[tensor.name] for feeds in samples], words) for tensor in spec.inputs]
-    if words.vocabulary and [own["kind"] for own in inputs].count("ids") != 1:
-        message = "a vocabulary is for one input of whole numbers [1, tokens], beside a mask and segments by name"
-        raise PrunecError("PC470", message, where="--demo-vocabulary", hint="leave it out")
-    check_labels(words, spec.outputs)
     place.mkdir()
     for file in _PAGE.iterdir():
         if file.suffix in (".html", ".css", ".js", ".svg"):
@@ -101,12 +108,19 @@ def write_demo(
 
 def _editor(tensor: TensorSpec, data: Sequence[np.ndarray], words: Words) -> dict[str, Any]:
     """What the page shows for an input."""
-    if words.vocabulary and tensor.dtype in ("int64", "int32") and len(tensor.shape) == 2 and tensor.shape[0] == 1:
-        name = tensor.name.lower()
-        kind = "mask" if "mask" in name else "segments" if "type" in name or "segment" in name else "ids"
+    kind = _kind_of_text(tensor) if words.vocabulary else None
+    if kind is not None:
         return {"kind": kind}
     image = _image(tensor, data)
     return {"kind": "numbers"} if image is None else {"kind": "image", "image": image}
+
+
+def _kind_of_text(tensor: TensorSpec) -> str | None:
+    """What a tokeniser makes for an input; None for what is no text."""
+    if tensor.dtype not in ("int64", "int32") or len(tensor.shape) != 2 or tensor.shape[0] != 1:
+        return None
+    name = tensor.name.lower()
+    return "mask" if "mask" in name else "segments" if "type" in name or "segment" in name else "ids"
 
 
 def _image(tensor: TensorSpec, data: Sequence[np.ndarray]) -> dict[str, Any] | None:
@@ -166,14 +180,6 @@ def _sizes(folder: Path) -> dict[str, int]:
     spec, module = WasmSpec.read(folder), (folder / MODULE).stat().st_size
     is_embedded = spec.weights == "embedded"
     return {"module": module - spec.weights_bytes * is_embedded, "weights": spec.weights_bytes}
-
-
-def check_labels(words: Words, outputs: Sequence[TensorSpec]) -> None:
-    """Raise PrunecError PC470 for labels that name no output's elements."""
-    counts = [math.prod(tensor.shape) for tensor in outputs]
-    if words.labels and len(words.labels) not in counts:
-        message = f"{len(words.labels)} labels, and the outputs have {', '.join(map(str, counts))} elements"
-        raise PrunecError("PC470", message, where="--demo-labels", hint="one label a line, in the order of the output")
 
 
 def _text(path: Path) -> str:

@@ -13,9 +13,10 @@ import onnx_ir as ir
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
+from prunec.backends.cross.feeds import describe
 from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.target import Cross, only_shapes
-from prunec.backends.wasm.demo import read_words, write_demo
+from prunec.backends.wasm.demo import check_words, read_words, write_demo
 from prunec.backends.wasm.engine import WasmModel, check_engine
 from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.spec import Placement, WasmSpec
@@ -80,10 +81,13 @@ class Wasm(Cross):
             check_engine()
 
     def check_model(self, model: ir.Model, options: BuildOptions) -> None:
-        """PC452: shapes that are not known; PC464: operators without generated code; PC465: too large."""
+        """PC452: shapes that are not known; PC464: no generated code; PC465: too large; PC470: files of the page."""
         from prunec.backends.wasm.building import checked
 
-        checked(model, self._isa(options), only_shapes(options))
+        _, program = checked(model, self._isa(options), only_shapes(options))
+        if options.demo is not None:
+            inputs, outputs = (describe(tensors, ()) for tensors in (program.inputs, program.outputs))
+            check_words(read_words(options.demo), inputs, outputs)
 
     def _isa(self, options: BuildOptions) -> Isa:
         return RELAXED_WASM if options.relaxed_simd else WASM
@@ -93,7 +97,6 @@ class Wasm(Cross):
 
         Raises:
             GateError PC526: it computes other numbers than the pruned model in ONNX Runtime.
-            PrunecError PC470: the files of the page are not the model's.
         """
         from prunec.backends.wasm.building import build
 

@@ -25,6 +25,7 @@ from prunec.backends.wasm.demo import _scales
 from prunec.backends.wasm.serving import serving
 from prunec.models.wordpiece import WordPiece
 from tests.cli.helpers import prunec, refuses
+from tests.cli.networks import residual
 from tests.graph.builder import Builder
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "small", "net", "##work", "##s", "ran", ",", "cafe", "日", "##本"]
@@ -220,6 +221,14 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         ("PC470", "--demo", "--demo-vocabulary", "few.txt"), ("PC470", "--demo", "--demo-vocabulary", "bad.json"),
     ):  # fmt: skip
         refuses(prunec(*command, *options, cwd=tmp_path), code)
+    ir.save(residual([1, 3, 9, 7], 16), tmp_path / "picture.onnx")
+    words = ("--demo", "--demo-labels", "few.txt", "--demo-vocabulary", folder / "vocab.txt")
+    for model, said in (
+        (folder / "reader.onnx", "1 labels, and the outputs have 4 elements"), ("picture.onnx", "a vocabulary is for"),
+    ):  # fmt: skip
+        done = prunec("compile", model, *TARGET, *FAST, *words, cwd=tmp_path)
+        refuses(done, "PC470")
+        assert said in done.err and "judging" not in done.err
     for target, budget in (("onnx", "--flops"), ("cpu", "--sparsity")):
         command = ("compile", folder / "reader.onnx", "--target", target, budget, "0.5", "--demo")
         refuses(prunec(*command, cwd=tmp_path), "PC440")

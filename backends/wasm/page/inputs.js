@@ -3,8 +3,8 @@
 import { curve, element } from "./results.js";
 import { WordPiece } from "./wordpiece.js";
 
-const ARRAYS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array };
-const size = (tensor) => tensor.shape.reduce((a, b) => a * b, 1);
+export const ARRAYS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array };
+export const size = (tensor) => tensor.shape.reduce((a, b) => a * b, 1);
 
 /** One editor for every input, but one for all inputs that a text makes; they are put into `place`. */
 export async function editors(place, tensors, about) {

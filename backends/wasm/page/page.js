@@ -2,7 +2,7 @@
 
 import spec from "../model.js";
 import about from "./about.js";
-import { editors } from "./inputs.js";
+import { ARRAYS, editors, size } from "./inputs.js";
 import { bars, largest, quantile, show } from "./results.js";
 
 /** What the page shows, for those who drive it: status is loading, ready, busy or failed. */
@@ -48,13 +48,9 @@ const mb = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
 
 async function sample() {
   const buffer = await (await fetch(new URL("./sample.bin", import.meta.url))).arrayBuffer();
-  const arrays = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array };
   const read = (tensors, offsets) =>
     Object.fromEntries(
-      tensors.map(({ name, dtype, shape }, i) => [
-        name,
-        new arrays[dtype](buffer, offsets[i], shape.reduce((a, b) => a * b, 1)).slice(),
-      ]),
+      tensors.map((tensor, i) => [tensor.name, new ARRAYS[tensor.dtype](buffer, offsets[i], size(tensor)).slice()]),
     );
   return {
     inputs: read(spec.inputs, about.sample.inputs),

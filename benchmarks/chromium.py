@@ -75,10 +75,14 @@ class Browser:
         self.complaints: list[str] = []
         """What pages wrote to the console as errors, exceptions that nobody caught, and violations of the policy."""
         self._session: str | None = None
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+        except BrowserError:
+            self.close()
+            raise
 
     def __enter__(self) -> Browser:
         return self

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +39,21 @@ SHAPES: Sequence[tuple[int, int, int, int]] = (
 ROWS = 8
 
 
+Times = dict[str, float]
+"""Microseconds by layer."""
+
+
 @dataclass
 class Row:
+    """`modelled_us` after the scale, `error` relative to what was measured; speed-ups over the first density."""
+
     layer: str
     density: float
     modelled_us: float
-    measured_us: str = ""
-    error: str = ""
-    modelled_speedup: str = ""
-    measured_speedup: str = ""
+    modelled_speedup: float
+    measured_us: float | None = None
+    error: float | None = None
+    measured_speedup: float | None = None
 
 
 def side_by_side(density: float) -> ir.Model:
@@ -68,13 +74,13 @@ def side_by_side(density: float) -> ir.Model:
     return ir.from_proto(model)
 
 
-def times(density: float, isa: Isa, runs: int) -> tuple[dict[str, float], dict[str, float]]:
+def times(density: float, isa: Isa, runs: int) -> tuple[Times, Times]:
     """Microseconds of every layer, modelled, and measured where the code runs here."""
     _, program = lowered(canonicalise(side_by_side(density)), isa, {})
     modelled = node_times(program, isa)
     if isa is not WASM:
         return modelled, {}
-    best: dict[str, float] = {}
+    best: Times = {}
     with tempfile.TemporaryDirectory(prefix="prunec-cost-") as folder:
         rng = np.random.default_rng(1)
         feeds = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in program.inputs.items()}
@@ -95,49 +101,46 @@ def main() -> int:
     arguments = parser.parse_args()
     isa = {"wasm": WASM, "arm64": ARM64}[arguments.core]
     found = {density: times(density, isa, arguments.runs) for density in arguments.densities}
-    both = [(m[layer], t[layer]) for m, t in found.values() for layer in t]
-    scale = float(np.median([measured / modelled for modelled, measured in both])) if both else 1.0
-    rows = [
-        _row(layer, density, found[density], found[arguments.densities[0]], scale)
-        for density in arguments.densities
-        for layer in found[density][0]
-    ]
+    scale = _scale(found.values())
+    rows = rows_of(found, scale)
     for row in rows:
         print(line(row), flush=True)
     print(f"core: {core_for(isa).label}")
-    if both:
-        errors = [abs(modelled * scale / measured - 1) for modelled, measured in both]
-        pairs = [
-            (_speedups(found, density, layer)) for density in arguments.densities[1:] for layer in found[density][1]
-        ]
-        ratios = [abs(a / b - 1) for a, b in pairs]
+    errors = [abs(row.error) for row in rows if row.error is not None]
+    if errors:
+        print(f"scale {scale:.3f}; error of times: {_spread(errors)}")
+    first = arguments.densities[0]
+    pairs = [(r.modelled_speedup, r.measured_speedup) for r in rows if r.measured_speedup and r.density != first]
+    if pairs:
         agreed = sum((a > 1) == (b > 1) for a, b in pairs)
-        print(f"scale {scale:.3f}; error of times: median {np.median(errors):.0%}, largest {max(errors):.0%}; ", end="")
-        print(f"of speed-ups: median {np.median(ratios):.0%}, largest {max(ratios):.0%}; ", end="")
-        print(f"decisions {agreed} of {len(pairs)}")
+        print(f"error of speed-ups: {_spread([abs(a / b - 1) for a, b in pairs])}; decisions {agreed} of {len(pairs)}")
     if arguments.markdown:
         arguments.markdown.write_text(markdown(rows), encoding="utf-8")
     return 0
 
 
-Found = tuple[dict[str, float], dict[str, float]]
+def _scale(found: Iterable[tuple[Times, Times]]) -> float:
+    """Median of measured over modelled times; 1 where nothing was measured."""
+    ratios = [measured[layer] / modelled[layer] for modelled, measured in found for layer in measured]
+    return float(np.median(ratios)) if ratios else 1.0
 
 
-def _speedups(found: dict[float, Found], density: float, layer: str) -> tuple[float, float]:
-    """Modelled and measured, over the first density."""
-    (dense, measured_dense), (sparse, measured) = next(iter(found.values())), found[density]
-    return dense[layer] / sparse[layer], measured_dense[layer] / measured[layer]
+def rows_of(found: Mapping[float, tuple[Times, Times]], scale: float) -> list[Row]:
+    """A row for every density and layer."""
+    dense, measured_dense = next(iter(found.values()))
+    rows = []
+    for density, (modelled, measured) in found.items():
+        for layer, taken in modelled.items():
+            row = Row(layer, density, taken * scale, dense[layer] / taken)
+            if layer in measured:
+                row.measured_us, row.error = measured[layer], taken * scale / measured[layer] - 1
+                row.measured_speedup = measured_dense[layer] / measured[layer]
+            rows.append(row)
+    return rows
 
 
-def _row(layer: str, density: float, own: Found, dense: Found, scale: float) -> Row:
-    modelled, measured = own
-    row = Row(layer, density, round(modelled[layer] * scale, 1))
-    row.modelled_speedup = f"{dense[0][layer] / modelled[layer]:.2f}"
-    if layer in measured:
-        row.measured_us = f"{measured[layer]:.1f}"
-        row.error = f"{modelled[layer] * scale / measured[layer] - 1:+.0%}"
-        row.measured_speedup = f"{dense[1][layer] / measured[layer]:.2f}"
-    return row
+def _spread(errors: Sequence[float]) -> str:
+    return f"median {np.median(errors):.0%}, largest {max(errors):.0%}"
 
 
 if __name__ == "__main__":

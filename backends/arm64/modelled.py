@@ -19,7 +19,8 @@ from prunec.measure.modelled import Modelled, ModelledLayer
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.plan.plan import LayerPlan
 
-NOTE = "modelled, not measured: there was no device; instructions were counted under qemu"
+NOTE = "modelled, not measured: there was no device"
+COUNTED = "; instructions were counted under qemu"
 
 
 def modelled(
@@ -50,7 +51,7 @@ def modelled(
             )
         )  # fmt: skip
     return Modelled(
-        core=core.label, note=NOTE, error=core.error, layers=tuple(found),
+        core=core.label, note=NOTE + COUNTED * any(counted), error=core.error, layers=tuple(found),
         dense_ms=round(sum(layer.dense_us for layer in found) / 1e3, 6),
         sparse_ms=round(sum(layer.sparse_us for layer in found) / 1e3, 6),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunec.diagnostics import PrunecError
 
-_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
+_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Isa:
 
     `flags` as in /proc/cpuinfo, all of them needed to run; other systems and processors than x86 have no use for them.
     `loads_ahead`: its compiler loads what a loop reads before it computes, so that all of it needs registers too.
+    `has_dot`: an instruction adds the products of four bytes each to 32-bit sums.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Isa:
     attributes: tuple[str, ...] = ()
     has_threads: bool = True
     loads_ahead: bool = False
+    has_dot: bool = False
 
     def lanes(self, dtype: str) -> int:
         """Elements in one register."""
@@ -43,6 +45,12 @@ AVX512 = Isa(
 )
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512, AVX2)}
 """What code is generated for and can run in this process, the best first."""
+AVX512_VNNI = replace(
+    AVX512, name="x86-avx512-vnni", mcpu="cascadelake", flags=(*AVX512.flags, "avx512_vnni"), has_dot=True
+)
+AVX_VNNI = replace(AVX2, name="x86-avx-vnni", mcpu="alderlake", flags=(*AVX2.flags, "avx_vnni"), has_dot=True)
+X86_INT8: dict[str, Isa] = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX512, AVX2)}
+"""What int8 kernels are generated for, the best first: floating point gains nothing from the first two."""
 WASM = Isa(
     "wasm", "generic", 16, 15, (), "wasm32-unknown-unknown-wasm", ("+simd128", "+bulk-memory"), has_threads=False,
     loads_ahead=True,
@@ -70,8 +78,16 @@ def host_isa(flags: frozenset[str] | None = None) -> Isa:
     Raises:
         PrunecError PC451: it has none of them.
     """
-    have = cpu_flags() if flags is None else flags
-    for isa in ISAS.values():
+    return _best(ISAS, cpu_flags() if flags is None else flags)
+
+
+def int8_isa(flags: frozenset[str] | None = None) -> Isa:
+    """The best instruction set for int8 that this machine has. Raises PrunecError PC451: it has none of them."""
+    return _best(X86_INT8, cpu_flags() if flags is None else flags)
+
+
+def _best(isas: dict[str, Isa], have: frozenset[str]) -> Isa:
+    for isa in isas.values():
         if have.issuperset(isa.flags):
             return isa
     missing = sorted(set(AVX2.flags) - have)

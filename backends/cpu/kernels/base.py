@@ -80,7 +80,7 @@ def prim_func(kernel: Kernel, isa: Isa) -> Any:
     return builder.get()
 
 
-_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
+_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1}
 
 
 def load(buffer: Any, position: Any, lanes: int, stride: int = 1) -> Any:

@@ -1,0 +1,168 @@
+"""int8 layers as kernels with their weights: what the lowering calls (docs/decisions/0022-int8-kernels.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prunec.backends.cpu.isa import Isa
+from prunec.backends.cpu.kernels.base import Access, Kernel, ceil_div
+from prunec.backends.cpu.kernels.quad_panel import QuadPanel
+from prunec.backends.cpu.kernels.quad_product import QuadProduct
+from prunec.backends.cpu.quad_weights import Weights, pack_quads
+from prunec.backends.cpu.quads import QUAD, FloatRows, Quads
+
+_PANEL_BYTES = 512 * 1024
+"""Of one panel: it stays in the second cache beside the weights that pass by."""
+_PASS_BYTES = 24 * 1024
+"""What a tile reads in one pass: it stays in the first cache."""
+_JOBS = 8
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What becomes of a sum: zero point and limits of y, in its steps (reals for a float32 y), and of a residual.
+
+    `residual_scale`: the residual's scale over that of y.
+    """
+
+    zero: int = 0
+    low: float = 0
+    high: float = 255
+    residual_scale: float = 0.0
+    residual_zero: int = 0
+
+    def array(self) -> np.ndarray:
+        """As the kernels' argument."""
+        return np.array([self.zero, self.low, self.high, self.residual_scale, self.residual_zero], np.float32)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where a kernel reads. `pads`: top, left, bottom, right."""
+
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Of a product. `unfolds`: a copy of the input for every position of the kernel."""
+
+    vectors: int
+    passes: int = 1
+    unfolds: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """The kernel and its arguments between x and the residual, or y."""
+
+    kernel: Kernel
+    weights: tuple[np.ndarray, ...]
+
+
+def quad_product(
+    isa: Isa,
+    weights: Weights,
+    steps: Steps,
+    taps: Taps,
+    x: Quads,
+    y: Quads | FloatRows,
+    *,
+    residual: Quads | None = None,
+    y_channel: int = 0,
+    choice: Choice | None = None,
+) -> Built:
+    """A convolution, or a product of rows (images of one line, kernel 1×1).
+
+    Output channels are y's from `y_channel` on, all M of them. Raises PrunecError PC485 (`Weights.corrected_bias`).
+    """
+    outputs, channels, *kernel = weights.matrix.shape
+    grid = (x.batch, _extent(x, 0, kernel, taps), _extent(x, 1, kernel, taps))
+    assert channels == x.channels and _holds(x, taps)
+    chosen = choice or by_rule(isa, weights.matrix, taps, x, grid)
+    source = Access(x.size, x.first - taps.pads[0] * x.strides[2] - taps.pads[1] * QUAD, x.strides[:3], "uint8")
+    panel, offsets = None, _offsets(x, kernel, taps)
+    if chosen.unfolds or taps.strides != (1, 1):
+        panel = _panel(x, y, kernel, taps, grid, unfolds=chosen.unfolds)
+        offsets = panel.offsets()
+    blocks = pack_quads(weights.matrix, offsets, isa, chosen.passes)
+    clamps = (steps.low, steps.high) != ((0, 255) if isinstance(y, Quads) else (-math.inf, math.inf))
+    product = QuadProduct(
+        grid=grid, channels=outputs, columns=offsets.size, x=source, y=_written(y, grid, y_channel, outputs),
+        panel=panel, residual=None if residual is None else _written(residual, grid, 0, outputs),
+        vectors=chosen.vectors, passes=chosen.passes, clamps=clamps, words=1 if isa.has_dot else 2,
+    )  # fmt: skip
+    product = _with_jobs(product, isa)
+    padded = [np.pad(own, (0, -outputs % QUAD)) for own in (weights.corrected_bias(), weights.scale.astype(np.float32))]
+    return Built(product, (blocks.values, blocks.index, blocks.pointer, *padded, steps.array()))
+
+
+def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> Choice:
+    """As many sums as there are registers for, in tiles alike; passes where a tile reads more than the first cache."""
+    most = 2 if isa.registers < 32 else 5 if isa.has_dot else 4
+    run = (grid[1] - 1) * x.pitch + grid[2] if taps.strides == (1, 1) else grid[1] * grid[2]
+    vectors = ceil_div(run, isa.lanes("int32"))
+    vectors = ceil_div(vectors, ceil_div(vectors, most))
+    kernel = matrix.shape[2:]
+    lines = 1 if kernel == (1, 1) else kernel[0]
+    bytes_read = x.quads * lines * (vectors * isa.vector_bytes + QUAD * (kernel[1] - 1))
+    return Choice(vectors, max(1, min(x.quads // 16, round(bytes_read / _PASS_BYTES))))
+
+
+def _extent(x: Quads, axis: int, kernel: list[int], taps: Taps) -> int:
+    """Lines or columns of the output."""
+    whole = (x.height, x.width)[axis] + taps.pads[axis] + taps.pads[axis + 2]
+    return (whole - taps.dilations[axis] * (kernel[axis] - 1) - 1) // taps.strides[axis] + 1
+
+
+def _holds(x: Quads, taps: Taps) -> bool:
+    """Whether the border of x is as wide as the kernel wants it."""
+    top, left, bottom, right = taps.pads
+    return x.border[0] >= top and x.border[2] >= bottom and x.gap >= max(left, right)
+
+
+def _offsets(x: Quads, kernel: list[int], taps: Taps) -> np.ndarray:
+    """int64 [quads, kernel rows, kernel columns]: bytes from what output (0, 0) reads first."""
+    down, right = taps.dilations[0] * x.strides[2], taps.dilations[1] * QUAD
+    c, ky, kx = np.meshgrid(np.arange(x.quads), np.arange(kernel[0]), np.arange(kernel[1]), indexing="ij")
+    found: np.ndarray = c * x.strides[1] + ky * down + kx * right
+    return found
+
+
+def _panel(
+    x: Quads, y: Quads | FloatRows, kernel: list[int], taps: Taps, grid: tuple[int, int, int], *, unfolds: bool
+) -> QuadPanel:
+    """Of all lines if they fit; as wide as y where that is wide enough, so that it takes what is computed as it is."""
+
+    def panel(lines: int, pitch: int = 0) -> QuadPanel:
+        return QuadPanel((kernel[0], kernel[1]), taps.strides, taps.dilations, x.quads, lines, grid[2], unfolds, pitch)
+
+    lines = grid[1]
+    while lines > 1 and panel(lines).size > _PANEL_BYTES:
+        lines = ceil_div(lines, 2)
+    is_near = isinstance(y, Quads) and panel(lines).pitch <= y.pitch <= panel(lines).pitch + 1
+    return panel(lines, y.pitch) if isinstance(y, Quads) and is_near and lines == grid[1] else panel(lines)
+
+
+def _written(y: Quads | FloatRows, grid: tuple[int, int, int], channel: int, outputs: int) -> Access:
+    """Where the outputs lie in y, or in a residual."""
+    if isinstance(y, FloatRows):
+        assert (y.batch, y.rows, y.channels, channel) == (grid[0], grid[1] * grid[2], outputs, 0)
+        return Access(y.size, 0, (y.rows * y.channels, y.channels))
+    assert (y.batch, y.height, y.width) == grid and channel + outputs <= y.channels
+    return Access(y.size, y.quad(channel), y.strides[:3], "uint8")
+
+
+def _with_jobs(product: QuadProduct, isa: Isa) -> QuadProduct:
+    """Parts for threads: of the pixels as far as there are tiles, then of the outputs."""
+    tiles = ceil_div(ceil_div(product.run, isa.lanes("int32")), product.vectors)
+    parts = tiles if product.panel is None else product.grid[0] * ceil_div(product.grid[1], product.lines)
+    chunks = min(parts, _JOBS)
+    squad = isa.lanes("int32") // QUAD if product.y.dtype == "float32" else 1
+    groups = max(1, min(_JOBS // chunks, ceil_div(product.row_blocks, squad)))
+    return replace(product, chunks=chunks, groups=groups)

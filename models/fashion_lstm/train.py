@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from prunec.models.fashion_lstm.graph import HIDDEN, LAYERS, SIDE, Cell, build_model, from_torch, save_model
 from prunec.models.fashion_net.data import TEST, TRAINING, read_split
-from prunec.models.fashion_net.train import accuracy, augment
+from prunec.models.fashion_net.training import accuracy, augment
 
 HERE = Path(__file__).parent
 DROPOUT = 0.2
@@ -83,8 +83,7 @@ def main() -> None:
     model = train(options.data, options.cell, options.epochs, options.seed)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     save_model(build_model(from_torch(weights, options.cell), options.cell), out)
-    test = read_split(options.data, TEST)
-    score = accuracy(model, torch.from_numpy(test.inputs), torch.from_numpy(test.labels))
+    score = accuracy(model, read_split(options.data, TEST))
     print(f"test accuracy {score:.4f}; wrote {out}")
 
 

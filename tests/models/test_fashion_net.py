@@ -56,3 +56,30 @@ def test_normalised_pixels_have_the_mean_of_the_training_set_at_zero():
     values = normalise(np.array([0, 255 * 0.2860, 255], np.float32))
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, [-0.8102, 0.0, 2.0227], atol=1e-4)
+
+
+@pytest.mark.torch
+def test_the_module_computes_what_the_file_does(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the [torch] extra")
+    network = pytest.importorskip("prunec.models.fashion_net.network")
+    images = np.random.default_rng(0).standard_normal((3, 1, 28, 28)).astype(np.float32)
+    expected = only_output(onnx_runner(build(tmp_path))({"image": images}))
+    model = network.pretrained().eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.from_numpy(images)).numpy(), expected, rtol=1e-4, atol=1e-4)
+        network.initialised_anew(model, 0)
+        assert not np.allclose(model(torch.from_numpy(images)).numpy(), expected, atol=0.1)
+
+
+@pytest.mark.torch
+def test_the_step_size_rises_and_falls_in_every_cycle():
+    torch = pytest.importorskip("torch", reason="needs the [torch] extra")
+    training = pytest.importorskip("prunec.models.fashion_net.training")
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2.0)
+    rate, seen = training.cycles(optimiser, 21, 2), []
+    for _ in range(21):
+        seen.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        rate.step()
+    assert seen[:10] == seen[10:20] and seen[1] == max(seen) == 2.0 and seen[0] == 1.0
+    assert seen[1:10] == sorted(seen[1:10], reverse=True) and 0 < seen[9] < 0.2 and seen[20] == seen[9]

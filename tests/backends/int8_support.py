@@ -105,6 +105,9 @@ def scaled(given: Case) -> np.ndarray:
     if given.residual is None:
         return product.astype(np.float32)
     steps = given.steps
+    if steps.first_scale:
+        first = np.clip(np.rint(product.astype(np.float32)), steps.first_low, steps.first_high)
+        product = first.astype(np.float64) * np.float64(np.float32(steps.first_scale))
     other = (given.residual.astype(np.float32) - np.float32(steps.residual_zero)) * np.float32(steps.residual_scale)
     return (product + other.astype(np.float64)).astype(np.float32)
 

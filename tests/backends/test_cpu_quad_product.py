@@ -91,6 +91,16 @@ def test_convolutions(isa: Isa, kernel: int, taps: Taps, borders: tuple[int, int
     same(given, isa, x, y, residual, choice)
 
 
+@pytest.mark.parametrize("isa", int8_isas())
+def test_sums_may_be_rounded_before_a_residual_is_added(isa: Isa) -> None:
+    """As a graph says that quantises what a convolution gives and then adds."""
+    given = case(5, (1, 12, 4, 6), 8, has_residual=True, low=9)
+    given = replace(given, steps=replace(given.steps, first_scale=0.61, first_low=-90, first_high=120))
+    images = Quads(1, 12, 4, 6), Quads(1, 8, 4, 6), Quads(1, 8, 4, 6)
+    assert not np.array_equal(bytes_wanted(given), bytes_wanted(replace(given, steps=Steps(9, 9, 255, 0.37, 77))))
+    same(given, isa, *images)
+
+
 def test_two_layers_write_one_image() -> None:
     """Concatenation: each writes its own quads of y and leaves those of the other alone."""
     isa = int8_isa()

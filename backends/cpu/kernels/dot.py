@@ -42,7 +42,9 @@ class Dot:
 
     def pixels(self, buffer: Any, position: Any) -> tuple[Any, ...]:
         """One vector of pixels from a uint8 buffer, as `add` wants it."""
-        vector = T.bind(load(buffer, position, self.bytes))
+        return self._widened(T.bind(load(buffer, position, self.bytes)))
+
+    def _widened(self, vector: Any) -> tuple[Any, ...]:
         if self.isa.has_dot:
             return (vector,)
         halves = f"uint16x{self.bytes // 2}"
@@ -52,12 +54,26 @@ class Dot:
             T.bind(T.shift_right(pairs, T.Broadcast(T.uint16(8), self.bytes // 2))),
         )
 
+    def strided_pixels(self, buffer: Any, position: Any, step: int) -> tuple[Any, ...]:
+        """Every `step`-th pixel from `position` on. Reads `step` vectors where that is 1 or 2."""
+        if step == 1:
+            return self.pixels(buffer, position)
+        typed = f"int32x{self.lanes}"
+        if step == 2:
+            parts = [T.bind(load(buffer, position + n * self.bytes, self.bytes)) for n in (0, 1)]
+            words = [T.bind(T.reinterpret(typed, part)) for part in parts]
+            chosen = T.Shuffle(words, list(range(0, 2 * self.lanes, 2)))
+        else:
+            singles = [T.bind(load(buffer, position + i * step * QUAD, QUAD)) for i in range(self.lanes)]
+            chosen = T.Shuffle([T.bind(T.reinterpret("int32", one)) for one in singles], list(range(self.lanes)))
+        return self._widened(T.bind(T.reinterpret(f"uint8x{self.bytes}", T.bind(chosen))))
+
     def weights(self, buffer: Any, position: Any) -> tuple[Any, ...]:
         """The weights of one output, from its first word on, for every pixel."""
         return tuple(T.bind(T.Broadcast(buffer[position + word], self.lanes)) for word in range(self.words))
 
-    def add(self, sums: Any, pixels: tuple[Any, ...], weights: tuple[Any, ...]) -> Any:
-        """sums + the four products of each pixel."""
+    def add(self, sums: Any, pixels: tuple[Any, ...], weights: tuple[Any, ...], channel: int | None = None) -> Any:
+        """sums + the four products of each pixel. `channel`: the only one whose weight is not zero, if there is one."""
         typed = f"int32x{self.lanes}"
         if self.isa.has_dot:
             name = f"llvm.x86.avx512.vpdpbusd.{8 * self.bytes}"
@@ -66,7 +82,9 @@ class Dot:
             )
         name = "llvm.x86.avx512.pmaddw.d.512" if self.bytes == _WIDE else "llvm.x86.avx2.pmadd.wd"
         halves = f"int16x{self.bytes // 2}"
-        for own, factor in zip(pixels, weights, strict=True):
+        for number, (own, factor) in enumerate(zip(pixels, weights, strict=True)):
+            if channel is not None and channel % 2 != number:
+                continue
             sums = sums + T.call_llvm_pure_intrin(
                 typed, name, T.reinterpret(halves, own), T.reinterpret(halves, factor)
             )

@@ -1,12 +1,11 @@
 """int8 products over quads of channels: blocks of 4 outputs × 4 inputs, vectors along the pixels, sums exact in int32.
 
-    q[pixel, 4m + o] = clamp(rint(sum · scale[4m + o] + (r − r_zero) · r_scale) + zero)
-    sum = bias[4m + o] + Σ_p Σ_i X[base(pixel) + index[p], i] · W[p, o, i]                      p over the blocks of m
+    sum[pixel, 4m + o] = bias[4m + o] + Σ_p Σ_i X[base(pixel) + index[p], i] · W[p, o, i]        p over the blocks of m
 
-A block needs one load for each vector of pixels and one broadcast for each of its outputs, for 4 × vectors four-way
-products. Outputs lie as far apart as the pixels that they read, so a run of pixels goes on over the ends of lines;
-where lines of Y are apart as well, vectors of quads are stored as they are, else line by line. Strided convolutions,
-and others where that pays, read a panel (`quad_panel.py`).
+The sums become bytes (`quad_epilogue.py`) or floats. A block needs one load for each vector of pixels and one broadcast
+for each of its outputs, for 4 × vectors four-way products. Outputs lie as far apart as the pixels that they read, so a
+run of pixels goes on over the ends of lines; where lines of Y are apart as well, vectors of quads are stored as they
+are, else line by line. Strided convolutions, and others where that pays, read a panel (`quad_panel.py`).
 
 With more than one pass only some channels are gone through at a time, so that what a tile reads of them stays in the
 first cache for all outputs; the sums wait in memory in between.
@@ -37,12 +36,11 @@ from prunec.backends.cpu.kernels.base import (
 )
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
 from prunec.backends.cpu.kernels.panel import part_of, transposed
+from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Epilogue
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
 
 PREFETCHED = 1024
 """Bytes ahead of the weights in use, which are read once for every tile."""
-ZERO, LOW, HIGH, RESIDUAL_SCALE, RESIDUAL_ZERO, STEPS = range(6)
-"""Places in the argument `steps`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class QuadProduct(Kernel):
     `x`: uint8, bytes from image to image, quad to quad and line to line, from what output (0, 0) reads first.
     `y`: uint8 and the same strides, or float32 with one for image and row: all pixels of an image follow each other.
     `residual`: as y, uint8. `panel`: what is copied of X for so many lines; None: X is read where it is.
-    `vectors`: of pixels in a tile, at most. `clamps`: whether `steps` limits bytes to less than they hold.
+    `vectors`: of pixels in a tile, at most. `clamps`, `rounds_first`: as `Epilogue` has them.
     `chunks` × `groups` jobs run in parallel: parts of the tiles or strips, and of the outputs.
     """
 
@@ -65,6 +63,7 @@ class QuadProduct(Kernel):
     y: Access
     panel: QuadPanel | None = None
     residual: Access | None = None
+    rounds_first: bool = False
     vectors: int = 4
     passes: int = 1
     clamps: bool = False
@@ -127,7 +126,7 @@ class _Body:
         assert kernel.words == dot.words
         self.kernel, self.dot, self.lanes = kernel, dot, dot.lanes
         self.x, self.values, self.index, self.pointer, self.bias = x, values, index, pointer, bias
-        self.scale, self.steps = scale, steps
+        self.epilogue = Epilogue(dot, scale, steps, clamps=kernel.clamps, rounds_first=kernel.rounds_first)
         *residual, self.y = rest
         self.residual = residual[0] if residual else None
         self.is_float = kernel.y.dtype == "float32"
@@ -182,7 +181,8 @@ class _Body:
         """All outputs of `vectors` vectors of pixels from pixel `start` of the run on."""
         kernel = self.kernel
         source = T.bind(base + start * QUAD)
-        zero, low, high = self._limits()
+        if not self.is_float:
+            self.epilogue.begin()
 
         def finish(m: Any, sums: Sums) -> None:
             if self.is_float:
@@ -195,9 +195,7 @@ class _Body:
                 if kernel.residual is not None:
                     at = kernel.residual.at(corner[0], m, 0) + held if kernel.is_direct else beside
                     residual = T.bind(load(self.residual if kernel.is_direct else self.stage, at, self.dot.bytes))
-                quads = self._quads(m, [sums.get(o * vectors + v) for o in range(QUAD)], residual, zero)
-                if kernel.clamps:
-                    quads = T.bind(T.min(T.bind(T.max(quads, low)), high))
+                quads = self.epilogue.quads(m, [sums.get(o * vectors + v) for o in range(QUAD)], residual)
                 if kernel.is_direct:
                     store(self.y, kernel.y.at(corner[0], m, 0) + held, quads, self.dot.bytes)
                 else:
@@ -278,33 +276,8 @@ class _Body:
                 for v in range(vectors):
                     sums.set(o * vectors + v, dot.add(sums.get(o * vectors + v), pixels[v], weights))
 
-    def _limits(self) -> tuple[Any, Any, Any]:
-        """Zero point, least and largest byte in every lane."""
-        if self.is_float:
-            return None, None, None
-        numbers = [T.bind(T.Cast(t, self.steps[at])) for t, at in (("int16", ZERO), ("uint8", LOW), ("uint8", HIGH))]
-        zero = T.bind(T.Broadcast(numbers[0], self.dot.bytes // 2))
-        return zero, *(T.bind(T.Broadcast(number, self.dot.bytes)) for number in numbers[1:])
-
-    def _scaled(self, m: Any, o: int, sums: Any) -> Any:
-        factor = load(self.scale, m * QUAD + o, self.lanes, 0)
-        return T.bind(T.Cast(f"float32x{self.lanes}", sums) * factor)
-
     def _staged(self, m: Any, v: int) -> Any:
         return (m - self.first_row) * self.tile_bytes + v * self.dot.bytes
-
-    def _quads(self, m: Any, sums: list[Any], residual: Any, zero: Any) -> Any:
-        """Bytes of one vector of pixels. With a residual one rounding less than two multiplications and a sum have."""
-        typed, values = f"float32x{self.lanes}", []
-        for o, own in enumerate(sums):
-            if residual is None:
-                values.append(self._scaled(m, o, own))
-                continue
-            scale, offset = (load(self.steps, at, self.lanes, 0) for at in (RESIDUAL_SCALE, RESIDUAL_ZERO))
-            other = T.bind((T.Cast(typed, self.dot.channel(residual, o)) - offset) * scale)
-            factor = load(self.scale, m * QUAD + o, self.lanes, 0)
-            values.append(T.bind(T.call_llvm_pure_intrin(typed, "llvm.fma", T.Cast(typed, own), factor, other)))
-        return self.dot.quads([self.dot.rounded(value) for value in values], zero)
 
     def _copy_lines(self, corner: tuple[Any, Any], start: Any, count: int, *, is_residual: bool = False) -> None:
         """From the stage to Y what a tile computed, or from the residual to the stage, line by line."""
@@ -341,10 +314,7 @@ class _Body:
         """Scaled and clamped: [channel of the squad, vector, lane]."""
         for o in range(QUAD):
             for v in range(vectors):
-                value = self._scaled(m, o, sums.get(o * vectors + v))
-                if self.kernel.clamps:
-                    value = T.max(value, load(self.steps, LOW, self.lanes, 0))
-                    value = T.bind(T.min(T.bind(value), load(self.steps, HIGH, self.lanes, 0)))
+                value = self.epilogue.limited(self.epilogue.scaled(m, o, sums.get(o * vectors + v)))
                 at = ((m % self.squad * QUAD + o) * vectors + v) * self.lanes
                 store(self.stage, at, value, self.lanes)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Kernel, ceil_div
+from prunec.backends.cpu.kernels.quad_convert import Dequantise, QuadBorder, Quantise
+from prunec.backends.cpu.kernels.quad_depthwise import QuadDepthwise
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
 from prunec.backends.cpu.kernels.quad_product import QuadProduct
-from prunec.backends.cpu.quad_weights import Weights, pack_quads
+from prunec.backends.cpu.quad_weights import Weights, pack_quads, packed_words
 from prunec.backends.cpu.quads import QUAD, FloatRows, Quads
 
 _PANEL_BYTES = 512 * 1024
@@ -25,7 +27,8 @@ _JOBS = 8
 class Steps:
     """What becomes of a sum: zero point and limits of y, in its steps (reals for a float32 y), and of a residual.
 
-    `residual_scale`: the residual's scale over that of y.
+    `residual_scale`: the residual's scale over that of y. `first_scale`: that of a grid which the sum is rounded to
+    before the residual is added, over that of y, or 0; its limits are in steps from its zero point.
     """
 
     zero: int = 0
@@ -33,10 +36,13 @@ class Steps:
     high: float = 255
     residual_scale: float = 0.0
     residual_zero: int = 0
+    first_scale: float = 0.0
+    first_low: float = 0
+    first_high: float = 0
 
     def array(self) -> np.ndarray:
         """As the kernels' argument."""
-        return np.array([self.zero, self.low, self.high, self.residual_scale, self.residual_zero], np.float32)
+        return np.array(astuple(self), np.float32)
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,72 @@ def quad_product(
     product = QuadProduct(
         grid=grid, channels=outputs, columns=offsets.size, x=source, y=_written(y, grid, y_channel, outputs),
         panel=panel, residual=None if residual is None else _written(residual, grid, 0, outputs),
-        vectors=chosen.vectors, passes=chosen.passes, clamps=clamps, words=1 if isa.has_dot else 2,
+        rounds_first=steps.first_scale != 0, vectors=chosen.vectors, passes=chosen.passes, clamps=clamps,
+        words=1 if isa.has_dot else 2,
     )  # fmt: skip
     product = _with_jobs(product, isa)
-    padded = [np.pad(own, (0, -outputs % QUAD)) for own in (weights.corrected_bias(), weights.scale.astype(np.float32))]
-    return Built(product, (blocks.values, blocks.index, blocks.pointer, *padded, steps.array()))
+    return Built(product, (blocks.values, blocks.index, blocks.pointer, *_numbers(weights, steps)))
+
+
+def quad_depthwise(
+    isa: Isa,
+    weights: Weights,
+    steps: Steps,
+    taps: Taps,
+    x: Quads,
+    y: Quads,
+    *,
+    residual: Quads | None = None,
+    y_channel: int = 0,
+) -> Built:
+    """A convolution with one filter for each channel: `weights.matrix` int8 [C, 1, kh, kw].
+
+    Raises PrunecError PC485 (`Weights.corrected_bias`).
+    """
+    channels, _, *kernel = weights.matrix.shape
+    grid = (x.batch, _extent(x, 0, kernel, taps), _extent(x, 1, kernel, taps))
+    assert channels == x.channels and _holds(x, taps)
+    source = Access(x.size, x.first - taps.pads[0] * x.strides[2] - taps.pads[1] * QUAD, x.strides[:3], "uint8")
+    written = _written(y, grid, y_channel, channels)
+    beside = None if residual is None else _written(residual, grid, 0, channels)
+    images = (source, written, *(() if beside is None else (beside,)))
+    if taps.strides == (1, 1) and len({image.strides[2] for image in images}) == 1:
+        grid = (grid[0], 1, (grid[1] - 1) * x.pitch + grid[2])  # lines follow each other alike everywhere: one long one
+    quads = np.zeros((x.quads, *kernel, QUAD, QUAD), np.int8)
+    every = np.arange(channels)
+    quads[every // QUAD, :, :, every % QUAD, every % QUAD] = weights.matrix[:, 0]
+    depthwise = QuadDepthwise(
+        grid=grid, channels=channels, kernel=(kernel[0], kernel[1]), strides=taps.strides, dilations=taps.dilations,
+        x=source, y=written, residual=beside, rounds_first=steps.first_scale != 0,
+        clamps=(steps.low, steps.high) != (0, 255), words=1 if isa.has_dot else 2, jobs=min(x.quads, _JOBS),
+    )  # fmt: skip
+    return Built(depthwise, (packed_words(quads, isa), *_numbers(weights, steps)))
+
+
+def quantise(x: Access, y: Quads, scale: float, zero: int) -> Built:
+    """float32 x with strides for batch, channel, line and pixel to all channels of y."""
+    return Built(Quantise(_shape(y), x, _access(y)), (np.array([scale, zero], np.float32),))
+
+
+def dequantise(x: Quads, y: Access, scale: float, zero: int) -> Built:
+    """The other way round."""
+    return Built(Dequantise(_shape(x), y, _access(x)), (np.array([scale, zero], np.float32),))
+
+
+def border(y: Quads, zero: int) -> Built:
+    """Zero points around the images of y, behind whatever wrote them. No x: the weight comes first, then y."""
+    return Built(QuadBorder(y), (np.array([zero], np.uint8),))
+
+
+def _shape(image: Quads) -> tuple[int, int, int, int]:
+    return image.batch, image.channels, image.height, image.width
+
+
+def _numbers(weights: Weights, steps: Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bias and scale of whole quads, and steps."""
+    missing = (0, -len(weights.matrix) % QUAD)
+    scale = np.pad(weights.scale.astype(np.float32), missing)
+    return np.pad(weights.corrected_bias(), missing), scale, steps.array()
 
 
 def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> Choice:
@@ -155,7 +222,11 @@ def _written(y: Quads | FloatRows, grid: tuple[int, int, int], channel: int, out
         assert (y.batch, y.rows, y.channels, channel) == (grid[0], grid[1] * grid[2], outputs, 0)
         return Access(y.size, 0, (y.rows * y.channels, y.channels))
     assert (y.batch, y.height, y.width) == grid and channel + outputs <= y.channels
-    return Access(y.size, y.quad(channel), y.strides[:3], "uint8")
+    return _access(y, channel)
+
+
+def _access(image: Quads, channel: int = 0) -> Access:
+    return Access(image.size, image.quad(channel), image.strides[:3], "uint8")
 
 
 def _with_jobs(product: QuadProduct, isa: Isa) -> QuadProduct:

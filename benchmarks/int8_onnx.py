@@ -1,13 +1,16 @@
 """Static int8 for ONNX Runtime: prunec's, ONNX Runtime's own, and what pruning adds, on the same calibration data.
 
-    python -m benchmarks.int8_onnx fashion-net crepe-tiny [--flops 0.7 0.5] [--samples 256] [--test-samples N]
-        [--blocks 20] [--keep rows.json] [--markdown table.md]
+    python -m benchmarks.int8_onnx fashion-net crepe-tiny [--flops 0.7 0.5] [--zeros block:4x4=0.5 2:4]
+        [--samples 256] [--test-samples N] [--blocks 20] [--no-times] [--keep rows.json] [--markdown table.md]
 
 For every model of the zoo: float32; ONNX Runtime's `quantize_static` (QDQ, uint8 activations, int8 weights per
 channel) with min-max and with percentile ranges; prunec's int8 of the dense model; prunec's int8 of the model pruned
-to each `--flops`. `value`: the model's own metric on test data that calibration never saw. `error`: of the outputs on
-held-out calibration data against float, ‖a − b‖ / ‖b‖. `over_float` and `over_int8`: times of the float model and of
-ONNX Runtime's min-max int8 over this row's, processor time of one thread, interleaved, with 95 % intervals.
+to each `--flops`, and of the model with each pattern of `--zeros`: the float model with zeros; that in 8 bits one step
+after the other (weights at their nearest values, biases corrected); with the same zeros, rounded on what the quantised
+layers before give; and with zeros and integers found together. `value`: the model's own metric on test data that
+calibration never saw. `error`: of the outputs on held-out calibration data against float, ‖a − b‖ / ‖b‖.
+`over_float` and `over_int8`: times of the float model and of ONNX Runtime's min-max int8 over this row's, processor
+time of one thread, interleaved, with 95 % intervals; `--no-times` leaves them out and needs no quiet machine.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -29,10 +33,13 @@ from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.opening import one_sample
+from prunec.api.patterning import planned_layers
+from prunec.api.pruning import target_of
+from prunec.api.stages import stages_of
 from prunec.measure.contender import Contender
 from prunec.measure.run import measure
 from prunec.passes.held_out import held_out_error
-from prunec.passes.quantise import quantise
+from prunec.passes.quantise import Rounding, quantise
 
 FLOAT, OTHER = "float32", "onnxruntime min-max"
 METHODS = {OTHER: quantization.CalibrationMethod.MinMax,
@@ -78,6 +85,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Static int8 in ONNX Runtime.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--flops", type=float, nargs="*", default=[0.7, 0.5])
+    parser.add_argument("--zeros", nargs="*", default=[], help="PATTERN or PATTERN=SPARSITY")
+    parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int)
     parser.add_argument("--blocks", type=int, default=20)
@@ -86,7 +95,15 @@ def main() -> int:
     arguments = parser.parse_args()
     kept, rows = KeptRows(Row, arguments.keep), list[Row]()
     for name in arguments.models:
-        key = (name, arguments.samples, arguments.test_samples, arguments.blocks, *arguments.flops)
+        key = (
+            name,
+            arguments.samples,
+            arguments.test_samples,
+            arguments.blocks,
+            arguments.no_times,
+            *arguments.flops,
+            *arguments.zeros,
+        )
         for row in kept.rows(key, partial(table, name, arguments)):
             rows.append(row)
             print(line(row), flush=True)
@@ -99,11 +116,11 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """All rows of one model: every file is made first, then all are timed in one interleaved run."""
     subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
-        files = dict(made(subject, Path(folder), arguments.flops))
+        files = dict(made(subject, Path(folder), arguments.flops, arguments.zeros))
         able = {way: file for way, file in files.items() if isinstance(file, Path)}
         contenders = [Contender(way, file) for way, file in able.items()]
         feeds, over = one_sample(subject.calibration, subject.opened.canonical), dict[str, dict[str, str]]()
-        for way in able:
+        for way in () if arguments.no_times else able:
             others = [one for one in contenders if one.name in {FLOAT, OTHER, way}]
             found = measure(others, feeds, blocks=arguments.blocks, subject=way, clock="cpu")
             over[way] = {
@@ -116,12 +133,14 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
             model = ir.load(file)
             yield Row(
                 name, way, subject.metric, subject.judge(model),
-                held_out_error(subject.opened.canonical, model, subject.calibration, 1), over[way].get(FLOAT),
-                over[way].get(OTHER), file.stat().st_size / 2**20,
+                held_out_error(subject.opened.canonical, model, subject.calibration, 1), over.get(way, {}).get(FLOAT),
+                over.get(way, {}).get(OTHER), file.stat().st_size / 2**20,
             )  # fmt: skip
 
 
-def made(subject: Subject, folder: Path, flops: Sequence[float]) -> Iterator[tuple[str, Path | str]]:
+def made(
+    subject: Subject, folder: Path, flops: Sequence[float], zeros: Sequence[str]
+) -> Iterator[tuple[str, Path | str]]:
     """Way → file, or why there is none."""
     dense = folder / "float.onnx"
     ir.save(subject.opened.canonical, dense)
@@ -148,6 +167,26 @@ def made(subject: Subject, folder: Path, flops: Sequence[float]) -> Iterator[tup
         )  # fmt: skip
         assert found.out is not None
         yield f"prunec int8, {share:.0%} of MACs", Path(found.out, "model.onnx")
+    for pattern in zeros:
+        yield from with_zeros(subject, folder, pattern)
+
+
+def with_zeros(subject: Subject, folder: Path, asked: str) -> Iterator[tuple[str, Path]]:
+    """The same zeros in float, and in int8 by every rounding."""
+    pattern, _, level = asked.partition("=")
+    found = prunec.compile(
+        subject.found.path, pattern=pattern, sparsity=float(level) if level else None, calib=subject.found.calib,
+        samples=subject.calibration.samples, measure=False, output=folder / asked.replace(":", "_"),
+    )  # fmt: skip
+    assert found.out is not None
+    path = Path(found.out, "model.onnx")
+    yield f"{asked} float32", path
+    model = ir.load(path)
+    target = target_of(stages_of(subject.opened, found.plan), planned_layers(found.plan))
+    for rounding in get_args(Rounding):
+        own = folder / f"{path.parent.name}.{rounding}.onnx"
+        ir.save(quantise(model, subject.calibration, target=target, rounding=rounding).model, own)
+        yield f"{asked} int8 {rounding}", own
 
 
 def _spelled(median: float, interval: tuple[float, float]) -> str:

@@ -1,10 +1,11 @@
 """Static int8: which values and weights get 8 bits, at which scale, and the model with the quantisers written out.
 
-    place → observe → choose ranges → write → correct biases → take sensitive layers back
+    place → observe → choose ranges → take sensitive layers back → correct biases → round in a sweep → write
 
 The result is standard ONNX (QuantizeLinear and DequantizeLinear around float operators), which runtimes fuse.
 """
 
-from prunec.passes.quantise.driver import Quantised, quantise
+from prunec.passes.quantise.driver import Quantised, Rounding, quantise
+from prunec.passes.quantise.sweep import Target
 
-__all__ = ["Quantised", "quantise"]
+__all__ = ["Quantised", "Rounding", "Target", "quantise"]

@@ -5,32 +5,28 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import onnx_ir as ir
 
+from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.bias import corrected, with_shifts
-from prunec.passes.quantise.observe import observe
-from prunec.passes.quantise.placement import Placement, place, quantisable
-from prunec.passes.quantise.ranges import Grid, choose_grid, min_max
+from prunec.passes.quantise.placement import place
+from prunec.passes.quantise.prepare import evenly, prepare
+from prunec.passes.quantise.sensitive import float_again
+from prunec.passes.quantise.sweep import Target, sweep
 from prunec.passes.quantise.write import write
 from prunec.statistics.collect import CalibrationData
 from prunec.statistics.output_errors import OutputErrors, first_batches
 
+Rounding = Literal["nearest", "sweep", "joint"]
 Progress = Callable[[str, int, int], None]
 PER_CHANNEL = 13
 """The first opset with a scale for each channel."""
-MOST = 0.03
-"""Error of the outputs that needs no layer in float."""
-WORST = 5
-"""Layers that go back to float at most, those with the largest errors by themselves first."""
-GAIN = 0.5
-"""What the outputs' error must fall to for that: layers in float, and the conversions around them, cost time."""
-NEAR = 1.1
-"""Fewer layers are taken where they come within this factor of the least error."""
 SAMPLES = 64
 """That outputs are judged on, and means taken from: for each of them all layers run many times."""
 
@@ -39,7 +35,10 @@ SAMPLES = 64
 class Quantised:
     """`error`: of the outputs on held-out data, ‖quantised − float‖ / ‖float‖; `plain`: with min-max ranges alone.
 
-    `left_float`: layers that stay, with the reason; `rules`: how many ranges each rule found.
+    `left_float`: layers that stay, with the reason; `rules`: how many ranges each rule found. `rounding`: how many
+    layers' weights each method rounded. `error_nearest`: of the outputs against the target's, with weights at their
+    nearest values and corrected biases; `error_swept`: with weights that were rounded on what the quantised layers
+    before them give. `equalised`: channels whose scale was changed before.
     """
 
     model: ir.Model
@@ -50,6 +49,10 @@ class Quantised:
     has_corrected_biases: bool
     error: float
     plain: float
+    rounding: Mapping[str, int]
+    error_nearest: float
+    error_swept: float | None
+    equalised: int
 
 
 def quantise(
@@ -60,37 +63,36 @@ def quantise(
     bits: int = 8,
     seed: int = 0,
     threads: int = 1,
+    target: Target | None = None,
+    rounding: Rounding = "joint",
+    cache: Cache | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Quantised:
     """Static int8 of the layers of `model`: int8 weights per output channel, uint8 activations per tensor.
 
     The data that fits decides, the held-out data judges: ranges each by itself; corrected biases and layers that go
     back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
+    Weights are rounded to their nearest values and in a sweep towards `target` (the model itself), which finds zeros
+    anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: the most
+    that is tried.
 
     Raises:
         PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
     """
     model = _raised(model)
-    placement = place(model, exclude)
-    if not placement.layers:
-        message = "no layer has constant float32 weights that 8 bits could hold"
-        raise PrunecError("PC481", message, where="--precision", hint="leave --precision out")
-    progress("observing values", 0, 2)
-    seen = observe(model, placement.values, calibration.fit, seed=seed, threads=threads)
-    progress("observing values", 1, 2)
-    other = observe(model, placement.values, calibration.held_out, seed=seed, threads=threads)
-    progress("observing values", 2, 2)
-    grids = _with_shared({name: choose_grid(seen[name], other[name]) for name in placement.values}, placement)
-    widest = _with_shared({name: min_max(seen[name]) for name in placement.values}, placement)
     errors = OutputErrors(model, calibration, SAMPLES, threads=threads)
     put = partial(write, bits=bits)
 
     def judged(other: ir.Model) -> float:
         return math.sqrt(errors.of(other))
 
-    plain = judged(put(model, placement, widest))
+    look = partial(prepare, calibration=calibration, exclude=exclude, seed=seed, threads=threads, progress=progress)
+    found = look(model)
+    plain = judged(put(model, found.placement, found.widest))
+    found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
+    model, placement, grids = found.model, found.placement, found.grids
     left: dict[str, str] = dict.fromkeys(exclude, "excluded")
-    left, error = _float_again(model, placement, lambda own: judged(put(model, own, grids)), left, progress)
+    left, error = float_again(model, placement, lambda own: judged(put(model, own, grids)), left, progress)
     placement = place(model, left)
 
     progress("correcting biases", 0, 0)
@@ -103,43 +105,42 @@ def quantise(
         threads=threads,
     )
     shifted = with_shifts(model, shifts)
-    if (found := judged(put(shifted, placement, grids))) < error:
-        best, error, is_corrected = shifted, found, bool(shifts)
+    if (lower := judged(put(shifted, placement, grids))) < error:
+        best, error, is_corrected = shifted, lower, bool(shifts)
     chosen = put(best, placement, grids)
-    rules = Counter(grids[name].rule for name in placement.values)
+
+    wanted = Target.of(model) if target is None else target.scaled(model, scales)
+    against = errors if target is None else OutputErrors(target.dense, calibration, SAMPLES, threads=threads)
+    error_nearest, error_swept = math.sqrt(against.of(chosen)), None
+    methods = Counter({"nearest": len(placement.layers)})
+    if rounding == "sweep":
+        wanted = replace(wanted, patterns={})
+    if rounding != "nearest":
+        if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
+            grids = {**grids, **look(wanted.dense).grids}
+        swept = sweep(
+            model, placement, grids, calibration, wanted, bits=bits, seed=seed, threads=threads, cache=cache,
+            progress=lambda done, of, name: progress("rounding weights", done, of),
+        )  # fmt: skip
+        other = put(swept.model, placement, grids, steps=swept.steps())
+        error_swept = math.sqrt(against.of(other))
+        if error_swept < error_nearest:
+            chosen, error, is_corrected = other, judged(other), True
+            methods = Counter(layer.method for layer in swept.layers.values())
     return Quantised(
-        chosen, tuple(placement.layers), left, dict(rules), len(placement.values), is_corrected, error, plain
+        model=chosen,
+        layers=tuple(placement.layers),
+        left_float=left,
+        rules=dict(Counter(grids[name].rule for name in placement.values)),
+        values=len(placement.values),
+        has_corrected_biases=is_corrected,
+        error=error,
+        plain=plain,
+        rounding=dict(methods),
+        error_nearest=error_nearest,
+        error_swept=error_swept,
+        equalised=sum(int((scale != 1).sum()) for _, scale in scales),
     )
-
-
-def _with_shared(own: dict[str, Grid], placement: Placement) -> dict[str, Grid]:
-    return own | {name: own[root] for name, root in placement.shared.items()}
-
-
-def _float_again(
-    model: ir.Model,
-    placement: Placement,
-    judged: Callable[[Placement], float],
-    left: dict[str, str],
-    progress: Progress,
-) -> tuple[dict[str, str], float]:
-    """Layers whose return to float, together, halves an error above `MOST`: the worst of them."""
-    error = judged(placement)
-    if error <= MOST:
-        return left, error
-    alone: dict[str, float] = {}
-    everything = {layer.name for layer in quantisable(model)}
-    for number, name in enumerate(placement.layers):
-        progress("looking for sensitive layers", number, len(placement.layers))
-        alone[name] = judged(place(model, everything - {name}))
-    progress("looking for sensitive layers", len(placement.layers), len(placement.layers))
-    worst = sorted(alone, key=lambda own: -alone[own])[: min(WORST, len(alone) - 1)]
-    found = [judged(place(model, {*left, *worst[:count]})) for count in range(1, len(worst) + 1)]
-    if not found or min(found) > GAIN * error:
-        return left, error
-    count = next(number for number, own in enumerate(found, 1) if own <= NEAR * min(found))
-    why = f"with 8 bits the outputs' error was {error:.2g}, without {found[count - 1]:.2g}"
-    return {**left, **dict.fromkeys(worst[:count], why)}, found[count - 1]
 
 
 def _raised(model: ir.Model) -> ir.Model:

@@ -34,3 +34,16 @@ def observe(
                 message, hint = "a value that needs a range for 8 bits is infinite or NaN", "give real inputs: --calib"
                 raise PrunecError("PC480", message, where=name, hint=hint)
     return found
+
+
+def channel_peaks(model: ir.Model, names: Sequence[str], batches: Batches, *, threads: int) -> dict[str, np.ndarray]:
+    """Mean over the batches of the largest |value| of each channel (axis 1) of named values, float64 [channels]."""
+    sums: dict[str, np.ndarray] = {}
+    count = 0
+    wanted = in_parts(model, list(names))
+    for part, _, values in sweep(model, wanted, batches, threads=threads, ram_bytes=working_bytes(model)):
+        count += part == 0
+        for name, array in values.items():
+            axes = tuple(axis for axis in range(array.ndim) if axis != 1)
+            sums[name] = sums.get(name, 0.0) + np.abs(array).max(axis=axes, initial=0.0).astype(np.float64)
+    return {name: total / max(count, 1) for name, total in sums.items()}

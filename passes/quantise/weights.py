@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from prunec.passes.solve.grid import grid_for
+
 LEVELS = {8: 127, 7: 63}
 """By bits. 7 where products of uint8 and int8 are added in 16 bits, which 8 would overflow."""
-SHRUNK = np.linspace(0.6, 1.0, 17)
 LARGEST_BIAS = 2.0**31 - 1
 
 Int8 = npt.NDArray[np.int8]
@@ -15,30 +16,24 @@ Float = npt.NDArray[np.float32]
 
 
 def quantised_weight(
-    weight: np.ndarray, axis: int, bias: np.ndarray | None, step: float, bits: int = 8
+    weight: np.ndarray,
+    axis: int,
+    bias: np.ndarray | None,
+    step: float,
+    bits: int = 8,
+    steps: np.ndarray | None = None,
 ) -> tuple[Int8, Float]:
     """(int8 of `weight`'s shape, float32 scales [channels along `axis`]), each with the least squared rounding error.
 
-    `bias` [channels] will be int32 at `step` (the input's scale) times these scales: they are at least so large that
-    it fits.
+    `steps` [channels]: the scales of weights that are multiples of them already. `bias` [channels] will be int32 at
+    `step` (the input's scale) times these scales: they are at least so large that it fits.
     """
     levels = LEVELS[bits]
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
-    tops = np.abs(rows).max(axis=1, initial=0.0)
-    best, scales = np.full(len(rows), np.inf), np.ones(len(rows))
-    for shrunk in SHRUNK:
-        own = np.where(tops > 0, tops * shrunk / levels, 1.0).astype(np.float32).astype(np.float64)
-        error = ((_rounded(rows, own, levels) * own[:, None] - rows) ** 2).sum(axis=1)
-        scales = np.where(error < best, own, scales)
-        best = np.minimum(error, best)
+    scales = grid_for(rows, levels).steps if steps is None else steps
     if bias is not None:
         scales = np.maximum(scales, np.abs(bias) / (step * LARGEST_BIAS))
     scales = np.maximum(scales, np.finfo(np.float32).tiny).astype(np.float32).astype(np.float64)
-    values = _rounded(rows, scales, levels).astype(np.int8)
+    values = np.clip(np.rint(rows / scales[:, None]), -levels, levels).astype(np.int8)
     shape = np.moveaxis(weight, axis, 0).shape
     return np.ascontiguousarray(np.moveaxis(values.reshape(shape), 0, axis)), scales.astype(np.float32)
-
-
-def _rounded(rows: np.ndarray, scales: np.ndarray, levels: int) -> np.ndarray:
-    found: np.ndarray = np.clip(np.rint(rows / scales[:, None]), -levels, levels)
-    return found

@@ -7,7 +7,7 @@ x → QuantizeLinear(s_x, z_x) → DequantizeLinear ─┐
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,12 +19,28 @@ from prunec.passes.quantise.placement import Placement
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.weights import quantised_weight
 
+Steps = Mapping[str, Sequence[float]]
+"""Scales of the weights [outputs] of layers whose weights are multiples of them, by node name."""
 
-def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits: int = 8) -> ir.Model:
+
+def write(
+    model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits: int = 8, steps: Steps | None = None
+) -> ir.Model:
     """A copy of `model` with the quantisers of `placement`.
 
     `grids` by value name, those of shared ones too; weights of so many `bits`.
     """
+    copy = with_activations(model, placement, grids)
+    nodes = {str(node.name): node for node in copy.graph}
+    for name, layer in placement.layers.items():
+        known = (steps or {}).get(name)
+        own = None if known is None else np.array(known)
+        _write_layer(copy.graph, nodes[name], weight_axis(layer), grids[str(layer.data.name)].scale, bits, own)
+    return copy
+
+
+def with_activations(model: ir.Model, placement: Placement, grids: Mapping[str, Grid]) -> ir.Model:
+    """A copy of `model` with quantisers of its activations alone."""
     copy = model.clone()
     values = {str(value.name): value for value in copy.graph.inputs}
     values |= {str(value.name): value for node in copy.graph for value in node.outputs}
@@ -36,8 +52,6 @@ def write(model: ir.Model, placement: Placement, grids: Mapping[str, Grid], bits
             for index, value in enumerate(node.inputs):
                 if value is values[name]:
                     node.replace_input_with(index, pair)
-    for name, layer in placement.layers.items():
-        _write_layer(copy.graph, nodes[name], weight_axis(layer), grids[str(layer.data.name)].scale, bits)
     return copy
 
 
@@ -50,11 +64,11 @@ def weight_axis(layer: Layer) -> int:
     return 1
 
 
-def _write_layer(graph: ir.Graph, node: ir.Node, axis: int, step: float, bits: int) -> None:
+def _write_layer(graph: ir.Graph, node: ir.Node, axis: int, step: float, bits: int, steps: np.ndarray | None) -> None:
     weight = constant(node.inputs[1])
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.op_type != "MatMul" else None
     assert weight is not None
-    integers, scales = quantised_weight(weight, axis, bias, step, bits)
+    integers, scales = quantised_weight(weight, axis, bias, step, bits, steps)
     _replace(graph, node, 1, integers, scales, axis)
     if bias is not None:
         steps = (np.float32(step) * scales).astype(np.float32)

@@ -4,7 +4,8 @@
 
 in coordinates where diag(H) = 1; ρ starts at 0.1 and grows every three iterations by how much the mask still moves,
 about twice as fast as in the paper where inverses are dear. It ends when the mask stands still. Any pattern is only
-another Proj. What comes back is the mask; its exact weights are `refit`'s business.
+another Proj, and a grid for the weights is one more. What comes back is the mask; its exact weights are `refit`'s
+business.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunec.passes.solve.grid import WeightGrid
 from prunec.passes.solve.hessian import Array
 from prunec.passes.solve.quadratic import Quadratic
 from prunec.patterns.base import Mask, Pattern, Scope
@@ -38,7 +40,15 @@ class Found:
     """The last projected iterate, a good start for a refit."""
 
 
-def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300, scope: Scope = "layer") -> Found:
+def admm(
+    q: Quadratic,
+    pattern: Pattern,
+    level: float,
+    *,
+    iterations: int = 300,
+    scope: Scope = "layer",
+    grid: WeightGrid | None = None,
+) -> Found:
     """The mask that the iteration ends with."""
     kind = np.dtype(np.float32 if q.target.shape[1] >= NARROW_FROM else np.float64)
     apply = q.operator(kind)
@@ -48,11 +58,14 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
     def project(weight: Array) -> Mask:
         return pattern.project(q.saliency(weight), q.layout, level, scope)
 
+    def placed(weight: Array) -> Array:
+        return weight if grid is None else (grid.nearest(q.unscale(weight)) * q.scale).astype(kind)
+
     mask = project(target)
     kept = max(int(mask.sum()), 1)
     growth = FAST_GROWTH if q.target.shape[1] >= FAST_FROM else GROWTH
     strides = 2 if q.target.shape[1] >= WIDE else 1
-    d = np.where(mask, target, 0).astype(kind)
+    d = np.where(mask, placed(target), 0).astype(kind)
     v = np.zeros_like(target)
     rho = START
     inverse = q.inverse(rho, kind)
@@ -61,7 +74,7 @@ def admm(q: Quadratic, pattern: Pattern, level: float, *, iterations: int = 300,
         b = inverse(goal - v + kind.type(rho) * d)
         shifted = b + v / kind.type(rho)
         mask = project(shifted)
-        d = np.where(mask, shifted, 0).astype(kind)
+        d = np.where(mask, placed(shifted), 0).astype(kind)
         v += kind.type(rho) * (b - d)
         if done % (EVERY * strides):
             continue

@@ -110,7 +110,7 @@ def _candidates(
         return
     damping = settings.dampings[0]
     if len(settings.dampings) > 1:
-        damping = _damping(problem, pattern, level, settings, own)
+        damping = chosen_damping(problem, pattern, level, settings, own)
     q = quadratic(problem, damping)
     if effort != "balanced":
         mask = wanda_mask(q, pattern, level, own)
@@ -146,7 +146,13 @@ def quick_error(problem: LayerProblem, pattern: Pattern, level: float) -> float:
     return problem.held_out.error(_refitted(q, pattern, wanda_mask(q, pattern, level, "layer")))
 
 
-def _damping(problem: LayerProblem, pattern: Pattern, level: float, settings: Settings, scope: Scope) -> float:
+def chosen_damping(
+    problem: LayerProblem,
+    pattern: Pattern,
+    level: float,
+    settings: Settings = SETTINGS["balanced"],
+    scope: Scope = "layer",
+) -> float:
     """The damping with the least held-out error on some of the outputs, all with the mask of a short run of ADMM.
 
     From the middle of the list downhill, as long as it goes down: a factorisation and a refit each.

@@ -3,14 +3,20 @@
 U = upper Cholesky factor of A⁻¹. Column blocks of about 128; the mask of a block comes from w²/U_jj² on the *already
 updated* weights; column i: e = (w − mask·w)/U_ii, W[:, i:] −= e·U[i, i:]. An N:M group is decided when its first column
 is reached. Exact counts, ties by position (the published code removes all ties).
+
+With a grid the same sweep rounds as well (GPTQ, arXiv 2210.17323; OBQ, arXiv 2208.11580): what stays of a column is its
+nearest value on the grid, e = (w − that)/U_ii, and so columns to the right pay back removals and roundings alike.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import lapack
 
 from prunec.diagnostics import PrunecError
+from prunec.passes.solve.grid import WeightGrid
 from prunec.passes.solve.hessian import Double, MatrixHessian
 from prunec.passes.solve.quadratic import Quadratic
 from prunec.patterns.base import Mask, Pattern
@@ -29,26 +35,47 @@ def refusal(q: Quadratic, pattern: Pattern) -> str | None:
     return None
 
 
-def sparsegpt(q: Quadratic, pattern: Pattern, level: float) -> tuple[Double, Mask, tuple[str, ...]]:
+def sparsegpt(
+    q: Quadratic, pattern: Pattern, level: float, grid: WeightGrid | None = None
+) -> tuple[Double, Mask, tuple[str, ...]]:
     """Updated scaled weights [m, n] from T, their mask, and notes (damping that had to be raised)."""
     assert refusal(q, pattern) is None
+    width = pattern.width
+    sweep = max(BLOCK // width, 1) * width
+    step = width if pattern.fixed_level is not None else sweep
+
+    def decide(begin: int, saliency: Double) -> Mask:
+        return pattern.project(saliency, q.layout.part(saliency.shape[1]), level)
+
+    return _sweep(q, decide, sweep, step, grid)
+
+
+def rounded_sweep(q: Quadratic, mask: Mask, grid: WeightGrid) -> tuple[Double, tuple[str, ...]]:
+    """The same sweep where the mask is known and only the rounding is paid back."""
+    weight, _, notes = _sweep(q, lambda begin, own: mask[:, begin : begin + own.shape[1]], BLOCK, BLOCK, grid)
+    return weight, notes
+
+
+def _sweep(
+    q: Quadratic, decide: Callable[[int, Double], Mask], sweep: int, step: int, grid: WeightGrid | None
+) -> tuple[Double, Mask, tuple[str, ...]]:
+    """`decide` is asked every `step` columns for the mask of the next ones, and shown w²/U_jj² of them."""
     upper, notes = inverse_factor(q.matrix(), q.damping)
     weight = q.target.copy()
     n = weight.shape[1]
     mask = np.zeros(weight.shape, bool)
-    width = pattern.width
-    sweep = max(BLOCK // width, 1) * width
-    step = width if pattern.fixed_level is not None else sweep
     for begin in range(0, n, sweep):
         end = min(begin + sweep, n)
         errors = np.zeros((len(weight), end - begin))
         for i in range(begin, end):
             if (i - begin) % step == 0:
                 part = slice(i, min(i + step, end))
-                saliency = np.square(weight[:, part] / np.diagonal(upper)[part])
-                mask[:, part] = pattern.project(saliency, q.layout.part(saliency.shape[1]), level)
-            error = np.where(mask[:, i], 0.0, weight[:, i]) / upper[i, i]
-            weight[:, i:end] -= np.outer(error, upper[i, i:end])
+                mask[:, part] = decide(i, np.square(weight[:, part] / np.diagonal(upper)[part]))
+            kept = weight[:, i] if grid is None else grid.nearest(weight[:, i] / q.scale[i]) * q.scale[i]
+            kept = np.where(mask[:, i], kept, 0.0)
+            error = (weight[:, i] - kept) / upper[i, i]
+            weight[:, i + 1 : end] -= np.outer(error, upper[i, i + 1 : end])
+            weight[:, i] = kept
             errors[:, i - begin] = error
         weight[:, end:] -= errors @ upper[begin:end, end:]
     return np.where(mask, weight, 0.0), mask, notes

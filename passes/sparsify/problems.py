@@ -31,8 +31,12 @@ HELD_OUT_SHARE = 0.25
 """Held-out rows beside rows to fit with: what a fifth of the data is to the rest."""
 
 
-def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[LayerProblem], tuple[str, ...]]:
+def problems(
+    fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN, *, shifts: bool | None = None
+) -> tuple[list[LayerProblem], tuple[str, ...]]:
     """One problem per group, and what is to be said about how they were made. `fit.rows` becomes the rows used.
+
+    `shifts`: whether a bias will be corrected (where the layer can have one); by default what the options say.
 
     Raises:
         PrunecError PC330: the activations are not finite; PC227: a grouped layer is too wide.
@@ -42,16 +46,20 @@ def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[L
     affordable = min(rows_per_unknown * fit.unknowns, int(MOMENT_WORK / fit.unknowns**2 / groups))
     wanted = max(fit.wanted(), affordable)
     notes: tuple[str, ...] = ()
+    centred = _corrects_biases(fit) if shifts is None else shifts and fit.layer.can_shift
     if fit.unknowns <= MATRIX_UP_TO:
         sets = [
-            _moments(fit, batches, int(np.ceil(wanted * share)))
+            _moments(fit, batches, int(np.ceil(wanted * share)), centred=centred)
             for batches, share in ((runner.fit, 1.0), (runner.held_out, HELD_OUT_SHARE))
         ]
     elif groups > 1:
         raise PrunecError("PC227", f"{fit.unknowns} inputs in each of {groups} groups", where=fit.layer.name)
     else:
         most = max(min(ROWS_ELEMENTS // fit.unknowns, MOST_ROWS), 64)
-        sets = [[_rows(fit, runner.fit, most)], [_rows(fit, runner.held_out, max(most // 4, 16))]]
+        sets = [
+            [_rows(fit, batches, rows, centred=centred)]
+            for batches, rows in ((runner.fit, most), (runner.held_out, max(most // 4, 16)))
+        ]
         notes = (f"{fit.unknowns} inputs an output: H from {sets[0][0].count} rows, never formed",)
     fit.rows = sets[0][0].count
     flat = fit.start.reshape(groups, fit.outputs, fit.unknowns).astype(np.float64)
@@ -59,7 +67,7 @@ def problems(fit: Fit, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> tuple[list[L
     return found, notes
 
 
-def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
+def _moments(fit: Fit, batches: range, wanted: int, *, centred: bool) -> list[Sample]:
     moments = Moments(fit.groups, fit.unknowns, fit.outputs)
     for z, t in fit.joined(wanted, batches, JOINED_ROWS):
         if fit.unknowns < NARROW_FROM:
@@ -67,7 +75,7 @@ def _moments(fit: Fit, batches: range, wanted: int) -> list[Sample]:
         moments.add(z, t)
     if not moments.is_finite():
         raise not_finite(fit.layer)
-    return samples_of(moments, fit.bias.reshape(fit.groups, fit.outputs), centred=_corrects_biases(fit))
+    return samples_of(moments, fit.bias.reshape(fit.groups, fit.outputs), centred=centred)
 
 
 def samples_of(moments: Moments, bias: np.ndarray, *, centred: bool) -> list[Sample]:
@@ -93,11 +101,10 @@ def samples_of(moments: Moments, bias: np.ndarray, *, centred: bool) -> list[Sam
     ]
 
 
-def _rows(fit: Fit, batches: range, wanted: int) -> Sample:
+def _rows(fit: Fit, batches: range, wanted: int, *, centred: bool) -> Sample:
     z, t = fit.gathered(wanted, batches)
     if not np.isfinite(z).all() or not np.isfinite(t).all():
         raise not_finite(fit.layer)
-    centred = _corrects_biases(fit)
     return Sample.of_rows(z, t if centred else t - fit.bias, centred=centred, as_rows=True)
 
 

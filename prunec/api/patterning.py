@@ -19,6 +19,7 @@ from prunec.api.worth import worthwhile
 from prunec.diagnostics import Diagnostic, GateError, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.graph.cost import FLOAT_TYPES
+from prunec.passes.quantise.strip import dequantised
 from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget
@@ -142,7 +143,7 @@ def patterns_record(
     layers = planned_layers(plan)
     if not layers:
         return None
-    proofs = prove_patterns(model, layers)
+    proofs = prove_patterns(dequantised(model), layers)
     tensors = {layer.node: layer.tensor for layer in plan.layers}
     records = []
     for node, proof in proofs.items():

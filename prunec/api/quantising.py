@@ -10,8 +10,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from prunec.api.evidence import finite
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
+from prunec.api.patterning import patterns_record
 from prunec.api.progress import Progress
 from prunec.api.pruning import Pruned
 from prunec.backends.cpu.isa import cpu_flags
@@ -19,8 +21,10 @@ from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
 from prunec.package.writer import save_model
-from prunec.passes.quantise import Quantised, quantise
+from prunec.passes.quantise import Quantised, Target, quantise
+from prunec.passes.quantise.strip import dequantised
 from prunec.plan.budget import Budget
+from prunec.plan.plan import Plan
 from prunec.verify.records import QuantisationRecord
 
 INT8 = "int8"
@@ -45,32 +49,26 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     """Whether to quantise for ONNX Runtime.
 
     Raises:
-        PrunecError PC440: no such precision; PC483: zeros or a measured budget beside it.
+        PrunecError PC440: no such precision; PC483: a measured budget beside it.
     """
     if precision is None or options.target != "onnx":
         return False
     if precision != INT8:
         message = f"onnx computes in float32 as the model does, or in int8, not in {precision}"
         raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
-    if options.sparse_pattern() is not None:
-        message = f"ONNX Runtime has no int8 kernels that skip zeros ({options.pattern})"
-        raise PrunecError("PC483", message, where="--precision", hint="prune channels: --pattern channel")
     if budget is not None and budget.is_measured:
         message = f"--{budget.kind} is met by the float model that is timed and judged while it is planned"
         raise PrunecError("PC483", message, where="--precision", hint="give --flops, and gates for the finished model")
     return True
 
 
-def quantised(pruned: Pruned, calibration: Calibration, options: PlanOptions, progress: Progress) -> Pruned:
+def quantised(pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, progress: Progress) -> Pruned:
     """`pruned` with the model that is shipped and the record of it.
 
     Raises:
-        PrunecError PC480, PC481, PC482: it cannot be quantised; PC483: the plan that was replayed has zeros.
+        PrunecError PC480, PC481, PC482: it cannot be quantised; GateError PC523: a weight lost its pattern.
     """
-    if pruned.patterns is not None:
-        message = "the plan puts zeros into weights, and ONNX Runtime has no int8 kernels that skip them"
-        raise PrunecError("PC483", message, where="--precision", hint="leave it out, or plan channels")
-    found = _quantise(pruned.model, calibration, options, progress)
+    found = _quantise(pruned.model, calibration, options, progress, pruned.target)
     record = QuantisationRecord(
         precision="int8",
         weight_bits=weight_bits(),
@@ -81,9 +79,20 @@ def quantised(pruned: Pruned, calibration: Calibration, options: PlanOptions, pr
         has_corrected_biases=found.has_corrected_biases,
         error=found.error,
         error_min_max=found.plain,
+        rounding=dict(sorted(found.rounding.items())),
+        error_nearest=finite(found.error_nearest),
+        error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
     warnings = (*pruned.warnings, NARROW) if weight_bits() < 8 else pruned.warnings
-    return replace(pruned, quantised=found.model, quantisation=record, warnings=warnings)
+    patterns = pruned.patterns
+    if patterns is not None:
+        proved = patterns_record(plan, found.model, None, patterns.permutation)
+        assert proved is not None
+        patterns = proved.with_solved(patterns)
+    return replace(
+        pruned, quantised=found.model, quantisation=record, warnings=warnings, patterns=patterns,
+        model=dequantised(found.model),
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -98,7 +107,14 @@ def dense_beside(
         yield Contender(DENSE_INT8, path)
 
 
-def _quantise(model: ir.Model, calibration: Calibration, options: PlanOptions, progress: Progress) -> Quantised:
+def _quantise(
+    model: ir.Model,
+    calibration: Calibration,
+    options: PlanOptions,
+    progress: Progress,
+    target: Target | None = None,
+) -> Quantised:
     return quantise(
-        model, calibration, bits=weight_bits(), seed=options.seed, threads=options.threads, progress=progress
-    )
+        model, calibration, bits=weight_bits(), seed=options.seed, threads=options.threads, target=target,
+        cache=options.cache, progress=progress,
+    )  # fmt: skip

@@ -194,6 +194,13 @@ class PatternsRecord(Record):
     passed: bool
     permutation: PermutationRecord | None = None
 
+    def with_solved(self, earlier: PatternsRecord) -> PatternsRecord:
+        """What was counted here, beside how `earlier` says that the layers were solved."""
+        counted = {"units", "valid", "zeros", "passed"}
+        own = {layer.layer: layer.model_dump(include=counted) for layer in self.layers}
+        layers = tuple(layer.model_copy(update=own[layer.layer]) for layer in earlier.layers)
+        return self.model_copy(update={"layers": layers})
+
 
 class DenseLayer(Record):
     """A layer with weights that does not run on sparse kernels, and why."""
@@ -267,6 +274,9 @@ class QuantisationRecord(Record):
 
     `values` activations have a range each, found by `rules` (how many by which). `error`: ‖int8 − float‖ / ‖float‖ of
     the outputs on held-out data, both pruned; `error_min_max` the same with the widest ranges and no correction.
+    `rounding`: how many layers' weights were rounded by which method. `error_nearest`, `error_swept`: the outputs
+    against the dense model's, with weights at their nearest values, and rounded (with a pattern: pruned again as well)
+    on what the quantised layers before them give. The smaller one was taken.
     """
 
     precision: Literal["int8"]
@@ -278,6 +288,9 @@ class QuantisationRecord(Record):
     has_corrected_biases: bool
     error: float
     error_min_max: float
+    rounding: dict[str, int] | None = None
+    error_nearest: float | None = None
+    error_swept: float | None = None
 
 
 class VerificationRecord(Record):

@@ -67,7 +67,6 @@ def test_it_is_timed_beside_the_dense_model_in_8_bits(folder: Path) -> None:
     ("options", "code"),
     [
         (("--flops", "0.5", "--precision", "fp16"), "PC440"),
-        (("--sparsity", "0.5", "--pattern", "block:4x1", *INT8), "PC483"),
         (("--speedup", "2", *INT8), "PC483"),
         (("--max-drop", "0.1", *INT8), "PC483"),
     ],
@@ -78,8 +77,19 @@ def test_what_cannot_be_combined_is_refused(folder: Path, options: tuple[str, ..
     assert "--precision" in done.err and not (folder / "out").exists()
 
 
-def test_a_plan_with_zeros_is_refused(folder: Path) -> None:
-    done = prunec("plan", "model.onnx", "--pattern", "2:4", "--samples", "10", "-o", "plan.json", cwd=folder)
+def test_zeros_and_integers_are_found_together_and_proved_in_what_is_shipped(folder: Path) -> None:
+    options = ("--pattern", "block:4x4", "--sparsity", "0.5", "--calib", "data.npz", *INT8, "--no-measure")
+    done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
     assert done.code == 0, done.err
-    done = prunec("compile", "model.onnx", "--plan", "plan.json", *INT8, "-o", "out", cwd=folder)
-    refuses(done, "PC483")
+    found = done.json["verification"]
+    assert found["patterns"]["passed"] and found["patterns"]["layers"]
+    own = found["quantisation"]
+    assert sum(own["rounding"].values()) == len(own["layers"]) and min(own["error_nearest"], own["error_swept"]) < 1
+    is_swept = own["error_swept"] < own["error_nearest"]
+    assert is_swept == (set(own["rounding"]) != {"nearest"})
+    again = prunec("verify", "out", "--source", "model.onnx", cwd=folder)
+    assert again.code == 0, again.err
+    replay = ("--plan", "out/plan.json", "--calib", "data.npz", *INT8, "--no-measure", "--no-cache")
+    done = prunec("compile", "model.onnx", *replay, "-o", "again", cwd=folder)
+    assert done.code == 0, done.err
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()

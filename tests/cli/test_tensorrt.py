@@ -187,7 +187,7 @@ def test_where_no_layer_is_worthwhile_the_reasons_are_given(folder: Path) -> Non
         ((*TARGET, "--no-build", "--shape-range", "x"), "PC437"),
         ((*TARGET, "--no-build", "--precision", "fp8"), "PC445"),
         ((*TARGET, "--dry-run", "--products", "conv"), "PC444"),
-        (("--pattern", "2:4", "--precision", "int8"), "PC483"),
+        (("--pattern", "2:4", "--precision", "fp8"), "PC440"),
         (("--target", "torch-tensorrt-2:4", "--no-build", "--precision", "int8"), "PC440"),
         (("--target", "torch-tensorrt-2:4", "--no-build", "--tune", "quick"), "PC440"),
         (("--target", "tensorrt-2:4", "--no-build", "--tune", "quick"), "PC440"),

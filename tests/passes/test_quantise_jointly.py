@@ -1,0 +1,102 @@
+"""Zeros and integers: what is pruned first and rounded after, and what is solved for both on quantised activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from prunec.graph.shapes import constant
+from prunec.passes.canonicalise import canonicalise
+from prunec.passes.compensate import Options, compensate
+from prunec.passes.quantise import Quantised, Target, quantise
+from prunec.passes.quantise.prepare import prepare
+from prunec.passes.quantise.strip import dequantised, strip
+from prunec.passes.quantise.sweep import sweep
+from prunec.passes.sparsify import LayerPattern, Sparsifier, prove_patterns
+from prunec.patterns import parse
+from prunec.statistics.output_errors import OutputErrors
+from tests.graph.builder import Builder
+from tests.passes.test_quantise import Data
+
+PATTERN = LayerPattern(parse("block:4x4"), 0.75)
+
+
+def network() -> ir.Model:
+    """Two convolutions between a stem and a head, whose maps are the output."""
+    b = Builder(3)
+    stem = b.relu(b.conv(b.input("x", [2, 3, 12, 12]), 16, bias=True))
+    body = b.relu(b.conv(b.relu(b.conv(stem, 16, bias=True)), 16, bias=True))
+    b.output(b.conv(body, 8, bias=True))
+    return canonicalise(b.model())
+
+
+def correlated(seed: int, count: int = 8) -> Iterator[dict[str, np.ndarray]]:
+    """Neighbouring pixels are alike, as in pictures: solvers have something to go by."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        x = rng.standard_normal((2, 3, 12, 12)).cumsum(axis=2).cumsum(axis=3) / 6
+        yield {"x": x.astype(np.float32)}
+
+
+DATA = Data(correlated)
+
+
+@pytest.fixture(scope="module")
+def sparse() -> tuple[ir.Model, Target]:
+    """A model whose inner convolutions lost their smallest blocks, and what it was made of."""
+    dense = network()
+    names = [str(node.name) for node in dense.graph if node.op_type == "Conv"][1:3]
+    patterns = dict.fromkeys(names, PATTERN)
+    own = Target.of(dense)
+    done = compensate(dense, dense, own.analysis, own.alive, DATA, Options(), None, Sparsifier(patterns, "magnitude"))
+    assert all(proof.passed for proof in prove_patterns(done.model, patterns).values())
+    return done.model, Target(dense, own.analysis, own.alive, patterns, dense)
+
+
+@pytest.fixture(scope="module")
+def joint(sparse: tuple[ir.Model, Target]) -> Quantised:
+    return quantise(sparse[0], DATA, target=sparse[1])
+
+
+def test_the_joint_solve_is_no_worse_than_one_after_the_other(
+    sparse: tuple[ir.Model, Target], joint: Quantised
+) -> None:
+    sequential = quantise(sparse[0], DATA, target=sparse[1], rounding="nearest")
+    assert sequential.error_swept is None and joint.error_nearest == sequential.error_nearest
+    assert joint.error_swept is not None
+    judge = OutputErrors(sparse[1].dense, DATA, 64)
+    assert judge.of(joint.model) <= judge.of(sequential.model)
+    assert (joint.error_swept < joint.error_nearest) == (set(joint.rounding) != {"nearest"})
+
+
+def test_every_layer_is_rounded_no_worse_and_blocks_are_found_anew(sparse: tuple[ir.Model, Target]) -> None:
+    model, target = sparse
+    look = partial(prepare, calibration=DATA, exclude=(), seed=0, threads=1, progress=lambda what, done, of: None)
+    found, grids = look(model), look(target.dense).grids
+    done = sweep(model, found.placement, grids, DATA, target, bits=8, seed=0, threads=1)
+    assert all(layer.error <= layer.error_nearest for layer in done.layers.values())
+    again = [done.layers[name] for name in target.patterns]
+    assert all(layer.error < 0.5 * layer.error_nearest for layer in again)
+    assert any(layer.method.startswith("joint") for layer in again)
+    assert all(proof.passed for proof in prove_patterns(done.model, target.patterns).values())
+
+
+def test_what_is_shipped_has_the_pattern_on_the_grid(sparse: tuple[ir.Model, Target], joint: Quantised) -> None:
+    onnx.checker.check_model(ir.to_proto(joint.model), full_check=True)
+    proofs = prove_patterns(dequantised(joint.model), sparse[1].patterns)
+    assert len(proofs) == 2 and all(proof.passed and proof.zeros >= 0.75 for proof in proofs.values())
+    weights = [constant(v) for v in joint.model.graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    integers = [array for array in weights if array is not None and array.ndim > 1]
+    assert len(integers) == len(joint.layers) and all(1 < np.abs(array).max() <= 127 for array in integers)
+
+
+def test_stripped_of_its_quantisers_it_is_the_float_model(joint: Quantised) -> None:
+    stripped = strip(joint.model)
+    assert not {node.op_type for node in stripped.model.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    assert set(stripped.layers) == set(joint.layers) and len(stripped.grids) >= joint.values
+    onnx.checker.check_model(ir.to_proto(stripped.model), full_check=True)

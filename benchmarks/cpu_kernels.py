@@ -133,9 +133,9 @@ def ceiling_of_loads(isa: Isa, threads: int) -> float:
 
 
 @cache
-def peak_meter(isa: Isa, threads: int) -> PeakMeter:
+def peak_meter(isa: Isa, threads: int, *, is_int8: bool = False) -> PeakMeter:
     """One for all layers."""
-    return PeakMeter(isa, threads)
+    return PeakMeter(isa, threads, is_int8=is_int8)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import Callable
-from prunec.backends.cpu.kernels.peak import Peak
+from prunec.backends.cpu.kernels.peak import DotPeak, Peak
 
 _RUNS = 15
 _ROUNDS = 400_000
@@ -19,18 +19,22 @@ _ROUNDS = 400_000
 class PeakMeter:
     """Multiply-adds in registers on so many threads at once, again and again: what else a machine runs changes it.
 
-    `sharing`: as `Peak` has it.
+    `sharing`: as `Peak` has it. `is_int8`: products of bytes that are added in 32 bits instead of float32.
     """
 
-    def __init__(self, isa: Isa, threads: int, sharing: int = 0) -> None:
-        self._threads, kernel = threads, Peak(_ROUNDS, sharing)
+    def __init__(self, isa: Isa, threads: int, sharing: int = 0, *, is_int8: bool = False) -> None:
+        kernel = DotPeak(_ROUNDS) if is_int8 else Peak(_ROUNDS, sharing)
+        self._threads = threads
         self._function, self._flops = Callable(kernel, isa), kernel.flops(isa)
 
     def gflops(self, runs: int = 1) -> float:
         """GFLOP/s of all threads: the best of so many runs of each."""
 
         def best(_: int) -> float:
-            arguments = self._function.prepare(np.array([0.999, 1e-3], np.float32), np.zeros(1, np.float32))
+            given = [np.ones(1, a.dtype) for a in self._function.kernel.arguments()]
+            if given[0].dtype == np.float32:
+                given[0] = np.array([0.999, 1e-3], np.float32)
+            arguments = self._function.prepare(*given)
             taken = float("inf")
             for _ in range(runs):
                 start = time.thread_time()  # of this thread alone: waiting for a busy processor does not count

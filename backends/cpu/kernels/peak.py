@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
-from prunec.backends.cpu.kernels.base import Argument, Kernel, load, splat, store
+from prunec.backends.cpu.kernels.base import Argument, Kernel, Sums, load, splat, store
+from prunec.backends.cpu.kernels.dot import Dot
 
 CHAINS = 12
 """Independent sums: more than latency × units of any of our processors, fewer than registers."""
@@ -51,3 +52,44 @@ class Peak(Kernel):
                     store(sums, at, load(sums, at, lanes) * factor + term, lanes)
         for chain in range(CHAINS):
             store(y, chain * lanes, load(sums, chain * lanes, lanes), lanes)
+
+
+@dataclass(frozen=True)
+class DotPeak(Kernel):
+    """`rounds` × `chains` four-way products of bytes, added to 32-bit sums.
+
+    Where one instruction does it, in registers. Else bytes are loaded and widened, once for every two products, as a
+    compiler would find the products themselves to be always the same.
+    """
+
+    family: ClassVar[str] = "dot_peak"
+
+    rounds: int
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (
+            Argument("x", "uint8", 64 * (STEPS + 4)),
+            Argument("weights", "int32", 2 * CHAINS),
+            Argument("y", "int32", 16 * CHAINS),
+        )
+
+    def chains(self, isa: Isa) -> int:
+        """Independent sums."""
+        return CHAINS if isa.has_dot else 4
+
+    def flops(self, isa: Isa) -> int:
+        return 2 * 4 * self.rounds * self.chains(isa) * isa.lanes("int32")
+
+    def emit(self, isa: Isa, x: Any, weights: Any, y: Any) -> None:
+        dot = Dot(isa)
+        sums = Sums(self.chains(isa), dot.lanes, "int32")
+        for chain in range(sums.count):
+            sums.set(chain, splat(chain, dot.lanes, "int32"))
+        factors = [dot.weights(weights, 2 * n) for n in range(2)]
+        held = [dot.pixels(x, n * dot.bytes) for n in range(sums.count // 2)] if isa.has_dot else []
+        with T.serial(0, self.rounds) as number:
+            pixels = held or [dot.pixels(x, number % STEPS * dot.bytes + n * dot.bytes) for n in range(sums.count // 2)]
+            for chain in range(sums.count):
+                sums.set(chain, dot.add(sums.get(chain), pixels[chain // 2], factors[chain % 2]))
+        for chain in range(sums.count):
+            store(y, chain * dot.lanes, sums.get(chain), dot.lanes)

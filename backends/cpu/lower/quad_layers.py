@@ -181,6 +181,18 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
     return Choice(vectors, max(1, min(x.quads // 16, round(bytes_read / _PASS_BYTES))))
 
 
+def candidates(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> list[Choice]:
+    """What is worth measuring, the rule's choice first."""
+    first = by_rule(isa, matrix, taps, x, grid)
+    most = 2 if isa.registers < 32 else 6 if isa.has_dot else 4
+    tiles = sorted({first.vectors, max(1, most - 2), most})
+    others = [Choice(vectors, passes) for vectors in tiles for passes in dict.fromkeys((first.passes, 1))]
+    if matrix.shape[2:] != (1, 1) and x.gap:
+        # Without the gaps between lines: images of 14 × 14 fill 13 vectors then instead of 14.
+        others += [replace(each, unfolds=True) for each in others if each.passes == first.passes]
+    return list(dict.fromkeys((first, *others)))
+
+
 def _extent(x: Quads, axis: int, kernel: list[int], taps: Taps) -> int:
     """Lines or columns of the output."""
     whole = (x.height, x.width)[axis] + taps.pads[axis] + taps.pads[axis + 2]

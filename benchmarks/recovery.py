@@ -1,15 +1,16 @@
 """Quality of real models after pruning in one shot, and after each way to recover it without labels.
 
     python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 block:4x1@0.75 flops@0.7 flops@0.5]
-        [--methods bias blocks full] [--minutes 3] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
+        [--methods bias blocks full] [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
         [--keep F.json] [--markdown F]
 
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
 on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
 training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
-several `--minutes` give the curve over time. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which
-decide whether the result is kept: where it is not, the row has the one-shot model's numbers.
+several `--minutes` give the curve over time. `--steps 1 5` adds rows that prune in five rounds, with training after
+each, in the same minutes. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the
+result is kept: where it is not, the row has the one-shot model's numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 
 import onnx_ir as ir
@@ -32,10 +34,11 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make
 from prunec.api.progress import silent
 from prunec.api.pruning import prune
-from prunec.api.stages import stages_of, whole
-from prunec.passes.compensate.pairs import Kept
+from prunec.api.recovering import recovered
+from prunec.api.stages import stages_of
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import METHODS, RecoveryPlan
+from prunec.verify.records import RecoveryRecord
 
 CASES = ("2:4", "block:4x1@0.5", "block:4x1@0.75", "flops@0.7", "flops@0.5")
 ONE_SHOT = "one-shot"
@@ -43,7 +46,10 @@ ONE_SHOT = "one-shot"
 
 @dataclass
 class Row:
-    """`value`: the metric on test data; `steps` over all runs of the training, `kept` whether it helped."""
+    """`value`: the metric on test data; `steps` over all runs of the training, `kept` whether it helped.
+
+    `rounds` of pruning: `--steps`.
+    """
 
     model: str
     case: str
@@ -51,12 +57,18 @@ class Row:
     minutes: float
     processor_minutes: float
     samples: int
+    rounds: int
     steps: int
     metric: str
     dense: float
     value: float
     error: float
     kept: str
+
+
+def tell(what: str, done: int, of: int) -> None:
+    if of:
+        print(f"# {what}, {done} of {of}", file=sys.stderr)
 
 
 class OneShot:
@@ -80,32 +92,46 @@ class OneShot:
             ).model
 
     def row(self) -> Row:
-        subject, dense = self.subject, stages_of(self.subject.opened, self.plan)[0].before
-        error = held_out_error(dense, self.model, subject.calibration, subject.threads)
-        return self._row(ONE_SHOT, self.model, error)
+        return self._row(ONE_SHOT, self.model, self._error(self.model))
 
-    def recovered(self, method: str, minutes: float) -> Row:
-        from prunec.recover.recovery import recover
-
-        subject = self.subject
-        steps = stages_of(subject.opened, self.plan)
-        asked = RecoveryPlan.model_validate({"method": method, "minutes": minutes})
+    def recovered(self, method: str, minutes: float, rounds: int) -> Row:
+        """From the one-shot model, or, in several rounds, from the dense one."""
+        asked = RecoveryPlan.model_validate({"method": method, "minutes": minutes, "steps": rounds})
         start = time.process_time()
-        found = recover(
-            steps[0].before, self.model, Kept(*whole(steps)), subject.calibration, asked, threads=subject.threads,
-            seed=subject.seed, tell=lambda done, of, what: print(f"# {what}", file=sys.stderr),
-        )  # fmt: skip
+        found, record = self._trained(asked) if rounds == 1 else self._in_rounds(asked)
         spent = (time.process_time() - start) / 60
-        row = self._row(method, found.model, min(found.error_after, found.error_before))
-        made = sum(run.done for run in found.runs)
-        kept = "yes" if found.is_kept else "no"
-        return replace(row, minutes=found.minutes, processor_minutes=spent, steps=made, kept=kept)
+        row = self._row(method, found, self._error(found))
+        made = sum(run.done for run in record.runs)
+        kept = "yes" if record.kept else "no"
+        return replace(
+            row, minutes=record.minutes, processor_minutes=spent, rounds=rounds, steps=made, kept=kept
+        )  # fmt: skip
+
+    def _trained(self, asked: RecoveryPlan) -> tuple[ir.Model, RecoveryRecord]:
+        subject, plan = self.subject, self.plan.model_copy(update={"recovery": asked})
+        steps = stages_of(subject.opened, plan)
+        found, recovery = recovered(steps, self.model, plan, subject.calibration, self.options, tell)
+        assert recovery is not None
+        return found, recovery.record
+
+    def _in_rounds(self, asked: RecoveryPlan) -> tuple[ir.Model, RecoveryRecord]:
+        """What goes is decided in every round, and so refitting is in the processor's time."""
+        subject = self.subject
+        plan = self.plan.model_copy(update={"recovery": asked})
+        with Dump(None, force=False) as stages:
+            found = prune(subject.opened, plan, subject.calibration, self.options, stages=stages, progress=tell)
+        assert found.recovery is not None
+        return found.model, found.recovery.record
+
+    def _error(self, model: ir.Model) -> float:
+        subject = self.subject
+        return held_out_error(subject.opened.canonical, model, subject.calibration, subject.threads)
 
     def _row(self, method: str, model: ir.Model, error: float) -> Row:
         subject = self.subject
         return Row(
             model=subject.name, case=self.case, method=method, minutes=0.0, processor_minutes=0.0,
-            samples=subject.calibration.samples, steps=0, metric=subject.metric, dense=subject.dense,
+            samples=subject.calibration.samples, rounds=1, steps=0, metric=subject.metric, dense=subject.dense,
             value=subject.judge(model), error=error, kept="",
         )  # fmt: skip
 
@@ -131,9 +157,9 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
             found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])
             for method in options.methods:
-                for minutes in options.minutes:
-                    key = (*about, method, minutes)
-                    found += kept.rows(key, lambda: [start().recovered(method, minutes)])  # noqa: B023
+                for minutes, rounds in product(options.minutes, options.steps):
+                    key = (*about, method, minutes, *([] if rounds == 1 else [rounds]))
+                    found += kept.rows(key, lambda: [start().recovered(method, minutes, rounds)])  # noqa: B023
             for row in found:
                 print(line(row), flush=True)
                 yield row
@@ -145,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
+    parser.add_argument("--steps", nargs="+", type=int, default=[1])
     parser.add_argument("--samples", type=int)
     parser.add_argument("--test-samples", type=int)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,7 @@ from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import Judged, judge, judge_dense, prune
 from prunec.api.quantising import check_precision, dense_beside, quantised
-from prunec.api.recovering import check_recovery, with_runs
+from prunec.api.recovering import check_recovery
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.backends.base import BuildOptions, Range
@@ -79,6 +79,7 @@ def compile(
     compensate: bool = True,
     recover: str | None = None,
     recover_minutes: float | None = None,
+    steps: int | None = None,
     measure: bool = True,
     dry_run: bool = False,
     force: bool = False,
@@ -120,7 +121,8 @@ def compile(
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
-    Ctrl-C ends the training and keeps its best state.
+    Ctrl-C ends the training and keeps its best state. With `steps` above 1 a part goes, the rest is trained, and what
+    goes next is decided on what is left; after Ctrl-C all that is still to go goes at once.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 
@@ -139,13 +141,14 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute, finer=finer, polish=polish,
         compensation=None if compensate else "none", recover=recover, recover_minutes=recover_minutes,
-        input_shapes=input_shapes,
+        steps=steps, input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
+    options.check_steps(budget)
     check_gates(
         min_speedup=min_speedup,
         max_drop=max_drop,
@@ -193,7 +196,7 @@ def compile(
 
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
-        made = with_runs(made, pruned.recovery)
+        made = pruned.plan
         beside = list[Contender]()
         if is_int8:
             pruned = quantised(pruned, made, calibration, options, progress)

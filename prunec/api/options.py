@@ -61,6 +61,7 @@ class PlanOptions:
     compensation: Compensation | None = None
     recover: str | None = None
     recover_minutes: float | None = None
+    steps: int | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
     made_up_shapes: Mapping[str, Sequence[int]] | None = None
@@ -123,6 +124,35 @@ class PlanOptions:
         if minutes is not None and self.recover == "none":
             message = "--recover none trains nothing that --recover-minutes could bound"
             raise PrunecError("PC208", message, where="--recover-minutes", hint="leave one of the two out")
+        if self.steps is not None and self.steps < 1:
+            raise PrunecError(
+                "PC208", f"{self.steps} is no number of steps", where="--steps", hint="1 or more, as in 5"
+            )
+        if self.in_steps and self.recover in (None, "none"):
+            message = "between steps what is left is trained, and nothing says how"
+            raise PrunecError("PC208", message, where="--steps", hint="add --recover full")
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the budget is reached little by little, with training in between."""
+        return self.steps is not None and self.steps > 1
+
+    def check_steps(self, budget: Budget | None) -> None:
+        """Refuse steps towards what cannot be counted on the way. PrunecError PC220."""
+        if not self.in_steps:
+            return
+        found, hint = None, ""
+        if budget is not None and (budget.is_measured or budget.kind == "size-mb"):
+            found = f"--{budget.kind} says nothing of how much goes on the way"
+            hint = "give the size of the cut with --flops, --params or --sparsity, or leave --steps out"
+        elif self.chosen_recipe().structures != DEFAULT_STRUCTURES:
+            found = "only channels and zeros go step by step"
+            hint = "leave --structures out, or --steps"
+        elif self.sparse_pattern() is not None and self.permutes():
+            found = "channels are reordered once, before anything goes"
+            hint = "add --no-permute, or leave --steps out"
+        if found is not None:
+            raise PrunecError("PC220", found, where="--steps", hint=hint)
 
     def recovery(self, planned: RecoveryPlan | None = None) -> RecoveryPlan | None:
         """What is trained after all is refitted: as these options say, else as `planned`.
@@ -138,7 +168,7 @@ class PlanOptions:
             return None
         if self.recover is None and self.recover_minutes is None:
             return planned
-        own = {"method": method, "minutes": self.recover_minutes}
+        own = {"method": method, "minutes": self.recover_minutes, "steps": self.steps}
         return RecoveryPlan.model_validate({key: value for key, value in own.items() if value is not None})
 
     def _target_patterns(self) -> tuple[str, ...]:
@@ -277,7 +307,7 @@ class PlanOptions:
             "latency-ms": self.latency_ms, "size-mb": self.size_mb, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
-            "allocation": self.allocation, "finer": self.finer, "polish": self.polish or None,
+            "allocation": self.allocation, "finer": self.finer, "polish": self.polish or None, "steps": self.steps,
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]

@@ -15,8 +15,9 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers, sparsifier
 from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted, silent
-from prunec.api.recovering import Recovery, check_recovery, recovered, warnings_of
+from prunec.api.recovering import Recovery, check_recovery, recovered, warnings_of, with_runs
 from prunec.api.refitting import refit
+from prunec.api.rounds import Rounds
 from prunec.api.stage_proofs import prove_stages
 from prunec.api.stages import Stage, stages_of, tidied, whole
 from prunec.array_store import ArrayStore
@@ -42,9 +43,11 @@ from prunec.working_memory import working_bytes
 class Pruned:
     """The pruned model, and what was shown on the way.
 
-    `target`: what its layers should give. `quantised`: the same in 8 bits, where that is shipped.
+    `plan` says what was done, training included. `target`: what the model's layers should give. `quantised`: the same
+    in 8 bits, where that is shipped.
     """
 
+    plan: Plan
     model: ir.Model
     outcomes: tuple[Outcome, ...]
     exactness: ExactnessRecord
@@ -83,34 +86,45 @@ def prune(
     progress("checking the canonical model", 0, 0)
     spare = one_sample(calibration, opened.canonical)
     steps = stages_of(opened, plan)
+    check_rewriting(opened.source.model, steps[0].before, seed=seed, threads=threads, spare=spare)
+    rounds: Rounds | None = None
+    recovery: Recovery | None
+    if plan.recovery is not None and plan.recovery.steps > 1:
+        rounds = Rounds(opened, plan, calibration, options, progress)
+        plan = rounds.until_the_last_cut()
+        steps = stages_of(opened, plan)
     dense, cut = steps[0].before, steps[-1].after
-    check_rewriting(opened.source.model, dense, seed=seed, threads=threads, spare=spare)
     progress("cutting", 0, 0)
     stages.save("canonical", dense)
     stages.save_steps(steps)
     progress("proving the cut", 0, 0)
     outcomes, exactness = prove_stages(steps, seed=seed, threads=threads, spare=spare)
     order = proved(opened, plan, dense, seed=seed, threads=threads, spare=spare)
-    method = options.chosen_recipe().compensation
-    solver = sparsifier(plan, cut)
-    refitted = None
-    if method != "none" or solver is not None:
-        progress("compensating", 0, 0)
-        own = Options(method=method, seed=seed, threads=threads)
-        refitted = refit(steps, calibration, own, counted(progress, "compensating"), solver, options.cache)
-        final = refitted.model
+    if rounds is not None:
+        plan, final, refitted, solver, recovery = rounds.finished()
     else:
-        final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
-    final, recovery = recovered(steps, final, plan, calibration, options, progress)
+        method = options.chosen_recipe().compensation
+        solver = sparsifier(plan, cut)
+        refitted = None
+        if method != "none" or solver is not None:
+            progress("compensating", 0, 0)
+            own = Options(method=method, seed=seed, threads=threads)
+            refitted = refit(steps, calibration, own, counted(progress, "compensating"), solver, options.cache)
+            final = refitted.model
+        else:
+            final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
+        final, recovery = recovered(steps, final, plan, calibration, options, progress)
+        plan = with_runs(plan, recovery)
     stages.save("model", final)
     target = None if recovery is not None else target_of(steps, planned_layers(plan))
     if refitted is None:
-        return Pruned(final, tuple(outcomes), exactness, None, warnings_of(recovery), recovery=recovery, target=target)
+        warned = warnings_of(recovery)
+        return Pruned(plan, final, tuple(outcomes), exactness, None, warned, recovery=recovery, target=target)
     records = compensation_records(refitted.records)
     was_dropped = any(warning.code == "PC333" for warning in refitted.warnings)  # then plain masks were written
     patterns = patterns_record(plan, final, None if was_dropped else solver, order)
     warnings = (*refitted.warnings, *warnings_of(recovery))
-    return Pruned(final, tuple(outcomes), exactness, records, warnings, patterns, recovery, target)
+    return Pruned(plan, final, tuple(outcomes), exactness, records, warnings, patterns, recovery, target)
 
 
 def target_of(steps: Sequence[Stage], patterns: Mapping[str, LayerPattern]) -> Target:

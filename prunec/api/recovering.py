@@ -46,20 +46,30 @@ def recovered(
     calibration: Calibration,
     options: PlanOptions,
     progress: Progress,
+    *,
+    name: str = "",
 ) -> tuple[ir.Model, Recovery | None]:
-    """`model`, trained against the dense one as the plan says; the same where it says nothing. PC040, PC343, PC346."""
+    """`model`, trained against the dense one as the plan says; the same where it says nothing. PC040, PC343, PC346.
+
+    `name` comes before those of the runs.
+    """
     if plan.recovery is None:
         return model, None
     from prunec.recover.recovery import recover
 
-    progress("recovering", 0, 0)
+    progress(f"{name}recovering", 0, 0)
     found = recover(
         steps[0].before, model, Kept(*whole(steps)), calibration, plan.recovery, threads=options.threads,
-        seed=options.seed, tell=counted(progress, "recovering"),
+        seed=options.seed, tell=counted(progress, f"{name}recovering"),
     )  # fmt: skip
     runs = tuple(
         RecoveryRunRecord(
-            name=run.name, of=run.of, done=run.done, error_before=run.before, error_after=run.after, stopped=run.stop
+            name=f"{name}{run.name}",
+            of=run.of,
+            done=run.done,
+            error_before=run.before,
+            error_after=run.after,
+            stopped=run.stop,
         )
         for run in found.runs
     )
@@ -69,6 +79,23 @@ def recovered(
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip
     return found.model, Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
+
+
+def interrupted(recovery: Recovery) -> bool:
+    """Whether Ctrl-C ended it."""
+    return any(run.stopped == "interrupted" for run in recovery.record.runs)
+
+
+def joined(first: Recovery, second: Recovery) -> Recovery:
+    """Two rounds as one: all runs, the errors of the second; `runs` are those of the second."""
+    record = second.record.model_copy(
+        update={
+            "kept": first.record.kept or second.record.kept,
+            "minutes": round(first.record.minutes + second.record.minutes, 2),
+            "runs": (*first.record.runs, *second.record.runs),
+        }
+    )
+    return Recovery(record, second.runs, tuple(dict.fromkeys((*first.warnings, *second.warnings))))
 
 
 def warnings_of(recovery: Recovery | None) -> tuple[Diagnostic, ...]:

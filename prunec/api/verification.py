@@ -20,7 +20,7 @@ from prunec.api.patterning import patterns_record
 from prunec.api.permuting import proved
 from prunec.api.planning import open_data
 from prunec.api.progress import Progress, silent
-from prunec.api.pruning import Pruned, judge, judge_dense
+from prunec.api.pruning import judge, judge_dense
 from prunec.api.record import Result
 from prunec.api.results import TrialInfo
 from prunec.api.stage_proofs import prove_stages
@@ -110,7 +110,7 @@ def verify(
     recorded = None if opened.verification is None else opened.verification.quality
     quality = None
     if calib is not None or own is not None or recorded is None or recorded.data == "synthetic":
-        quality = _quality(dense, Pruned(model, tuple(outcomes), exactness, None, ()), options, own)
+        quality = _quality(dense, model, options, own)
     proof = tuple(TrialInfo.of(outcome) for outcome in outcomes)
     update = {"proof": proof, "exactness": exactness, "quality": quality, "patterns": patterns}
     return found.model_copy(update=update)
@@ -199,6 +199,6 @@ def _check_shapes(cut: ir.Model, model: ir.Model) -> None:
                 )
 
 
-def _quality(dense: Opened, pruned: Pruned, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
+def _quality(dense: Opened, pruned: ir.Model, options: PlanOptions, metric: Metric | None) -> QualityRecord | None:
     calibration = open_data(dense, options)
-    return judge(dense, pruned.model, calibration, options, judge_dense(dense, metric, options.threads))
+    return judge(dense, pruned, calibration, options, judge_dense(dense, metric, options.threads))

@@ -99,6 +99,9 @@ Recover = Annotated[
 RecoverMinutes = Annotated[
     float | None, typer.Option("--recover-minutes", help="Most time that --recover may take; 20 without it.")
 ]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Prune in so many rounds, and train with --recover after each.")
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Work everything out anew and keep nothing for the next run.")
 ]

@@ -2,13 +2,23 @@
 
 How many steps fit into the minutes is known only once they were timed, so a finished compile writes down what each run
 of training did: a replay does the same number of steps again, whatever the machine's speed, and gets the same weights.
+
+In several rounds a part goes, the rest is trained, and what goes next is decided on what came out. A finished compile
+writes down what was gone after every round but the last, whose cut is the plan's own.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 RecoveryMethod = Literal["bias", "blocks", "full"]
 METHODS: tuple[RecoveryMethod, ...] = ("bias", "blocks", "full")
@@ -30,11 +40,46 @@ class RecoveryRun(BaseModel):
         return self
 
 
+class RoundLayer(BaseModel):
+    """The pattern that a layer has after a round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    tensor: str
+    pattern: str
+    level: Annotated[float, Field(ge=0, lt=1)]
+
+
+class RoundPlan(BaseModel):
+    """One round: the channels of the dense model's groups that are gone after it, and how the rest was trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cut: dict[str, tuple[Annotated[int, Field(ge=0)], ...]]
+    layers: tuple[RoundLayer, ...] = ()
+    runs: tuple[RecoveryRun, ...]
+
+
 class RecoveryPlan(BaseModel):
-    """bias: biases and norms, blocks: block by block, full: end to end as well. `runs` only after a compile."""
+    """bias: biases and norms, blocks: block by block, full: end to end as well.
+
+    `steps`: rounds of pruning and training that were asked for. Only after a compile: `runs` of the last one, `rounds`
+    before it (fewer than `steps` − 1 where training was interrupted).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: RecoveryMethod
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_MINUTES
+    steps: Annotated[int, Field(ge=1)] = 1
+    rounds: tuple[RoundPlan, ...] = ()
     runs: tuple[RecoveryRun, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_rounds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One round is not said."""
+        document: dict[str, Any] = handler(self)
+        if self.steps == 1:
+            del document["steps"], document["rounds"]
+        return document

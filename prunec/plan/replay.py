@@ -39,10 +39,14 @@ def check_plan(plan: Plan, model: ir.Model, analysis: Analysis, *, source_sha256
         )
     check_source(plan, source_sha256)
     alive = check_groups(plan.groups, plan.fingerprint, model, analysis)
-    cuttable = {planned.id for planned in plan.groups if planned.why != "excluded"}
+    return with_realised(plan, realised_by(plan.groups, model, analysis, alive))
+
+
+def realised_by(groups: Sequence[GroupPlan], model: ir.Model, analysis: Analysis, alive: np.ndarray) -> Realised:
+    """What a cut of these groups leaves; weights count that are in groups the user did not exclude."""
+    cuttable = {planned.id for planned in groups if planned.why != "excluded"}
     weights = prunable_weights(model, [group for group in analysis.groups if group.id in cuttable])
-    now = realised(CostModel(model, analysis, weights), analysis, alive)
-    return with_realised(plan, now)
+    return realised(CostModel(model, analysis, weights), analysis, alive)
 
 
 def with_realised(plan: Plan, now: Realised) -> Plan:

@@ -20,6 +20,7 @@ from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, parse
 from prunec.patterns.nm import NM
+from prunec.patterns.on_the_way import on_the_way
 from prunec.plan.layers import DENSE
 from prunec.plan.plan import LayerPlan
 from prunec.torch.provenance import Provenance
@@ -55,19 +56,8 @@ class View:
         flat[self.origin] = written != 0 if flat.dtype == bool else written
 
     def at(self, share: float) -> tuple[Pattern, float] | None:
-        """Pattern and level on the way: `share` of the zeros it will have in the end; None: no zeros yet.
-
-        N:M goes by way of fewer zeros in every M; other patterns that imply their level have no way and start at 1.
-        """
-        if self.pattern.fixed_level is None:
-            return (self.pattern, self.level * share) if share > 0 else None
-        if isinstance(self.pattern, NM):
-            keep = self.pattern.m - round((self.pattern.m - self.pattern.n) * share)
-            if keep == self.pattern.m:
-                return None
-            pattern = parse(f"{keep}:{self.pattern.m}")
-            return pattern, pattern.level(None)
-        return (self.pattern, self.level) if share >= 1 else None
+        """Pattern and level on the way: `share` of the zeros it will have in the end; None: no zeros yet."""
+        return on_the_way(self.pattern, self.level, share)
 
 
 class Views:

@@ -180,7 +180,10 @@ def compile(
     if recover not in (None, "none"):
         check_recovery(opened.canonical)
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
-    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, max_drop, progress)
+    sought = (
+        max_drop if recover in (None, "none") else None
+    )  # training comes later: then it is a gate for what it leaves
+    made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
 

@@ -36,9 +36,9 @@ def check_gates(
         gate = "--max-drop" if min_speedup is None else "--min-speedup"
         message = f"{gate} judges a finished model and --dry-run makes none"
         raise PrunecError("PC222", message, hint="leave one of the two out")
-    if recovers and max_drop is not None and budget is not None and budget.is_measured:
+    if recovers and budget is not None and budget.kind == "max-drop":
         message = "--max-drop is looked for on models as they are before training, so --recover cannot count"
-        hint = "give the size of the cut with --flops, --params or --sparsity, and --max-drop becomes a gate"
+        hint = "say how much goes with --speedup, --flops, --params or --sparsity, and --max-drop becomes a gate"
         raise PrunecError("PC222", message, where="--recover", hint=hint)
     if min_speedup is not None and not builds:
         message = "--min-speedup demands a measurement and --no-build leaves nothing to measure"

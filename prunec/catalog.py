@@ -48,6 +48,9 @@ BACKENDS: dict[str, str] = {
 }
 """Targets whose packages hold more than model.onnx."""
 
+INT8_BACKENDS: dict[str, str] = {"cpu": "prunec.backends.cpu.int8_target:Int8Cpu"}
+"""What makes them with `--precision int8`, where that is another thing altogether."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -104,3 +107,4 @@ def unknown_name(code: str, kind: str, name: str, known: Iterable[str]) -> Prune
 
 criteria = Catalogue("criterion", CRITERIA, "prunec.criteria")
 backends = Catalogue("target", BACKENDS, "prunec.backends")
+int8_backends = Catalogue("target", INT8_BACKENDS, "prunec.int8_backends")

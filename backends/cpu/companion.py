@@ -30,6 +30,12 @@ class Companion:
     scratch: tempfile.TemporaryDirectory[str]
 
 
+def peak_of(ready: ir.Model, isa: Isa, threads: int) -> float | None:
+    """GFLOP/s that layers may reach at most; None for a model with int8 layers, of which that is no limit."""
+    is_float = not any(node.op_type == "DequantizeLinear" for node in ready.graph)
+    return peak_gflops(isa, threads) if is_float else None
+
+
 def beside(
     folder: Path,
     ready: ir.Model,
@@ -45,7 +51,7 @@ def beside(
     shapes = {name: array.shape for name, array in feeds.items()}
     other = build(dense, isa, Path(scratch.name), [shapes], tuning).folder
     ours, theirs = CompiledModel(folder, threads=threads), CompiledModel(other, threads=threads)
-    timed = time_layers(ours, theirs, ready, layers, feeds, peak_gflops(isa, threads)) if layers else ()
+    timed = time_layers(ours, theirs, ready, layers, feeds, peak_of(ready, isa, threads)) if layers else ()
     ours.close()
     theirs.close()
     contenders = (Contender(OWN, folder, "cpu"), Contender(OWN_DENSE, other, "cpu"))

@@ -1,6 +1,7 @@
 """Elementwise expressions: what a fused chain of operators computes from its inputs, element by element.
 
-A value: hashable, so that two layers with the same epilogue share one kernel. Bools are uint8 with 0 and 1.
+A value: hashable, so that two layers with the same epilogue share one kernel. Bools are uint8 with 0 and 1; what 8 bits
+stand for is uint8 as well, made by `quantised` and read by `dequantised`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BOOLEAN = frozenset("equal less less_equal greater greater_equal and or xor not 
 
 @dataclass(frozen=True)
 class Expression:
-    """`op` is "input" (number `index`), "const" (`value`), "where", "cast", or a name of `UNARY` or `BINARY`."""
+    """`op` is "input" (number `index`), "const" (`value`), "where", "cast", "byte" or a name of `UNARY` or `BINARY`."""
 
     op: str
     dtype: str
@@ -80,6 +81,18 @@ def where(condition: Expression, x: Expression, y: Expression) -> Expression:
 
 def cast(x: Expression, dtype: str) -> Expression:
     return x if x.dtype == dtype else Expression("cast", dtype, (x,))
+
+
+def quantised(x: Expression, scale: float, zero: int) -> Expression:
+    """The byte that stands for float32 `x`, as QuantizeLinear rounds: half to even, then moved and clipped."""
+    steps = unary("round", binary("div", x, const(scale)))
+    return Expression("byte", "uint8", (binary("add", steps, const(float(zero))) if zero else steps,))
+
+
+def dequantised(q: Expression, scale: float, zero: int) -> Expression:
+    """What the byte `q` stands for."""
+    number = cast(q, "float32")
+    return binary("mul", binary("sub", number, const(float(zero))) if zero else number, const(scale))
 
 
 def relu(x: Expression) -> Expression:

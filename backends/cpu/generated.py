@@ -30,10 +30,14 @@ class Generated:
         if options.ranges:
             message = "generated code has fixed shapes"
             raise PrunecError("PC452", message, where="--shape-range", hint="use --input-shape NAME=1,3,224,224")
-        if options.precision is not None or options.products is not None:
-            option = "--products" if options.precision is None else "--precision"
+        if not self.takes(options.precision) or options.products is not None:
+            option = "--products" if self.takes(options.precision) else "--precision"
             message = f"{self.name} computes in float32, with products of its own"
             raise PrunecError("PC440", message, where=option, hint="leave it out, or use --target tensorrt-2:4")
+
+    def takes(self, precision: str | None) -> bool:
+        """Whether its kernels compute so."""
+        return precision is None
 
     def judge(self, model: ir.Model) -> Sequence[Verdict]:
         return judge(model, self.rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from prunec.passes.sparsify.embeddings import Embedding
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns.zeros import masked
 
+Form = Callable[[ir.Model], ir.Model]
 FEWEST, ENOUGH_S, MOST_S = 15, 0.3, 3.0
 """Runs of each program at least; seconds for all runs, and seconds while some layer looks no faster with zeros.
 
@@ -48,14 +49,17 @@ def layer_times(
     threads: int = 1,
     shapes: Shapes | None = None,
     cache: Cache | None = None,
+    form: Form = lambda model: model,
 ) -> dict[str, LayerTimes]:
     """Times of the layers of a dense `model` that would get a pattern, by node; without those that have no kernel.
+
+    `form`: what is made of the dense model, and of the one with zeros, before they are lowered.
 
     Raises:
         PrunecError PC452, PC453, PC454: no code can be generated.
     """
     given = [] if shapes is None else [shapes]
-    (_, (dense,)), (_, (sparse,)) = (split_for(each, isa, given) for each in (model, with_zeros(model, wanted)))
+    (_, (dense,)), (_, (sparse,)) = (split_for(form(each), isa, given) for each in (model, with_zeros(model, wanted)))
     found: dict[str, LayerTimes] = {}
     for before, after in zip(dense.parts, sparse.parts, strict=True):
         if before.program is None or after.program is None:

@@ -41,6 +41,12 @@ class Split:
     refusals: tuple[Refusal, ...]
 
     @property
+    def in_float(self) -> dict[str, str]:
+        """Quantised layers of generated parts that compute in float32, with the reason."""
+        programs = (part.program for part in self.parts)
+        return {node: why for program in programs if program is not None for node, why in program.in_float.items()}
+
+    @property
     def is_whole(self) -> bool:
         return len(self.parts) == 1 and self.parts[0].program is not None
 

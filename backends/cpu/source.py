@@ -16,7 +16,7 @@ from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor
 
 _HEADER_BYTES = 64
 _MAGIC = b"PRUNECW1"
-_CODES = {"float32": (2, 32), "int32": (0, 32), "int64": (0, 64), "uint8": (1, 8)}
+_CODES = {"float32": (2, 32), "int32": (0, 32), "int64": (0, 64), "uint8": (1, 8), "int8": (0, 8)}
 _PLACES = {"arena": "PLACE_ARENA", "weights": "PLACE_WEIGHTS", "input": "PLACE_INPUT", "output": "PLACE_OUTPUT"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
-from prunec.backends.cpu.checking import compare, samples_for
+from prunec.backends.cpu.checking import compare, samples_for, tolerance_of
 from prunec.backends.cpu.generated import Generated
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
@@ -20,9 +20,10 @@ from prunec.passes.sparsify import LayerPattern
 
 if TYPE_CHECKING:
     from prunec.backends.cpu.lower.lowering import Refusal
+    from prunec.backends.cpu.parts import Split
 
 ROWS = 16
-PATTERNS = (f"block:{ROWS}x1", "block:32x1", "block:8x1", "block:4x1", "channel")
+PATTERNS = (f"block:{ROWS}x1", "block:32x1", "block:8x1", "block:4x1", "block:4x4", "channel")
 LEVELS = ("none", "quick", "full")
 """Of tuning."""
 NOT_RUN = Diagnostic(
@@ -61,6 +62,10 @@ class Cpu(Generated):
     def isa(self) -> Isa:
         return host_isa()
 
+    def form(self, model: ir.Model) -> ir.Model:
+        """A float32 model as its kernels would compute it, to be timed."""
+        return model
+
     @property
     def patterns(self) -> tuple[str, ...]:
         return PATTERNS
@@ -97,7 +102,7 @@ class Cpu(Generated):
         self.check(BuildOptions())
         from prunec.backends.cpu.kernel_table import layer_times
 
-        return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache)
+        return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache, form=self.form)
 
     def write_timed(
         self,
@@ -111,7 +116,7 @@ class Cpu(Generated):
         from prunec.backends.cpu.kernel_table import with_zeros
 
         given = () if shapes is None else (shapes,)
-        return build(with_zeros(model, layers), self.isa(), folder, given).folder
+        return build(self.form(with_zeros(model, layers)), self.isa(), folder, given).folder
 
     def provenance(self) -> str:
         from prunec.backends.cpu.provenance import sources
@@ -133,11 +138,17 @@ class Cpu(Generated):
         tuning = Tuning(isa, options.tune, options.threads, store, options.progress)
         built = build(subject.model, isa, folder, options.shapes, tuning)
         usage = _USAGE.format(isa=isa.name) + (_IN_C if built.split.is_whole else _IN_PARTS)
-        warnings = () if built.split.is_whole else (_partitioned(built.split.refusals),)
+        warnings = tuple(_said(built.split))
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
         samples = samples_for(subject.batches, built.ready)
-        lowering = compare(subject.model, built.folder, list(chain.from_iterable(samples)), options.threads)
+        lowering = compare(
+            subject.model,
+            built.folder,
+            list(chain.from_iterable(samples)),
+            options.threads,
+            tolerance_of(subject.model),
+        )
         if not options.measures:
             return Artifact(usage, lowering, warnings=warnings)
         (feeds, *_), *others = samples
@@ -163,6 +174,20 @@ class Avx512(Cpu):
 
     def isa(self) -> Isa:
         return AVX512
+
+
+def _said(split: Split) -> Iterator[Diagnostic]:
+    if not split.is_whole:
+        yield _partitioned(split.refusals)
+    if split.in_float:
+        yield _in_float(split.in_float)
+
+
+def _in_float(layers: Mapping[str, str]) -> Diagnostic:
+    shown = "; ".join(f"{node} ({why})" for node, why in list(layers.items())[:4])
+    more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+    count = f"{len(layers)} quantised layers compute" if len(layers) > 1 else "one quantised layer computes"
+    return Diagnostic("PC486", f"{count} in float32, for which there are no int8 kernels: {shown}{more}")
 
 
 def _partitioned(refusals: Sequence[Refusal]) -> Diagnostic:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from prunec.graph.cost import node_macs
 from prunec.measure.results import LayerTiming
+from prunec.passes.quantise.strip import dequantised
 from prunec.passes.sparsify.views import Prunable, constants, prunable_layers
 from prunec.plan.plan import LayerPlan
 
@@ -43,7 +44,7 @@ def time_layers(
         for compiled, best in ((sparse, after), (dense, before)):
             for name, taken in node_times(() if compiled is None else compiled.profile(feeds)).items():
                 best[name] = min(taken, best.get(name, taken))
-    prunable = prunable_layers(model)
+    prunable = prunable_layers(dequantised(model))
     nodes = {node.name: node for node in model.graph}
     found = []
     for layer in layers:

@@ -7,5 +7,6 @@ The result is standard ONNX (QuantizeLinear and DequantizeLinear around float op
 
 from prunec.passes.quantise.driver import Quantised, Rounding, quantise
 from prunec.passes.quantise.sweep import Target
+from prunec.passes.quantise.unfitted import unfitted
 
-__all__ = ["Quantised", "Rounding", "Target", "quantise"]
+__all__ = ["Quantised", "Rounding", "Target", "quantise", "unfitted"]

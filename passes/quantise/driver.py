@@ -79,7 +79,7 @@ def quantise(
     Raises:
         PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
     """
-    model = _raised(model)
+    model = raised(model)
     errors = OutputErrors(model, calibration, SAMPLES, threads=threads)
     put = partial(write, bits=bits)
 
@@ -143,9 +143,10 @@ def quantise(
     )
 
 
-def _raised(model: ir.Model) -> ir.Model:
-    raised = with_opset(model, PER_CHANNEL)
-    if raised is None:
+def raised(model: ir.Model) -> ir.Model:
+    """The model with an opset that has a scale for each channel. Raises PrunecError PC482."""
+    found = with_opset(model, PER_CHANNEL)
+    if found is None:
         message = f"int8 needs opset {PER_CHANNEL}, and the model's cannot be raised"
         raise PrunecError("PC482", message, where="--precision", hint="export the model with a newer opset")
-    return raised
+    return found

@@ -31,7 +31,7 @@ def backend_of(target: str, build: BuildOptions, *, dry_run: bool) -> Backend | 
         PrunecError PC440: options about an artifact for a target without one; PC016: several shapes for one that
         takes one; PC43x: something is missing here.
     """
-    backend = backend_for(target)
+    backend = backend_for(target, build.precision)
     given = {"--no-build": not build.builds, "--shape-range": bool(build.ranges),
              "--precision": build.precision is not None, "--products": build.products is not None,
              "--tune": build.tune != "none", "--weights": build.weights is not None,

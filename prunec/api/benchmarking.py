@@ -125,7 +125,7 @@ def compiled_contenders(
     if folder is None:
         return Compiled()
     from prunec.backends.cpu.compiled import CompiledModel
-    from prunec.backends.cpu.isa import ISAS
+    from prunec.backends.cpu.isa import ISAS, X86_INT8
     from prunec.backends.cpu.lower.prepare import prepare
     from prunec.backends.cpu.timing import time_layers
 
@@ -134,17 +134,22 @@ def compiled_contenders(
     layers = Plan.load(package.path / PLAN).layers
     folder = folder.absolute()
     ours = CompiledModel(folder, threads=threads)
-    isa = ISAS[ours.isa]
+    isa = (ISAS | X86_INT8)[ours.isa]
+    is_int8 = package.verification is not None and package.verification.quantisation is not None
     if importlib.util.find_spec("tvm") is None:
         return Compiled((Contender(OWN, folder, "cpu"),), time_layers(ours, None, ready, layers, feeds, None))
     if source is None:
-        from prunec.backends.cpu.peak import peak_gflops
+        from prunec.backends.cpu.companion import peak_of
 
-        timed = time_layers(ours, None, ready, layers, feeds, peak_gflops(isa, threads))
+        timed = time_layers(ours, None, ready, layers, feeds, peak_of(ready, isa, threads))
         return Compiled((Contender(OWN, folder, "cpu"),), timed)
     from prunec.backends.cpu.companion import beside
 
     dense = prepare(load(source).model, shapes)
+    if is_int8:
+        from prunec.passes.quantise import unfitted
+
+        dense = unfitted(dense)  # only its time is asked for
     found = beside(folder, ready, dense, layers, feeds, isa, threads)
     return Compiled(found.contenders, found.layers, found.scratch)
 

@@ -24,10 +24,11 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import Judged, judge, judge_dense, prune
-from prunec.api.quantising import check_precision, dense_beside, quantised
+from prunec.api.quantising import as_contender, check_precision, dense_in_int8, quantised
 from prunec.api.recovering import check_recovery
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
+from prunec.api.target_list import ONNX
 from prunec.backends.base import BuildOptions, Range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic
@@ -112,8 +113,9 @@ def compile(
     and `shape_ranges` gives such a target the least, usual and largest shape of dynamic inputs. Statistics and
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
-    remembers what it found. `precision="int8"` quantises the pruned model for ONNX Runtime (`target="onnx"`). `finer`
-    gives layers finer blocks where those cost no more than this share of their time.
+    remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
+    prunec's own kernels (`target="cpu"`), which skip zero blocks of 4×4. `finer` gives layers finer blocks where those
+    cost no more than this share of their time.
     `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`, and so is
     `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
     vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64) rounds weights to half precision,
@@ -135,8 +137,8 @@ def compile(
         input_shapes = common_shapes(shape_sets) if shape_sets else None
     ranges = shape_ranges or {}
     options = asked = PlanOptions(
-        target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
+        target=target, precision=precision, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
+        sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute, finer=finer, polish=polish,
@@ -164,7 +166,8 @@ def compile(
         demo_options(demo, demo_labels, demo_vocabulary), storage,
     )  # fmt: skip
     is_int8 = check_precision(precision, options, budget)
-    backend = backend_of(target, replace(own_build, precision=None) if is_int8 else own_build, dry_run=dry_run)
+    done_here = replace(own_build, precision=None) if is_int8 and target == ONNX else own_build
+    backend = backend_of(target, done_here, dry_run=dry_run)
     if plan is not None:
         options.check_replay()
     out = Path(output if output is not None else f"{stem(model)}.pruned").absolute()
@@ -200,16 +203,17 @@ def compile(
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         made = pruned.plan
-        beside = list[Contender]()
+        beside, rival = list[Contender](), opened.canonical
         if is_int8:
             pruned = quantised(pruned, made, calibration, options, progress)
             if measure:
-                beside.append(stack.enter_context(dense_beside(opened, calibration, options, progress)))
+                rival = dense_in_int8(opened, calibration, options, progress)
+                beside.append(stack.enter_context(as_contender(rival)))
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)
         job = Save(
             out=out, force=force, measures=measure, threads=threads, seed=options.seed,
-            backend=backend, build=own_build, beside=beside,
+            backend=backend, build=own_build, beside=beside, rival=rival,
             command=given_options(asked, own_build, made.structures, metric),
         )  # fmt: skip
         if options.cache is not None:

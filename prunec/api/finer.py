@@ -40,7 +40,7 @@ def finer_patterns(pattern: Pattern, options: PlanOptions) -> tuple[Pattern, ...
     """
     if options.finer is None:
         return ()
-    backend = backend_for(options.target)
+    backend = backend_for(options.target, options.precision)
     names = () if backend is None else backend.patterns
     known = [parse(name) for name in names if name.startswith("block:")]
     found = sorted((p for p in known if p.width == pattern.width and p.rows < pattern.rows), key=lambda p: -p.rows)
@@ -62,7 +62,7 @@ def finer_blocks(
         PrunecError PC45x: nothing can be built or run here.
     """
     asked = {p.node: LayerPattern(parse(p.pattern), p.level) for p in layers if p.pattern != DENSE}
-    backend = backend_for(options.target)
+    backend = backend_for(options.target, options.precision)
     if options.finer is None or backend is None or not asked:
         return tuple(layers)
     own, chosen, why = prunable_layers(cut), dict(asked), dict[str, str]()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from prunec.api.opening import InputShapes
-from prunec.api.target_list import TARGETS, check_target
+from prunec.api.target_list import check_target, patterns_of
 from prunec.cache import Cache
 from prunec.catalog import BACKENDS, unknown_name
 from prunec.diagnostics import PrunecError
@@ -35,6 +35,7 @@ class PlanOptions:
     """What decides a plan. None means the recipe's value, or the default where there is no recipe."""
 
     target: str = "onnx"
+    precision: str | None = None
     pattern: str = "auto"
     recipe: str | Path | None = None
     criterion: str | None = None
@@ -175,7 +176,7 @@ class PlanOptions:
         """What the target is made for, the first by itself; nothing for a target that takes every pattern."""
         if self.target not in BACKENDS:
             return ()
-        return next(target.patterns for target in TARGETS if target.name == self.target)
+        return patterns_of(self.target, self.precision)
 
     def _permute_option(self) -> str:
         return "--permute" if self.permute else "--no-permute"
@@ -271,7 +272,7 @@ class PlanOptions:
         from prunec.api.target_list import backend_for
         from prunec.backends.base import Timeable
 
-        return isinstance(backend_for(self.target), Timeable)
+        return isinstance(backend_for(self.target, self.precision), Timeable)
 
     def check_measured(self, kind: str) -> None:
         """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""

@@ -1,4 +1,7 @@
-"""Int8 in ONNX's own operators, after a cut: quantise what was pruned, and the dense model to compare with."""
+"""Int8 after a cut: quantise what was pruned, in ONNX's own operators, and the dense model to compare with.
+
+Target `onnx` ships that; target `cpu` generates code for it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record
 from prunec.api.progress import Progress
 from prunec.api.pruning import Pruned
+from prunec.api.target_list import INT8, ONNX
 from prunec.backends.cpu.isa import cpu_flags
+from prunec.catalog import INT8_BACKENDS
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
@@ -27,7 +32,6 @@ from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.verify.records import QuantisationRecord
 
-INT8 = "int8"
 DENSE_INT8 = "dense_int8_onnxruntime"
 """The model as it was read in the same int8: what there is without pruning."""
 
@@ -46,15 +50,15 @@ def weight_bits() -> int:
 
 
 def check_precision(precision: str | None, options: PlanOptions, budget: Budget | None) -> bool:
-    """Whether to quantise for ONNX Runtime.
+    """Whether to quantise what is left: for ONNX Runtime and for prunec's own kernels, other targets do it themselves.
 
     Raises:
         PrunecError PC440: no such precision; PC483: a measured budget beside it.
     """
-    if precision is None or options.target != "onnx":
+    if precision is None or options.target not in (ONNX, *INT8_BACKENDS):
         return False
     if precision != INT8:
-        message = f"onnx computes in float32 as the model does, or in int8, not in {precision}"
+        message = f"{options.target} computes in float32 as the model does, or in int8, not in {precision}"
         raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
     if budget is not None and budget.is_measured:
         message = f"--{budget.kind} is met by the float model that is timed and judged while it is planned"
@@ -95,15 +99,17 @@ def quantised(pruned: Pruned, plan: Plan, calibration: Calibration, options: Pla
     )  # fmt: skip
 
 
+def dense_in_int8(opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress) -> ir.Model:
+    """The dense model, quantised alike. PrunecError PC48x as `quantised`."""
+    return _quantise(opened.canonical, calibration, options, progress).model
+
+
 @contextlib.contextmanager
-def dense_beside(
-    opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress
-) -> Iterator[Contender]:
-    """The dense model in int8 as a contender, while it lasts."""
-    found = _quantise(opened.canonical, calibration, options, progress)
+def as_contender(dense: ir.Model) -> Iterator[Contender]:
+    """The dense model in int8 in ONNX Runtime, while it lasts."""
     with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
         path = Path(folder, "dense.int8.onnx")
-        save_model(found.model, path)
+        save_model(dense, path)
         yield Contender(DENSE_INT8, path)
 
 

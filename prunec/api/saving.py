@@ -43,7 +43,8 @@ BUDGET_S = 180.0
 class Save:
     """Where to, and how. `command` are the options that the report's command line shows; `backend` the target's own.
 
-    `beside` are timed together with the dense and the pruned model.
+    `beside` are timed together with the dense and the pruned model. `rival`: the dense model as the artifact's own
+    code is compared with it; None: as it was read.
     """
 
     out: Path
@@ -54,6 +55,7 @@ class Save:
     command: Mapping[str, object]
     backend: Backend | None = None
     beside: Sequence[Contender] = ()
+    rival: ir.Model | None = None
     build: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -146,7 +148,8 @@ def _artifact(
         return None
     progress("writing the artifact", 0, 0)
     batches = first_batches(calibration.held_out(), BATCHES, SAMPLES)
-    subject = Subject(opened.source.path.name, pruned.model, opened.canonical, plan.layers, batches, calibration.fit)
+    dense = opened.canonical if job.rival is None else job.rival
+    subject = Subject(opened.source.path.name, pruned.shipped, dense, plan.layers, batches, calibration.fit)
     return job.backend.write(folder, subject, job.build)
 
 

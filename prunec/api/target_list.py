@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from prunec.api.record import Result
-from prunec.catalog import BACKENDS, backends
+from prunec.catalog import BACKENDS, INT8_BACKENDS, backends, int8_backends
 from prunec.diagnostics import PrunecError
 
 if TYPE_CHECKING:
     from prunec.backends.base import Backend
 
 ONNX = "onnx"
+INT8 = "int8"
+INT8_PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "channel")
+"""Whole blocks of 4 outputs × 4 inputs, which is what int8 kernels skip."""
 
 
 class Target(Result):
@@ -55,7 +58,11 @@ TARGETS: tuple[Target, ...] = (
             how="to compile: pip install 'prunec[tvm]'; to run: nothing but prunec, or a C compiler",
         )
         for name, machine, patterns in (
-            ("cpu", "this machine (x86-64 Linux)", ("block:16x1", "block:32x1", "block:8x1", "block:4x1", "channel")),
+            (
+                "cpu",
+                "this machine (x86-64 Linux)",
+                ("block:16x1", "block:32x1", "block:8x1", "block:4x1", "block:4x4", "channel"),
+            ),
             ("x86-avx2", "x86-64 Linux with AVX2", ("block:16x1", "block:8x1", "block:32x1", "block:4x1", "channel")),
             (
                 "x86-avx512",
@@ -92,12 +99,23 @@ def targets() -> Targets:
     return Targets(targets=TARGETS)
 
 
-def backend_for(name: str) -> Backend | None:
-    """What makes the artifact of a target; None where `model.onnx` is all there is."""
+def backend_for(name: str, precision: str | None = None) -> Backend | None:
+    """What makes the artifact of a target; None where `model.onnx` is all there is.
+
+    `precision`: some have kernels of their own for int8.
+    """
     if name not in BACKENDS:
         return None
-    made: Backend = backends.load(name)()
+    is_int8 = precision == INT8 and name in INT8_BACKENDS
+    made: Backend = (int8_backends if is_int8 else backends).load(name)()
     return made
+
+
+def patterns_of(target: str, precision: str | None = None) -> tuple[str, ...]:
+    """What --pattern may be, the first what `auto` means."""
+    if precision == INT8 and target in INT8_BACKENDS:
+        return INT8_PATTERNS
+    return next(one.patterns for one in TARGETS if one.name == target)
 
 
 def check_target(name: str) -> None:

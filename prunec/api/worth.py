@@ -32,7 +32,7 @@ def worthwhile(
     Unchanged where the target has no kernels of ours, or nothing is to be timed here. PC461 says what stays dense,
     PC462 that nothing could be timed.
     """
-    backend = backend_for(options.target)
+    backend = backend_for(options.target, options.precision)
     asked = {
         p.node: LayerPattern(parse(p.pattern), p.level) for p in layers if p.pattern != DENSE and p.why != INCLUDED
     }

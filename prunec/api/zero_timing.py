@@ -66,7 +66,7 @@ class TimedZeros(TimedPlanner):
         self, opened: Opened, dense: File, calibration: Calibration, options: PlanOptions, progress: Progress
     ) -> None:
         pattern = options.sparse_pattern()
-        backend: object = backend_for(options.target)
+        backend: object = backend_for(options.target, options.precision)
         assert pattern is not None and isinstance(backend, Timeable)
         self._opened, self._options, self._pattern, self._backend = opened, options, pattern, backend
         self._allocation: Allocation = options.allocation or "loss"  # type: ignore[assignment]

@@ -119,7 +119,8 @@ ShapeRange = Annotated[
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", help="int8 for onnx (static, from the calibration data); fp16 (default) or int8 for TensorRT."
+        "--precision",
+        help="int8 for onnx and cpu (static, from the calibration data); fp16 (default) or int8 for TensorRT.",
     ),
 ]
 Products = Annotated[

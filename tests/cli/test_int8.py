@@ -69,6 +69,9 @@ def test_it_is_timed_beside_the_dense_model_in_8_bits(folder: Path) -> None:
         (("--flops", "0.5", "--precision", "fp16"), "PC440"),
         (("--speedup", "2", *INT8), "PC483"),
         (("--max-drop", "0.1", *INT8), "PC483"),
+        (("--speedup", "2", "--target", "cpu", *INT8), "PC483"),
+        (("--sparsity", "0.5", "--target", "cpu", "--precision", "fp16"), "PC440"),
+        (("--sparsity", "0.5", "--target", "x86-avx2", *INT8), "PC440"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(folder: Path, options: tuple[str, ...], code: str) -> None:

@@ -36,6 +36,8 @@ def _value(node: Expression, visit: Callable[[Expression], Any], inputs: Sequenc
     args = [visit(arg) for arg in node.args]
     if node.op == "cast":
         value = _cast(args[0], node.args[0].dtype, node.dtype, lanes)
+    elif node.op == "byte":
+        value = _byte(args[0], lanes)
     elif node.op == "where":
         value = T.Select(_condition(node.args[0], args[0], visit, lanes), args[1], args[2])
     else:
@@ -59,6 +61,12 @@ def _cast(x: Any, before: str, after: str, lanes: int) -> Any:
     if after == "uint8" and before == "float32":
         return _as_byte(x != splat(0, lanes, before), lanes)
     return T.Cast(_typed(after, lanes), x)
+
+
+def _byte(x: Any, lanes: int) -> Any:
+    """A whole number clipped to 0 … 255."""
+    whole = T.Cast(_typed("int32", lanes), clamp(x, 0.0, 255.0, lanes))
+    return T.Cast(_typed("uint8", lanes), whole)
 
 
 def _as_byte(truth: Any, lanes: int) -> Any:

@@ -12,16 +12,15 @@ from prunec.backends.cpu.kernels.batch_matmul import BatchMatMul
 from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.products import lower_matmul
 from prunec.backends.cpu.lower.program import Tensor
-from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
+from prunec.backends.cpu.lower.state import State, Unsupported, shape_of, weights_of
 from prunec.backends.cpu.lower.views import expanded
-from prunec.graph.shapes import constant
 
 Lowered = Sequence[ir.Node]
 
 
 def matmul(state: State, node: ir.Node) -> Lowered:
     """With constant weights a product of family A; else a batch of products."""
-    weight = constant(node.inputs[1])
+    weight = weights_of(node.inputs[1])
     if weight is not None and weight.ndim == 2 and weight.dtype == np.float32 and len(shape_of(node.inputs[0])) >= 2:
         return lower_matmul(state, node, weight.T, None)
     a, b = state.tensor(node.inputs[0]), state.tensor(node.inputs[1])

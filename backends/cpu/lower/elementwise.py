@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from prunec.backends.cpu.expression import Expression, binary, cast, clip, const, relu, unary, where
+from prunec.backends.cpu.lower.quantisers import dequantise_element, quantise_element
 from prunec.backends.cpu.lower.state import Unsupported, dtype_of
 
 Args = Sequence[Expression | None]
@@ -163,7 +164,8 @@ ELEMENTWISE: dict[str, Rule] = {
     "Relu": lambda node, args: relu(_one(args)) if _one(args).dtype == "float32" else _relu_refused(node),
     "Clip": _clip, "LeakyRelu": _leaky_relu, "PRelu": _prelu, "Elu": _elu, "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish, "Swish": _swish, "Softplus": _softplus, "Gelu": _gelu, "Softsign": _softsign,
-    "Pow": _pow, "Cast": _cast, "Where": _where, "Mean": _mean,
+    "Pow": _pow, "Cast": _cast, "Where": _where, "Mean": _mean, "QuantizeLinear": quantise_element,
+    "DequantizeLinear": dequantise_element,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from prunec.backends.cpu.expression import Expression, const, operand
 from prunec.backends.cpu.lower.elementwise import ELEMENTWISE
 from prunec.backends.cpu.lower.state import Unsupported, dtype_of, shape_of
 from prunec.graph.shapes import constant
+from prunec.graph.weights import QUANTISERS
 
 _MOST_NODES = 24
 _MOST_OPERANDS = 6
@@ -32,8 +33,9 @@ class Cluster:
 
 
 class _Growth:
-    def __init__(self, known: Callable[[ir.Value | None], bool], keeps_dtype: bool) -> None:
+    def __init__(self, known: Callable[[ir.Value | None], bool], keeps_dtype: bool, to_bytes: bool) -> None:
         self.known = known
+        self.to_bytes = to_bytes
         self.keeps_dtype = keeps_dtype
         self.expressions: dict[str, Expression] = {}
         self.operands: list[ir.Value] = []
@@ -63,21 +65,29 @@ class _Growth:
     def can_add(self, node: ir.Node, shape: tuple[int, ...]) -> bool:
         if node.domain not in ("", "ai.onnx") or node.op_type not in ELEMENTWISE or len(self.nodes) >= _MOST_NODES:
             return False
+        if node.op_type in QUANTISERS and not self.to_bytes:
+            return False
+        if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+            return node.inputs[0].name in self.expressions
         if any(v is not None and v.name not in self.expressions and not self.known(v) for v in node.inputs):
             return False
-        fresh = {v.name for v in node.inputs if v is not None and v.name not in self.expressions}
+        read = node.inputs[:1] if node.op_type in QUANTISERS else node.inputs
+        fresh = {v.name for v in read if v is not None and v.name not in self.expressions}
         fresh -= {v.name for v in self.operands}
         if self.keeps_dtype and dtype_of(node.outputs[0]) != "float32":
             return False
         return shape_of(node.outputs[0]) == shape and len(self.operands) + len(fresh) <= _MOST_OPERANDS
 
 
-def grow(start: ir.Value, known: Callable[[ir.Value | None], bool], root: ir.Node | None = None) -> Cluster:
+def grow(
+    start: ir.Value, known: Callable[[ir.Value | None], bool], root: ir.Node | None = None, *, to_bytes: bool = False
+) -> Cluster:
     """The largest cluster behind `start`; with `root` (elementwise) it begins with that node, and has no input 0.
 
-    `known` says whether a value exists before the cluster runs. Raises Unsupported from the rule of `root`.
+    `to_bytes`: the largest that ends with a quantiser, if one does. `known` says whether a value exists before the
+    cluster runs. Raises Unsupported from the rule of `root`.
     """
-    growth = _Growth(known, keeps_dtype=root is None)
+    growth = _Growth(known, keeps_dtype=root is None, to_bytes=to_bytes)
     if root is not None:
         growth.add(root)
     else:
@@ -87,7 +97,7 @@ def grow(start: ir.Value, known: Callable[[ir.Value | None], bool], root: ir.Nod
     best = _finished(growth, start)
     while True:
         pending = [value for value in members.values() if _leaves(value, growth.nodes)]
-        if len(pending) == 1:
+        if len(pending) == 1 and not (to_bytes and _is_quantised(best.output) and not _is_quantised(pending[0])):
             best = _finished(growth, pending[0])
         following = next((n for value in pending for n in _users(value) if _fits(growth, n, shape)), None)
         if following is None:
@@ -97,6 +107,11 @@ def grow(start: ir.Value, known: Callable[[ir.Value | None], bool], root: ir.Nod
         except Unsupported:
             return best
         members[following.outputs[0].name or ""] = following.outputs[0]
+
+
+def _is_quantised(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "QuantizeLinear"
 
 
 def _finished(growth: _Growth, output: ir.Value) -> Cluster:

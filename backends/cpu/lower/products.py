@@ -18,11 +18,10 @@ from prunec.backends.cpu.lower.fuse import Cluster, grow
 from prunec.backends.cpu.lower.geometry import Window as Taps
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.program import Tensor
-from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of
+from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of, weights_of
 from prunec.backends.cpu.lower.tiles import choose_lines, choose_pixels
 from prunec.backends.cpu.lower.views import as_image, expanded, reshaped
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets
-from prunec.graph.shapes import constant
 
 _FEW_CHANNELS = 4
 """Images with so few channels keep them first: copying lines is cheaper than scattering pixels."""
@@ -30,7 +29,7 @@ _FEW_CHANNELS = 4
 
 def lower_conv(state: State, node: ir.Node) -> Sequence[ir.Node]:
     """Conv with constant weights over one or two axes. Returns the nodes that went into it."""
-    weight, bias = constant(node.inputs[1]), _bias(node, 2)
+    weight, bias = weights_of(node.inputs[1]), _bias(node, 2)
     if weight is None or weight.dtype != np.float32:
         raise Unsupported("a convolution whose weights are computed, or no float32")
     shape = shape_of(node.inputs[0])
@@ -186,7 +185,7 @@ def lower_matmul(state: State, node: ir.Node, matrix: np.ndarray, bias: np.ndarr
 
 def lower_gemm(state: State, node: ir.Node) -> Sequence[ir.Node]:
     """Gemm with a constant B and a constant C of one number per output, if any."""
-    weight, bias = constant(node.inputs[1]), _bias(node, 2)
+    weight, bias = weights_of(node.inputs[1]), _bias(node, 2)
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     if weight is None or (has_bias and bias is None) or node.attributes.get_int("transA", 0) != 0:
         raise Unsupported("a Gemm whose B or C is computed, or whose A is transposed")
@@ -210,7 +209,7 @@ def bordered(state: State, x: Tensor, pads: Border) -> Tensor:
 
 def _bias(node: ir.Node, index: int) -> np.ndarray | None:
     value = node.inputs[index] if len(node.inputs) > index else None
-    return None if value is None else constant(value)
+    return None if value is None else weights_of(value)
 
 
 def _rank4(operand: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from prunec.backends.cpu.kernels.base import Access, Kernel
 from prunec.backends.cpu.lower.routines import Routine
 
-BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1}
+BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1}
 Place = Literal["arena", "weights", "input", "output"]
 
 
@@ -87,11 +87,15 @@ class Step:
 
 @dataclass
 class Program:
-    """A whole model, or a part of one. `inputs` and `outputs` by name, in the order of the graph, all plain."""
+    """A whole model, or a part of one. `inputs` and `outputs` by name, in the order of the graph, all plain.
+
+    `in_float`: quantised layers that compute in float32, with the reason.
+    """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    in_float: dict[str, str] = field(default_factory=dict)
 
     def kernels(self) -> list[Kernel]:
         """The different kernels, in order of first use."""

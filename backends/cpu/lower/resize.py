@@ -84,6 +84,12 @@ def resampled_axes(node: ir.Node, before: Sequence[int], after: Sequence[int]) -
     return found
 
 
+def repeats(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether an image is enlarged to whole multiples of itself. Raises Unsupported as `resampled_axes`."""
+    axes = resampled_axes(node, before, after)
+    return not axes.keys() & {0, 1} and all(_repeats(r) for r in axes.values())
+
+
 def _repeats(r: Resampling) -> bool:
     """Whether every input is repeated equally often."""
     factor, rest = divmod(r.after, r.before)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.cpu.lower.einsum import einsum
+from prunec.backends.cpu.lower.state import weights_of
 from prunec.backends.cpu.lower.writer import Writer
 from prunec.graph.shapes import constant, dims
 
@@ -181,9 +182,9 @@ def _gemm(w: Writer, node: ir.Node) -> Spelled:
     assert a is not None and b is not None
     shape = _known(node.outputs[0])
     transposes = [node.attributes.get_int(name, 0) or 0 for name in ("transA", "transB")]
-    added = None if c is None else constant(c)
+    added = None if c is None else weights_of(c)
     is_row = c is None or (added is not None and added.size in (1, shape[1]) and _known(c)[-1:] != (1,))
-    if constant(b) is not None and not transposes[0] and is_row:
+    if weights_of(b) is not None and not transposes[0] and is_row:
         return None
     a, b = (w.transpose(v, [1, 0]) if turned else v for v, turned in zip((a, b), transposes, strict=True))
     y = w.op("MatMul", [a, b], shape)

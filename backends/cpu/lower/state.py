@@ -12,17 +12,20 @@ from prunec.backends.cpu.expression import Expression, operand
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Kernel
 from prunec.backends.cpu.kernels.pointwise import Pointwise
+from prunec.backends.cpu.lower import quad_layers
 from prunec.backends.cpu.lower.candidates import Choose, by_rule
+from prunec.backends.cpu.lower.held import Held, as_image
 from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor, plain_strides
 from prunec.backends.cpu.lower.routines import Routine, ZeroBorder
 from prunec.backends.cpu.lower.views import expanded
 from prunec.graph.shapes import constant, dims
+from prunec.graph.weights import blocks_fit, dequantised, quantised_axis
 
 Border = tuple[int, int, int, int]
 NO_BORDER: Border = (0, 0, 0, 0)
 _DTYPES = {
     ir.DataType.FLOAT: "float32", ir.DataType.INT64: "int64", ir.DataType.INT32: "int32", ir.DataType.BOOL: "uint8",
-    ir.DataType.UINT8: "uint8",
+    ir.DataType.UINT8: "uint8", ir.DataType.INT8: "int8",
 }  # fmt: skip
 _CONFLICT_BYTES = 1024
 
@@ -39,6 +42,18 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...]:
     return tuple(int(d) for d in shape if isinstance(d, int))
 
 
+def weights_of(value: ir.Value | None) -> np.ndarray | None:
+    """A constant, or the numbers that constant integers stand for; None for what is computed."""
+    found = constant(value)
+    node = None if value is None or found is not None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
+        return found
+    integers, scale, *zero = (constant(given) for given in node.inputs)
+    if integers is None or scale is None or not blocks_fit(node):
+        return None
+    return dequantised(integers, scale, zero[0] if zero else None, quantised_axis(node))
+
+
 def dtype_of(value: ir.Value) -> str:
     """The dtype in the program; bools are bytes."""
     if value.dtype not in _DTYPES:
@@ -48,19 +63,27 @@ def dtype_of(value: ir.Value) -> str:
 
 @dataclass
 class State:
-    """`tensors` by the name of their value. `borders`: zeros that later convolutions want around a value."""
+    """`tensors` by the name of their value. `borders`: zeros that later convolutions want around a value.
+
+    `bytes`: what quantisers gave; `held`: the float values that those bytes stand for, which are no tensors until
+    somebody asks for one.
+    """
 
     isa: Isa
     borders: Mapping[str, Border] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    bytes: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
     program: Program = field(default_factory=Program)
     choose: Choose = by_rule
 
     def tensor(self, value: ir.Value | None) -> Tensor:
         """Where a value lies; weights become part of the program when they are first asked for."""
         assert value is not None and value.name is not None
+        if value.name not in self.tensors and value.name in self.held:
+            self.tensors[value.name] = self._numbers(value, self.held[value.name])
         if value.name not in self.tensors:
-            data = constant(value)
+            data = weights_of(value)
             if data is None:
                 raise Unsupported(f"{value.name} is not computed by generated code")
             dtype = dtype_of(value)
@@ -68,7 +91,35 @@ class State:
         return self.tensors[value.name]
 
     def is_known(self, value: ir.Value | None) -> bool:
-        return value is not None and (value.name in self.tensors or constant(value) is not None)
+        if value is None or value.name in self.tensors or value.name in self.held:
+            return value is not None
+        return weights_of(value) is not None
+
+    def _numbers(self, value: ir.Value, held: Held) -> Tensor:
+        """What bytes stand for, as float32."""
+        y = self.result(value)
+        image = as_image(y, held.axis)
+        assert image is not None  # it is new: an image, or plain
+        access = Access(image.buffer.elements, image.offset, image.strides, image.dtype)
+        built = quad_layers.dequantise(held.quads, access, *held.grid)
+        self.emit(built.kernel, [held.buffer, *(self.weights(a).buffer for a in built.weights), y.buffer])
+        return y
+
+    def hold(self, value: ir.Value, held: Held) -> None:
+        """A float value is there in 8 bits."""
+        assert value.name is not None
+        self.held[value.name] = held
+
+    def hold_bytes(self, value: ir.Value, held: Held) -> None:
+        """What a quantiser gives; its grid is `held`'s."""
+        assert value.name is not None
+        self.bytes[value.name] = held
+
+    def finish_bytes(self, held: Held) -> None:
+        """Behind the step that wrote the pixels of an image: its border."""
+        if any(held.quads.border):
+            built = quad_layers.border(held.quads, held.zero)
+            self.emit(built.kernel, [*(self.weights(a).buffer for a in built.weights), held.buffer])
 
     def weights(self, data: np.ndarray, shape: Sequence[int] | None = None) -> Tensor:
         """Constant contents as a plain tensor."""

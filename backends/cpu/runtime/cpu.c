@@ -5,7 +5,7 @@
 #include <cpuid.h>
 #include <string.h>
 
-enum { ECX1, EBX7 };
+enum { ECX1, EBX7, ECX7, EAX71, WORDS };
 #define YMM 0x06u /* XCR0: the system saves these registers */
 #define ZMM 0xe6u
 
@@ -17,6 +17,7 @@ static const struct {
     {"fma", ECX1, 12, YMM},      {"avx", ECX1, 28, YMM},      {"f16c", ECX1, 29, YMM},     {"bmi1", EBX7, 3, 0},
     {"avx2", EBX7, 5, YMM},      {"bmi2", EBX7, 8, 0},        {"avx512f", EBX7, 16, ZMM},  {"avx512dq", EBX7, 17, ZMM},
     {"avx512cd", EBX7, 28, ZMM}, {"avx512bw", EBX7, 30, ZMM}, {"avx512vl", EBX7, 31, ZMM},
+    {"avx512_vnni", ECX7, 11, ZMM}, {"avx_vnni", EAX71, 4, YMM},
 };
 
 static unsigned saved_states(unsigned ecx1) {
@@ -27,12 +28,16 @@ static unsigned saved_states(unsigned ecx1) {
 }
 
 int prunec_cpu_is_able(const char **missing) {
-    unsigned a, b, c, d, words[2] = {0, 0}, states = 0;
+    unsigned a, b, c, d, words[WORDS] = {0}, states = 0;
     if (__get_cpuid(1, &a, &b, &c, &d)) {
         words[ECX1] = c;
         states = saved_states(c);
     }
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) words[EBX7] = b;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        words[EBX7] = b;
+        words[ECX7] = c;
+        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) words[EAX71] = a;
+    }
     for (const char *const *flag = prunec_the_program.flags; *flag; flag++) {
         int has = 0;
         for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)

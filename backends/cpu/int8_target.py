@@ -1,0 +1,32 @@
+"""The target `cpu` with `--precision int8`: code for a quantised model, in this machine's int8 instructions."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from prunec.backends.cpu.isa import Isa, int8_isa
+from prunec.backends.cpu.target import Cpu
+
+PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "channel")
+
+
+class Int8Cpu(Cpu):
+    """The subject is a quantised model, and so is the dense one that it is compared with.
+
+    Where layers are only timed the model is float32 and quantised here, with grids that mean nothing.
+    """
+
+    def isa(self) -> Isa:
+        return int8_isa()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return PATTERNS
+
+    def takes(self, precision: str | None) -> bool:
+        return precision == "int8"
+
+    def form(self, model: ir.Model) -> ir.Model:
+        from prunec.passes.quantise import unfitted
+
+        return unfitted(model)

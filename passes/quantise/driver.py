@@ -16,7 +16,8 @@ from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.bias import corrected, with_shifts
 from prunec.passes.quantise.placement import place
-from prunec.passes.quantise.prepare import evenly, prepare
+from prunec.passes.quantise.prepare import Scales, evenly, prepare
+from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.sensitive import float_again
 from prunec.passes.quantise.sweep import Target, sweep
 from prunec.passes.quantise.write import write
@@ -65,6 +66,7 @@ def quantise(
     threads: int = 1,
     target: Target | None = None,
     rounding: Rounding = "joint",
+    given: Mapping[str, Grid] | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Quantised:
@@ -74,7 +76,7 @@ def quantise(
     back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
     Weights are rounded to their nearest values and in a sweep towards `target` (the model itself), which finds zeros
     anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: the most
-    that is tried.
+    that is tried. `given`: grids of values that have one already, by name; then no channel is scaled.
 
     Raises:
         PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
@@ -86,10 +88,13 @@ def quantise(
     def judged(other: ir.Model) -> float:
         return math.sqrt(errors.of(other))
 
-    look = partial(prepare, calibration=calibration, exclude=exclude, seed=seed, threads=threads, progress=progress)
-    found = look(model)
+    look = partial(
+        prepare, calibration=calibration, exclude=exclude, seed=seed, threads=threads, progress=progress, given=given
+    )
+    found, scales = look(model), Scales()
     plain = judged(put(model, found.placement, found.widest))
-    found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
+    if not given:
+        found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
     model, placement, grids = found.model, found.placement, found.grids
     left: dict[str, str] = dict.fromkeys(exclude, "excluded")
     left, error = float_again(model, placement, lambda own: judged(put(model, own, grids)), left, progress)

@@ -23,6 +23,8 @@ def observe(
         PrunecError PC480: a value is infinite or no number.
     """
     found = {name: Histogram() for name in names}
+    if not found:
+        return found
     rng = np.random.default_rng(seed)
     inputs = {str(value.name) for value in model.graph.inputs} & found.keys()
     wanted = in_parts(model, [name for name in names if name not in inputs])

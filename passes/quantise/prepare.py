@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +43,9 @@ def prepare(
     seed: int,
     threads: int,
     progress: Progress,
+    given: Mapping[str, Grid] | None = None,
 ) -> Prepared:
-    """Grids are found on the data that fits and chosen on the held-out data.
+    """Grids are found on the data that fits and chosen on the held-out data, but those that are `given` by value name.
 
     Raises:
         PrunecError PC480: a value is infinite; PC481: no layer can be quantised.
@@ -54,12 +55,14 @@ def prepare(
         message = "no layer has constant float32 weights that 8 bits could hold"
         raise PrunecError("PC481", message, where="--precision", hint="leave --precision out")
     progress("observing values", 0, 2)
-    seen = observe(model, placement.values, calibration.fit, seed=seed, threads=threads)
+    known = {name: grid for name, grid in (given or {}).items() if name in placement.values}
+    names = [name for name in placement.values if name not in known]
+    seen = observe(model, names, calibration.fit, seed=seed, threads=threads)
     progress("observing values", 1, 2)
-    other = observe(model, placement.values, calibration.held_out, seed=seed, threads=threads)
+    other = observe(model, names, calibration.held_out, seed=seed, threads=threads)
     progress("observing values", 2, 2)
-    grids = _with_shared({name: choose_grid(seen[name], other[name]) for name in placement.values}, placement)
-    widest = _with_shared({name: min_max(seen[name]) for name in placement.values}, placement)
+    grids = _with_shared(known | {name: choose_grid(seen[name], other[name]) for name in names}, placement)
+    widest = _with_shared(known | {name: min_max(seen[name]) for name in names}, placement)
     return Prepared(model, placement, grids, widest)
 
 

@@ -32,6 +32,11 @@ class Grid:
     zero: int
     rule: str
 
+    @classmethod
+    def of(cls, scale: float, zero: np.ndarray) -> Grid:
+        """Of a quantiser with a zero point in uint8 or int8: the same numbers."""
+        return cls(scale, int(zero) - int(np.iinfo(zero.dtype).min), "given")
+
     def rounded(self, values: Curve) -> Curve:
         """What `values` become."""
         found: Curve = (np.clip(np.rint(values / self.scale) + self.zero, 0, LEVELS) - self.zero) * self.scale

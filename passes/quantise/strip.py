@@ -2,6 +2,8 @@
 
 Constants behind DequantizeLinear become the real numbers that they are; a QuantizeLinear and the DequantizeLinear that
 undoes it go, and what they read takes their place. Weights quantised in blocks stay.
+
+Quantisers clip, and tools leave ReLU and ReLU6 out where that does their work: a range that begins at 0 becomes a Clip.
 """
 
 from __future__ import annotations
@@ -13,8 +15,16 @@ import onnx_ir as ir
 
 from prunec.graph.shapes import constant, dims, is_constant
 from prunec.graph.weights import quantised_axis
+from prunec.passes.quantise.nodes import add_constant
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
+SIGNED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "BatchNormalization"})
+"""May give what is below 0."""
+CLIP_OPSET = 11
+"""The first with limits as inputs."""
+INTEGERS = frozenset(
+    {"QLinearConv", "QLinearMatMul", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,10 @@ def strip(model: ir.Model) -> Stripped:
             continue
         value, output = first.inputs[0], node.outputs[0]
         assert value is not None
-        grids[str(value.name)] = _grid(node)
+        scale, zero = _grid(node)
+        if str(value.name) not in grids:
+            value = _clipped(graph, first, value, scale, zero)
+        grids[str(value.name)] = scale, zero
         if output.is_graph_output():
             _rename(graph, output, value)
         else:
@@ -54,6 +67,24 @@ def strip(model: ir.Model) -> Stripped:
             graph.remove(first, safe=True)
     _drop_unused(graph)
     return Stripped(copy, grids, layers)
+
+
+def float_twin(model: ir.Model) -> Stripped | None:
+    """`strip` of a model in static 8-bit QDQ; None of a float model, and of one that keeps some other quantiser."""
+    if not is_qdq(model) or model.opset_imports.get("", 0) < CLIP_OPSET:
+        return None
+    if any(value.is_graph_input() and value.is_graph_output() for value in model.graph.inputs):
+        return None
+    found = strip(model)
+    kinds = {zero.dtype for _, zero in found.grids.values()}
+    if computes_in_integers(found.model) or not kinds <= {np.dtype(np.uint8), np.dtype(np.int8)}:
+        return None
+    return found
+
+
+def computes_in_integers(model: ir.Model) -> bool:
+    """Whether a quantiser or an operator on integers is in its main graph."""
+    return any(node.op_type in INTEGERS or node.op_type in PAIR for node in model.graph)
 
 
 def dequantised(model: ir.Model) -> ir.Model:
@@ -98,6 +129,23 @@ def _grid(node: ir.Node) -> tuple[float, np.ndarray]:
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     assert scale is not None
     return float(scale.reshape(-1)[0]), np.zeros((), np.uint8) if zero is None else zero.reshape(())
+
+
+def _clipped(graph: ir.Graph, first: ir.Node, value: ir.Value, scale: float, zero: np.ndarray) -> ir.Value:
+    """`value`, or it behind a Clip to the range where that begins at 0 and `value` may not."""
+    lowest, highest = (np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max) if zero.dtype.kind in "iu" else (1, 0)
+    producer = value.producer()
+    if int(zero) != lowest or producer is None or producer.op_type not in SIGNED:
+        return value
+    kind = np.float32 if value.dtype is None else value.dtype.numpy()
+    limits = [
+        add_constant(graph, f"{value.name}.{name}", np.array(limit, kind))
+        for name, limit in (("least", 0.0), ("most", (highest - lowest) * scale))
+    ]
+    clip = ir.node("Clip", [value, *limits], name=f"{value.name}.clip")
+    clip.outputs[0].name, clip.outputs[0].type, clip.outputs[0].shape = f"{value.name}.clipped", value.type, value.shape
+    graph.insert_before(first, clip)
+    return clip.outputs[0]
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> None:

@@ -24,11 +24,18 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
 from prunec.api.pruning import Judged, judge, judge_dense, prune
-from prunec.api.quantising import as_contender, check_precision, dense_in_int8, quantised
+from prunec.api.quantising import (
+    IN_FLOAT,
+    as_contender,
+    check_precision,
+    dense_in_int8,
+    implied_precision,
+    quantised,
+)
 from prunec.api.recovering import check_recovery
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
-from prunec.api.target_list import ONNX
+from prunec.api.target_list import INT8, ONNX
 from prunec.backends.base import BuildOptions, Range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic
@@ -178,6 +185,8 @@ def compile(
 
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    if implied_precision(opened, precision, options) != precision:
+        is_int8 = check_precision(INT8, options, budget)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     if recover not in (None, "none"):
@@ -187,6 +196,8 @@ def compile(
         max_drop if recover in (None, "none") else None
     )  # training comes later: then it is a gate for what it leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)
+    if opened.stripped is not None and not is_int8 and precision is None:
+        warnings.append(IN_FLOAT)
     if dry_run:
         return Compiled(target=target, plan=made, warnings=tuple(map(WarningInfo.of, warnings)))
 
@@ -205,7 +216,7 @@ def compile(
         made = pruned.plan
         beside, rival = list[Contender](), opened.canonical
         if is_int8:
-            pruned = quantised(pruned, made, calibration, options, progress)
+            pruned = quantised(opened, pruned, made, calibration, options, progress)
             if measure:
                 rival = dense_in_int8(opened, calibration, options, progress)
                 beside.append(stack.enter_context(as_contender(rival)))

@@ -20,6 +20,7 @@ from prunec.graph import Analysis, analyse
 from prunec.graph.shapes import dims
 from prunec.graph.stored import store_weights
 from prunec.passes.canonicalise import canonicalise
+from prunec.passes.quantise.strip import Stripped, float_twin
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +34,21 @@ Model: TypeAlias = "str | os.PathLike[str] | torch.nn.Module"
 
 @dataclass(frozen=True)
 class Opened:
-    """A model as it was read, in canonical form, and analysed."""
+    """A model as it was read, in canonical form, and analysed.
+
+    `stripped`: of a model that was quantised (static QDQ), its float twin, which `canonical` is made of.
+    """
 
     source: Source
     canonical: ir.Model
     analysis: Analysis
     warnings: tuple[Diagnostic, ...] = ()
+    stripped: Stripped | None = None
+
+    @property
+    def unrounded(self) -> ir.Model:
+        """What the canonical model has to equal."""
+        return self.source.model if self.stripped is None else self.stripped.model
 
 
 def open_model(
@@ -54,10 +64,11 @@ def open_model(
 
 def open_source(source: Source) -> Opened:
     """Canonicalise and analyse what was read."""
-    canonical = canonicalise(source.model)
+    stripped = float_twin(source.model)
+    canonical = canonicalise(source.model if stripped is None else stripped.model)
     if source.is_file:  # the weights of a torch module are held by the module anyway
         store_weights(canonical)
-    return Opened(source, canonical, analyse(canonical), tuple(source.warnings))
+    return Opened(source, canonical, analyse(canonical), tuple(source.warnings), stripped)
 
 
 def read_source(

@@ -143,7 +143,8 @@ def patterns_record(
     layers = planned_layers(plan)
     if not layers:
         return None
-    proofs = prove_patterns(dequantised(model), layers)
+    model = dequantised(model)
+    proofs = prove_patterns(model, layers)
     tensors = {layer.node: layer.tensor for layer in plan.layers}
     records = []
     for node, proof in proofs.items():

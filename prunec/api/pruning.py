@@ -86,7 +86,7 @@ def prune(
     progress("checking the canonical model", 0, 0)
     spare = one_sample(calibration, opened.canonical)
     steps = stages_of(opened, plan)
-    check_rewriting(opened.source.model, steps[0].before, seed=seed, threads=threads, spare=spare)
+    check_rewriting(opened.unrounded, steps[0].before, seed=seed, threads=threads, spare=spare)
     rounds: Rounds | None = None
     recovery: Recovery | None
     if plan.recovery is not None and plan.recovery.steps > 1:

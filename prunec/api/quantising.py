@@ -27,7 +27,9 @@ from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
 from prunec.package.writer import save_model
 from prunec.passes.quantise import Quantised, Target, quantise
-from prunec.passes.quantise.strip import dequantised
+from prunec.passes.quantise.placement import quantisable
+from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.strip import computes_in_integers, dequantised
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.verify.records import QuantisationRecord
@@ -40,6 +42,12 @@ NARROW = Diagnostic(
     "PC484",
     "this processor adds products of 8 bits in 16, which overflow: weights have 7 bits",
     hint="compile on a machine like the one that will run it; those with VNNI take 8",
+)
+
+IN_FLOAT = Diagnostic(
+    "PC486",
+    "the model was in 8 bits and will compute in float32",
+    hint="--target onnx keeps 8 bits, and so does --target cpu with --precision int8",
 )
 
 
@@ -66,13 +74,31 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     return True
 
 
-def quantised(pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, progress: Progress) -> Pruned:
+def implied_precision(opened: Opened, precision: str | None, options: PlanOptions) -> str | None:
+    """`precision`, or int8 where a model in 8 bits was read and the target runs those.
+
+    Raises:
+        PrunecError PC485: it computes in integers otherwise than in static QDQ, whose weights can be taken apart.
+    """
+    if opened.stripped is None:
+        needs_weights = precision is not None or options.sparse_pattern() is not None
+        if needs_weights and computes_in_integers(opened.canonical):
+            message = "the weights of a model that is quantised otherwise than in static 8-bit QDQ cannot be changed"
+            hint = "give the float model, or quantise it with quant_format=QDQ and 8 bits"
+            raise PrunecError("PC485", message, where=str(opened.source.path), hint=hint)
+        return precision
+    return INT8 if precision is None and options.target == "onnx" else precision
+
+
+def quantised(
+    opened: Opened, pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, progress: Progress
+) -> Pruned:
     """`pruned` with the model that is shipped and the record of it.
 
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; GateError PC523: a weight lost its pattern.
     """
-    found = _quantise(pruned.model, calibration, options, progress, pruned.target)
+    found = _quantise(opened, pruned.model, calibration, options, progress, pruned.target)
     record = QuantisationRecord(
         precision="int8",
         weight_bits=weight_bits(),
@@ -101,7 +127,7 @@ def quantised(pruned: Pruned, plan: Plan, calibration: Calibration, options: Pla
 
 def dense_in_int8(opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress) -> ir.Model:
     """The dense model, quantised alike. PrunecError PC48x as `quantised`."""
-    return _quantise(opened.canonical, calibration, options, progress).model
+    return _quantise(opened, opened.canonical, calibration, options, progress).model
 
 
 @contextlib.contextmanager
@@ -114,13 +140,19 @@ def as_contender(dense: ir.Model) -> Iterator[Contender]:
 
 
 def _quantise(
+    opened: Opened,
     model: ir.Model,
     calibration: Calibration,
     options: PlanOptions,
     progress: Progress,
     target: Target | None = None,
 ) -> Quantised:
+    """On the grids, and of the layers, that a model in 8 bits came with."""
+    given, exclude = dict[str, Grid](), list[str]()
+    if opened.stripped is not None:
+        given = {name: Grid.of(scale, zero) for name, (scale, zero) in opened.stripped.grids.items()}
+        exclude = [layer.name for layer in quantisable(model) if layer.name not in opened.stripped.layers]
     return quantise(
-        model, calibration, bits=weight_bits(), seed=options.seed, threads=options.threads, target=target,
-        cache=options.cache, progress=progress,
+        model, calibration, exclude=exclude, given=given, bits=weight_bits(), seed=options.seed,
+        threads=options.threads, target=target, cache=options.cache, progress=progress,
     )  # fmt: skip

@@ -80,6 +80,7 @@ def test_what_cannot_be_combined_is_refused(folder: Path, options: tuple[str, ..
     assert "--precision" in done.err and not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_zeros_and_integers_are_found_together_and_proved_in_what_is_shipped(folder: Path) -> None:
     options = ("--pattern", "block:4x4", "--sparsity", "0.5", "--calib", "data.npz", *INT8, "--no-measure")
     done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)

@@ -33,14 +33,14 @@ import torch
 
 from benchmarks.kept import KeptRows
 from benchmarks.tables import line, markdown
-from benchmarks.training_subject import ONE_SHOT, SCRATCH, Subject
+from benchmarks.training_subject import CUTTING, ONE_SHOT, SCRATCH, Subject
 from prunec.patterns import parse
 from prunec.patterns.nm import NM
 
 CASES = ("flops@0.25", "unstructured@0.9", "block:4x1@0.75")
 DENSE = "dense"
 OF_ZEROS = (ONE_SHOT, "gmp", "granet", "imp", "ast", "pdp", SCRATCH)
-OF_CHANNELS = (ONE_SHOT, SCRATCH)
+OF_CHANNELS = (ONE_SHOT, *CUTTING, SCRATCH)
 
 
 @dataclass

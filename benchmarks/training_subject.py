@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import prunec.torch
+from prunec.api import plan as make_plan
 from prunec.models.fashion_net.data import TEST, TRAINING, Images, load
 from prunec.models.fashion_net.network import initialised_anew, pretrained
 from prunec.models.fashion_net.training import accuracy, cycles, fit, sgd, steps_of
@@ -21,6 +22,7 @@ from prunec.torch.schedules import create
 from prunec.torch.schedules.imp import Rewinding
 
 ONE_SHOT, SCRATCH = "one-shot", "scratch"
+CUTTING = ("mask-sparsity", "gates")
 SCRATCH_RATE = 4.0
 """Step size of a network that starts from nothing, over that of one that was trained."""
 CALIBRATION = 64
@@ -62,15 +64,24 @@ class Subject:
         return self._trained(model, sgd(model, self.options.rate), epochs)
 
     def cut(self, share: float, method: str, epochs: int) -> Trained:
-        """Cut to `share` of the multiply-accumulates and refitted, as `prunec.torch.prune` does it by default."""
-        images, seed = torch.from_numpy(self.training.inputs[:CALIBRATION]), self.options.seed
-        found = prunec.torch.prune(pretrained().eval(), self.example.cpu(), flops=share, calib=images, seed=seed)
+        """Channels go, so that `share` of the multiply-accumulates stays; one-shot is refitted as in any compile."""
+        images, seed, rate = torch.from_numpy(self.training.inputs[:CALIBRATION]), self.options.seed, self.options.rate
+        dense, example = pretrained().eval(), self.example.cpu()
+        if method in CUTTING:
+            plan = make_plan(dense, example_inputs=example, flops=share, calib=images, seed=seed).plan
+            model = self.placed(dense)
+            optimiser, steps = sgd(model, rate), steps_of(len(self.training.labels), epochs)
+            own = prunec.torch.Sparsifier(model, optimiser, plan, method, steps=steps, example_inputs=self.example)
+            start = accuracy(model, self.test)
+            self._fit(model, optimiser, epochs)
+            return self._judged(start, own.finalize().module)
+        found = prunec.torch.prune(dense, example, flops=share, calib=images, seed=seed)
         assert found.kind == "module", [str(warning) for warning in found.warnings]
         if method == SCRATCH:
             model = self.placed(initialised_anew(found.module, seed))
-            return self._trained(model, sgd(model, SCRATCH_RATE * self.options.rate), epochs)
+            return self._trained(model, sgd(model, SCRATCH_RATE * rate), epochs)
         model = self.placed(found.module)
-        return self._trained(model, sgd(model, self.options.rate), epochs)
+        return self._trained(model, sgd(model, rate), epochs)
 
     def sparse(self, pattern: str, level: float | None, method: str, epochs: int) -> Trained:
         """Zeros that come by the schedule `method`; for scratch those of one-shot, in fresh weights."""
@@ -94,12 +105,17 @@ class Subject:
         self, model: torch.nn.Module, optimiser: torch.optim.Optimizer, epochs: int, rounds: int = 1
     ) -> Trained:
         start = accuracy(model, self.test)
+        self._fit(model, optimiser, epochs, rounds)
+        return self._judged(start, model)
+
+    def _fit(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer, epochs: int, rounds: int = 1) -> None:
         rate = cycles(optimiser, steps_of(len(self.training.labels), epochs), rounds)
         generator = torch.Generator().manual_seed(self.options.seed)
         fit(model, self.training, optimiser, rate, epochs, generator, lambda text: print(f"# {text}", file=sys.stderr))
-        value = accuracy(model, self.test)
+
+    def _judged(self, start: float, model: torch.nn.Module) -> Trained:
         macs, weights = _counts(model, self.example)
-        return Trained(start, value, macs / self.counts[0], weights / self.counts[1])
+        return Trained(start, accuracy(model, self.test), macs / self.counts[0], weights / self.counts[1])
 
 
 def _first(data: Images, count: int | None) -> Images:

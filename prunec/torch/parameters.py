@@ -65,7 +65,7 @@ class _Writer:
     def __init__(self, traced: Provenance, folded: Analysis, alive: np.ndarray, cut: ir.Model, final: ir.Model) -> None:
         self.traced = traced
         self.analysis = analyse(traced.model)
-        self.alive = _carry_over(self.analysis, folded, alive)
+        self.alive = carry_over(self.analysis, folded, alive)
         self.cut, self.final = ({node.name or "": node for node in model.graph} for model in (cut, final))
         self.nodes = {node.name or "": node for node in traced.model.graph}
         self.flat = np.full(traced.size, np.nan)
@@ -249,14 +249,20 @@ class _Writer:
         return found
 
 
-def _carry_over(analysis: Analysis, folded: Analysis, alive: np.ndarray) -> np.ndarray:
+def carry_over(analysis: Analysis, folded: Analysis, alive: np.ndarray) -> np.ndarray:
     """Class mask for the unfolded model: what is dead at a place both models have is dead."""
     found = np.ones(analysis.channel_count, bool)
+    for ours, theirs in shared_classes(analysis, folded):
+        found[ours[~alive[theirs]]] = False
+    return found
+
+
+def shared_classes(analysis: Analysis, folded: Analysis) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Classes at every place that both models have: of the unfolded one, and of the folded one."""
     for place, axes in analysis.use_axes.items():
         for ids, other in zip(axes, folded.use_axes.get(place, ()), strict=False):
             if ids is not None and other is not None and len(ids) == len(other):
-                found[ids[~alive[other]]] = False
-    return found
+                yield ids, other
 
 
 def _axes(name: str, stays: np.ndarray) -> tuple[np.ndarray, ...]:

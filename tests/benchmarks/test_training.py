@@ -71,13 +71,14 @@ def test_rows_are_kept_and_counted_from_the_dense_network(tmp_path: Path, monkey
 
 @pytest.mark.slow
 def test_schedules_and_cuts() -> None:
-    methods = ("gmp", "imp", "one-shot", "scratch")
+    methods = ("gates", "gmp", "imp", "one-shot", "scratch")
     found = table("--cases", "unstructured@0.75", "flops@0.5", "--methods", *methods, "--epochs", "4")
     dense = found["dense", "dense"]
     one_shot, gmp, imp, scratch = (found["unstructured@0.75", name] for name in ("one-shot", "gmp", "imp", "scratch"))
     assert gmp.weights == imp.weights == one_shot.weights == scratch.weights < 0.65
     assert gmp.start == imp.start == dense.start != one_shot.start  # these two have no zeros at first
-    cut, anew = (found["flops@0.5", name] for name in ("one-shot", "scratch"))
+    cut, learnt, anew = (found["flops@0.5", name] for name in ("one-shot", "gates", "scratch"))
+    assert learnt.macs <= 0.5 and learnt.start == dense.start
     assert cut.macs == anew.macs <= 0.5 and cut.weights == anew.weights < 0.75 and cut.start != anew.start
 
 

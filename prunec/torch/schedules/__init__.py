@@ -9,9 +9,11 @@ from prunec.torch.schedules.base import Schedule
 
 SCHEDULES = {
     "ast": "ast:AnnealedDecay",
+    "gates": "gates:LearnedGates",
     "gmp": "gmp:Gradual",
     "granet": "granet:PruneAndRegrow",
     "imp": "imp:Rewinding",
+    "mask-sparsity": "mask_sparsity:MaskSparsity",
     "one-shot": "one_shot:OneShot",
     "pdp": "pdp:SoftMasks",
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
 from prunec.diagnostics import PrunecError
+from prunec.torch.channels import Channels
 from prunec.torch.views import Masks, Views
 
 State: TypeAlias = "dict[str, Any]"
@@ -21,18 +22,29 @@ def magnitude(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 @dataclass
 class Training:
-    """What a schedule sees of a training: the module's planned weights, the optimiser, the masks that hold now."""
+    """What a schedule sees of a training: the module's planned weights, the optimiser, the masks that hold now.
+
+    Schedules that cut have `channels` instead of weights with a pattern.
+    """
 
     views: Views
     optimiser: torch.optim.Optimizer
     masks: Masks
+    cut: Channels | None = None
+
+    @property
+    def channels(self) -> Channels:
+        assert self.cut is not None, "a schedule that does not cut asks for channels"
+        return self.cut
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         return self.views.parameters()
 
 
 class Schedule(ABC):
-    """Over `steps` steps of the optimiser; from then on the masks are final."""
+    """Over `steps` steps of the optimiser; from then on the masks are final. `cuts`: whole channels go in the end."""
+
+    cuts: ClassVar[bool] = False
 
     def __init__(self, steps: int) -> None:
         if steps < 1:

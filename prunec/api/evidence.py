@@ -84,6 +84,7 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
             words.append("--no-permute" if plan.permutation is None else "--permute")
     if plan.recovery is not None:
         words += ["--recover", plan.recovery.method, "--recover-minutes", f"{plan.recovery.minutes:g}"]
+        words += [] if plan.recovery.soup == 1 else ["--recover-soup", str(plan.recovery.soup)]
         words += [] if plan.recovery.steps == 1 else ["--steps", str(plan.recovery.steps)]
     for name, value in extra.items():
         if value is True:

@@ -62,6 +62,7 @@ class PlanOptions:
     compensation: Compensation | None = None
     recover: str | None = None
     recover_minutes: float | None = None
+    recover_soup: int | None = None
     steps: int | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
@@ -125,6 +126,8 @@ class PlanOptions:
         if minutes is not None and self.recover == "none":
             message = "--recover none trains nothing that --recover-minutes could bound"
             raise PrunecError("PC208", message, where="--recover-minutes", hint="leave one of the two out")
+        if self.recover_soup is not None:
+            self._check_soup(self.recover_soup)
         if self.steps is not None and self.steps < 1:
             raise PrunecError(
                 "PC208", f"{self.steps} is no number of steps", where="--steps", hint="1 or more, as in 5"
@@ -132,6 +135,17 @@ class PlanOptions:
         if self.in_steps and self.recover in (None, "none"):
             message = "between steps what is left is trained, and nothing says how"
             raise PrunecError("PC208", message, where="--steps", hint="add --recover full")
+
+    def _check_soup(self, count: int) -> None:
+        found, hint = None, "add --recover full"
+        if count < 1:
+            found, hint = f"{count} is no number of trainings", "1 or more"
+        elif self.recover in (None, "none"):
+            found = "the mean of several trainings was asked for, and nothing says how to train"
+        elif self.recover == "blocks":
+            found, hint = "training block by block is one training", "use full or bias, or leave --recover-soup out"
+        if found is not None:
+            raise PrunecError("PC208", found, where="--recover-soup", hint=hint)
 
     @property
     def in_steps(self) -> bool:
@@ -169,7 +183,7 @@ class PlanOptions:
             return None
         if self.recover is None and self.recover_minutes is None:
             return planned
-        own = {"method": method, "minutes": self.recover_minutes, "steps": self.steps}
+        own = {"method": method, "minutes": self.recover_minutes, "soup": self.recover_soup, "steps": self.steps}
         return RecoveryPlan.model_validate({key: value for key, value in own.items() if value is not None})
 
     def _target_patterns(self) -> tuple[str, ...]:

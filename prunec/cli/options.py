@@ -99,6 +99,10 @@ Recover = Annotated[
 RecoverMinutes = Annotated[
     float | None, typer.Option("--recover-minutes", help="Most time that --recover may take; 20 without it.")
 ]
+RecoverSoup = Annotated[
+    int | None,
+    typer.Option("--recover-soup", help="Train so often in these minutes; keep the mean where it is better."),
+]
 Steps = Annotated[
     int | None, typer.Option("--steps", help="Prune in so many rounds, and train with --recover after each.")
 ]

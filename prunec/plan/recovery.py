@@ -64,22 +64,26 @@ class RoundPlan(BaseModel):
 class RecoveryPlan(BaseModel):
     """bias: biases and norms, blocks: block by block, full: end to end as well.
 
-    `steps`: rounds of pruning and training that were asked for. Only after a compile: `runs` of the last one, `rounds`
-    before it (fewer than `steps` − 1 where training was interrupted).
+    `soup`: trainings whose mean is taken, where it is better. `steps`: rounds of pruning and training that were asked
+    for. Only after a compile: `runs` of the last one, `rounds` before it (fewer than `steps` − 1 where training was
+    interrupted).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: RecoveryMethod
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_MINUTES
+    soup: Annotated[int, Field(ge=1)] = 1
     steps: Annotated[int, Field(ge=1)] = 1
     rounds: tuple[RoundPlan, ...] = ()
     runs: tuple[RecoveryRun, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_rounds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """One round is not said."""
+        """One round, or one training, is not said."""
         document: dict[str, Any] = handler(self)
+        if self.soup == 1:
+            del document["soup"]
         if self.steps == 1:
             del document["steps"], document["rounds"]
         return document

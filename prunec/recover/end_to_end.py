@@ -9,7 +9,8 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from prunec.plan.recovery import RecoveryRun
 from prunec.recover.augment import Feeds
 from prunec.recover.data import Batch
 from prunec.recover.losses import output_loss, relative
-from prunec.recover.student import tensors
+from prunec.recover.soup import greedy
+from prunec.recover.student import State, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import Teacher
 from prunec.recover.training import Budget, Objective, Run, train
@@ -33,6 +35,9 @@ WATCHED = "watched "
 """Before the names of answers to watched batches, which are kept by batch and not by item."""
 
 
+NAME = "end to end"
+
+
 def train_end_to_end(
     subject: Subject, wanted: Sequence[str], rate: float, seconds: float | None, planned: RecoveryRun | None
 ) -> Run:
@@ -40,7 +45,44 @@ def train_end_to_end(
     with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
         objective = _Distillation(subject, store).objective()
         budget = Budget(seconds, planned)
-        return train(subject.student, wanted, objective, rate, budget, subject.clock, "end to end")
+        return train(subject.student, wanted, objective, rate, budget, subject.clock, NAME)
+
+
+def train_soup(
+    subject: Subject,
+    wanted: Sequence[str],
+    rate: float,
+    seconds: float | None,
+    planned: Sequence[RecoveryRun],
+    count: int,
+) -> Iterator[Run]:
+    """`count` trainings from the same state, in shares of the time, and their greedy mean on the watched samples.
+
+    The last run says in its name how many are in it, and has the error of the mean.
+    """
+    student, clock, begun = subject.student, subject.clock, subject.clock.elapsed_s
+    start, states, runs = student.state(wanted), list[State](), list[Run]()
+    todo = len(planned) if planned else count
+    for number in range(todo):
+        student.restore(start)
+        left = None if seconds is None else (begun + seconds - clock.elapsed_s) / (todo - number)
+        own = replace(subject, seed=subject.seed + number)
+        runs.append(train_end_to_end(own, wanted, rate, left, planned[number] if planned else None))
+        states.append(student.state(wanted))
+        if clock.was_interrupted:
+            break
+    with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
+        watched = _Distillation(subject, store).watched
+
+        def judge(state: Mapping[str, torch.Tensor]) -> float:
+            student.restore(dict(state))
+            return watched()
+
+        found = greedy(states, [run.after for run in runs], judge)
+    student.restore(found.state)
+    names = [f"{NAME}, training {i + 1} of {todo}" for i in range(len(runs))]
+    names[-1] += f" (the mean of {len(found.taken)} is kept, error {found.error:.3g})"
+    yield from (replace(run, name=name) for run, name in zip(runs, names, strict=True))
 
 
 class _Distillation:

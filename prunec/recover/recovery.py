@@ -24,7 +24,7 @@ from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.blockwise import blocks_of, train_blocks
 from prunec.recover.clock import Clock, Tell
 from prunec.recover.data import Pool
-from prunec.recover.end_to_end import train_end_to_end
+from prunec.recover.end_to_end import train_end_to_end, train_soup
 from prunec.recover.losses import kinds
 from prunec.recover.parameters import trainable
 from prunec.recover.student import Student
@@ -131,7 +131,7 @@ def _runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
         shifts = [name for name in subject.trained.shifts if name in student.parameters]
         if not shifts:
             raise PrunecError("PC343", "there are no biases or norms to train", where="--recover", hint="use blocks")
-        yield train_end_to_end(subject, shifts, BIAS_RATE, clock.left_s, planned[0] if planned else None)
+        yield from _end_to_end(subject, plan, shifts, BIAS_RATE, planned)
         return
     found = blocks_of(subject)
     if plan.method == "blocks" or (len(found) > 1 and error >= FAR):
@@ -141,8 +141,17 @@ def _runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
         planned = planned[len(found) :]
         if plan.method == "blocks" or clock.is_over() or (plan.runs and not planned):
             return
-    rest: RecoveryRun | None = planned[0] if planned else None
-    yield train_end_to_end(subject, [*student.parameters], FULL_RATE, clock.left_s, rest)
+    yield from _end_to_end(subject, plan, [*student.parameters], FULL_RATE, planned)
+
+
+def _end_to_end(
+    subject: Subject, plan: RecoveryPlan, wanted: list[str], rate: float, planned: list[RecoveryRun]
+) -> Iterator[Run]:
+    seconds = subject.clock.left_s
+    if plan.soup > 1:
+        yield from train_soup(subject, wanted, rate, seconds, planned, plan.soup)
+    else:
+        yield train_end_to_end(subject, wanted, rate, seconds, planned[0] if planned else None)
 
 
 def _findings(runs: tuple[Run, ...], before: float, after: float) -> Iterator[Diagnostic]:

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from prunec.torch.from_ir import to_graph_module
     from prunec.torch.masks import apply_masks, hold_zeros
     from prunec.torch.pruning import PrunedModule, load_pruned, prune
+    from prunec.torch.souping import soup
     from prunec.torch.sparsifier import Sparsifier
 
-__all__ = ["PrunedModule", "Sparsifier", "apply_masks", "hold_zeros", "load_pruned", "prune", "to_graph_module"]
+__all__ = ["PrunedModule", "Sparsifier", "apply_masks", "hold_zeros", "load_pruned", "prune", "soup", "to_graph_module"]
 
 _HOMES = {
     "PrunedModule": "pruning",
@@ -20,6 +21,7 @@ _HOMES = {
     "hold_zeros": "masks",
     "load_pruned": "pruning",
     "prune": "pruning",
+    "soup": "souping",
     "to_graph_module": "from_ir",
 }
 

@@ -13,6 +13,8 @@ from onnx import helper
 from prunec.backends.onnx.weights import SharedWeights
 
 Feeds = Mapping[str, np.ndarray]
+WEIGHTS_IN_8_BITS = "WeightBiasQuantization"
+"""An optimisation that rounds float weights between quantised activations, with one scale a tensor."""
 
 
 class Segment:
@@ -48,7 +50,12 @@ class Segment:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         shared.offer(options)
         self._session = shared.attach(
-            onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                proto.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=[WEIGHTS_IN_8_BITS],
+            )
         )
         self.inputs = tuple(given)
         self.outputs = tuple(outputs)

@@ -103,7 +103,5 @@ def in_onnx_runtime(layer: Layer, threads: int) -> list[Run]:
 
 
 def spelled(choice: Choice) -> str:
-    """4 vectors, 2 passes, unfolded."""
-    parts = [f"{choice.vectors} vectors"]
-    parts += [f"{choice.passes} passes"] if choice.passes > 1 else []
-    return ", ".join([*parts, *(["unfolded"] if choice.unfolds else [])])
+    """4 vectors, 2 passes."""
+    return f"{choice.vectors} vectors" + (f", {choice.passes} passes" if choice.passes > 1 else "")

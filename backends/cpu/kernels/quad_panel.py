@@ -1,8 +1,6 @@
 """Panels of quads: the input of some lines, copied so that neighbouring outputs read neighbouring pixels.
 
-[plane, quad, pixel, 4]. A stride of s makes planes of every s-th line and column, one for each remainder. `unfolds`
-makes a plane for each position of the kernel instead: its lines follow each other without gaps, so that small images
-fill vectors.
+[plane, quad, pixel, 4]. A stride of s makes planes of every s-th line and column, one for each remainder.
 """
 
 from __future__ import annotations
@@ -30,13 +28,10 @@ class QuadPanel:
     quads: int
     lines: int
     columns: int
-    unfolds: bool = False
     wanted_pitch: int = 0
 
     def _taps(self, axis: int) -> list[tuple[int, int]]:
         """(Plane, shift) of every position of the kernel along an axis."""
-        if self.unfolds:
-            return [(k, 0) for k in range(self.kernel[axis])]
         found = [divmod(k * self.dilations[axis], self.strides[axis]) for k in range(self.kernel[axis])]
         phases = list(dict.fromkeys(phase for _, phase in found))
         return [(phases.index(phase), shift) for shift, phase in found]

@@ -18,7 +18,7 @@ from prunec.backends.cpu.quads import QUAD, FloatRows, Quads
 
 _PANEL_BYTES = 512 * 1024
 """Of one panel: it stays in the second cache beside the weights that pass by."""
-_PASS_BYTES = 24 * 1024
+_PASS_BYTES = 20 * 1024
 """What a tile reads in one pass: it stays in the first cache."""
 _FEWEST_BLOCKS = 32
 """Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
@@ -58,11 +58,10 @@ class Taps:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of a product. `unfolds`: a copy of the input for every position of the kernel."""
+    """Of a product, as `QuadProduct` has them."""
 
     vectors: int
     passes: int = 1
-    unfolds: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def quad_product(
     chosen = choice or by_rule(isa, weights.matrix, taps, x, grid)
     source = Access(x.size, x.first - taps.pads[0] * x.strides[2] - taps.pads[1] * QUAD, x.strides[:3], "uint8")
     panel, offsets = None, _offsets(x, kernel, taps)
-    if chosen.unfolds or taps.strides != (1, 1):
-        panel = _panel(x, y, kernel, taps, grid, unfolds=chosen.unfolds)
+    if taps.strides != (1, 1):
+        panel = _panel(x, y, kernel, taps, grid)
         offsets = panel.offsets()
     blocks = pack_quads(weights.matrix, offsets, isa, chosen.passes)
     clamps = (steps.low, steps.high) != ((0, 255) if isinstance(y, Quads) else (-math.inf, math.inf))
@@ -173,7 +172,7 @@ def _numbers(weights: Weights, steps: Steps) -> tuple[np.ndarray, np.ndarray, np
 
 def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> Choice:
     """As many sums as there are registers for, in tiles alike; passes where a tile reads more than the first cache."""
-    most = 2 if isa.registers < 32 else 5 if isa.has_dot else 4
+    most = _most_vectors(isa)
     run = (grid[1] - 1) * x.pitch + grid[2] if taps.strides == (1, 1) else grid[1] * grid[2]
     vectors = ceil_div(run, isa.lanes("int32"))
     vectors = ceil_div(vectors, ceil_div(vectors, most))
@@ -182,6 +181,13 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
     bytes_read = x.quads * lines * (vectors * isa.vector_bytes + QUAD * (kernel[1] - 1))
     blocks = np.count_nonzero(_present(matrix)) / ceil_div(len(matrix), QUAD)
     return Choice(vectors, max(1, min(round(bytes_read / _PASS_BYTES), int(blocks / _FEWEST_BLOCKS))))
+
+
+def _most_vectors(isa: Isa) -> int:
+    """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them."""
+    if isa.registers < 32:
+        return 3 if isa.has_dot else 2
+    return 5 if isa.has_dot else 4
 
 
 def _present(matrix: np.ndarray) -> np.ndarray:
@@ -196,12 +202,9 @@ def _present(matrix: np.ndarray) -> np.ndarray:
 def candidates(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> list[Choice]:
     """What is worth measuring, the rule's choice first."""
     first = by_rule(isa, matrix, taps, x, grid)
-    most = 2 if isa.registers < 32 else 6 if isa.has_dot else 4
+    most = _most_vectors(isa) + (isa.registers >= 32)
     tiles = sorted({first.vectors, max(1, most - 2), most})
     others = [Choice(vectors, passes) for vectors in tiles for passes in dict.fromkeys((first.passes, 1))]
-    if matrix.shape[2:] != (1, 1) and x.gap:
-        # Without the gaps between lines: images of 14 × 14 fill 13 vectors then instead of 14.
-        others += [replace(each, unfolds=True) for each in others if each.passes == first.passes]
     return list(dict.fromkeys((first, *others)))
 
 
@@ -225,13 +228,11 @@ def _offsets(x: Quads, kernel: list[int], taps: Taps) -> np.ndarray:
     return found
 
 
-def _panel(
-    x: Quads, y: Quads | FloatRows, kernel: list[int], taps: Taps, grid: tuple[int, int, int], *, unfolds: bool
-) -> QuadPanel:
+def _panel(x: Quads, y: Quads | FloatRows, kernel: list[int], taps: Taps, grid: tuple[int, int, int]) -> QuadPanel:
     """Of all lines if they fit; as wide as y where that is wide enough, so that it takes what is computed as it is."""
 
     def panel(lines: int, pitch: int = 0) -> QuadPanel:
-        return QuadPanel((kernel[0], kernel[1]), taps.strides, taps.dilations, x.quads, lines, grid[2], unfolds, pitch)
+        return QuadPanel((kernel[0], kernel[1]), taps.strides, taps.dilations, x.quads, lines, grid[2], pitch)
 
     lines = grid[1]
     while lines > 1 and panel(lines).size > _PANEL_BYTES:

@@ -95,7 +95,8 @@ def joined(first: Recovery, second: Recovery) -> Recovery:
             "runs": (*first.record.runs, *second.record.runs),
         }
     )
-    return Recovery(record, second.runs, tuple(dict.fromkeys((*first.warnings, *second.warnings))))
+    before = [warning for warning in first.warnings if warning.code != "PC341"]  # of the data, once is enough
+    return Recovery(record, second.runs, tuple(dict.fromkeys((*before, *second.warnings))))
 
 
 def warnings_of(recovery: Recovery | None) -> tuple[Diagnostic, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.graph.builder import Builder
 from tests.recover.nets import residual
 
 pytest.importorskip("torch", reason="needs the [torch] extra")
-rounds = pytest.importorskip("prunec.api.rounds")
+end_to_end = pytest.importorskip("prunec.recover.end_to_end")
 pytestmark = pytest.mark.torch
 
 
@@ -37,7 +38,7 @@ def images() -> list[dict[str, np.ndarray]]:
 
 
 def compiled(source: Path, data: Any, out: str, **options: Any) -> Any:
-    own = {"recover": "full", "recover_minutes": 0.02, "measure": False, "round_to": 1, "cache": False, **options}
+    own = {"recover": "bias", "recover_minutes": 0.005, "measure": False, "round_to": 1, "cache": False, **options}
     if "plan" in own:
         own = {name: value for name, value in own.items() if name in ("plan", "measure", "cache")}
     return prunec.compile(str(source), calib=data, output=source.parent / out, **own)
@@ -48,7 +49,7 @@ def same_bytes(one: Path, two: Path) -> bool:
 
 
 def test_channels_go_along_the_cubic_curve_and_are_one_cut(source: Path, images: Any) -> None:
-    found = compiled(source, images, "out", flops=0.4, steps=3)
+    found = compiled(source, images, "out", flops=0.4, steps=3, recover_minutes=0.03, scope="layer")
     plan = json.loads((source.parent / "out/plan.json").read_text())
     first, second = plan["recovery"]["rounds"]
     last = {group["id"]: group["cut"] for group in plan["groups"]}
@@ -59,7 +60,7 @@ def test_channels_go_along_the_cubic_curve_and_are_one_cut(source: Path, images:
     assert found.verification.sparsity.realised_flops >= 0.6 and found.verification.exactness.passed
     names = [run.name for run in found.verification.recovery.runs]
     assert names[0].startswith("step 1 of 3: ") and names[-1].startswith("step 3 of 3: ")
-    assert "--steps 3" in found.command
+    assert "--steps 3" in found.command and sum(run.done for run in found.verification.recovery.runs) > 3
     widths = sorted(w.shape[0] for v in ir.load(source.parent / "out/model.onnx").graph.initializers.values()
                     if (w := constant(v)) is not None and w.ndim == 4)  # fmt: skip
     assert widths[0] < 12
@@ -71,22 +72,38 @@ def test_channels_go_along_the_cubic_curve_and_are_one_cut(source: Path, images:
 def test_zeros_go_in_rounds_and_ctrl_c_lets_the_rest_go_at_once(
     source: Path, images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"round_to": None, "pattern": "unstructured", "sparsity": 0.75, "solver": "magnitude", "steps": 4}
-    honest = rounds.interrupted
-    monkeypatch.setattr(rounds, "interrupted", lambda recovery: len(recovery.record.runs) >= 2)
+    options = {
+        "recover_minutes": 0.2,
+        "round_to": None,
+        "pattern": "unstructured",
+        "sparsity": 0.75,
+        "solver": "magnitude",
+        "steps": 4,
+    }
+    honest, calls = end_to_end._Distillation.loss, list[int]()
+
+    def pressed(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return honest(self)
+
+    monkeypatch.setattr(end_to_end._Distillation, "loss", pressed)
     found = compiled(source, images, "out", **options)
+    assert "PC345" in [warning.code for warning in found.warnings]
+    assert "interrupted" in [run.stopped for run in found.verification.recovery.runs]
     plan = json.loads((source.parent / "out/plan.json").read_text())["recovery"]
     levels = [own["layers"][0]["level"] for own in plan["rounds"]]
     assert levels == pytest.approx([0.75 * (1 - 0.75**3), 0.75 * (1 - 0.5**3)][: len(levels)]) and len(levels) < 3
     assert plan["steps"] == 4 and plan["runs"] == [{"of": 1, "done": 0}]
     assert found.verification.patterns.passed and found.verification.patterns.layers[0].zeros >= 0.749
-    monkeypatch.setattr(rounds, "interrupted", honest)
+    monkeypatch.setattr(end_to_end._Distillation, "loss", honest)
     compiled(source, images, "again", plan=source.parent / "out/plan.json")
     assert same_bytes(source.parent / "out", source.parent / "again")
 
 
 def test_a_round_that_was_edited_to_cut_what_stays_is_refused(source: Path, images: Any) -> None:
-    compiled(source, images, "out", flops=0.6, steps=2, recover="bias")
+    compiled(source, images, "out", flops=0.6, steps=2)
     path = source.parent / "out/plan.json"
     plan = json.loads(path.read_text())
     free = next(group for group in plan["groups"] if group["kept"] > 1)

@@ -51,17 +51,17 @@ def test_a_soup_of_modules_is_no_worse_than_its_best_and_keeps_the_zeros() -> No
 
 def test_recovery_takes_the_mean_of_several_trainings_and_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     case = sparse(share=0.3)
-    runs = tuple(RecoveryRun(of=20, done=20) for _ in range(3))
+    runs = tuple(RecoveryRun(of=12, done=12) for _ in range(3))
     plan = RecoveryPlan(method="full", soup=3, runs=runs)
     found, again = (recovery.recover(case.dense, case.pruned, case.kept, case.data, plan) for _ in range(2))
-    assert found.is_kept and [run.done for run in found.runs] == [20, 20, 20]
+    assert found.is_kept and [run.done for run in found.runs] == [12, 12, 12]
     assert "training 3 of 3 (the mean of" in found.runs[-1].name
     ours, theirs = arrays(found.model), arrays(again.model)
     assert all(np.array_equal(array, theirs[name]) for name, array in ours.items())
     before = arrays(case.pruned)
     assert all(not ours[name][array == 0].any() for name, array in before.items() if array.ndim > 1)
     timed = recovery.recover(
-        case.dense, case.pruned, case.kept, case.data, RecoveryPlan(method="bias", soup=2, minutes=0.01)
+        case.dense, case.pruned, case.kept, case.data, RecoveryPlan(method="bias", soup=2, minutes=0.003)
     )
     assert len(timed.runs) == 2 and timed.minutes < 0.1
 

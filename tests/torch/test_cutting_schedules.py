@@ -81,6 +81,7 @@ def test_every_kind_of_layer_ends_as_the_wide_module_without_them(name: str, sch
         assert torch.allclose(done.module.eval()(x), wide(x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gates_choose_what_goes_and_the_budget_holds(plan: Any, tmp_path: Path) -> None:
     own, optimiser, samples, targets = sparsifier(plan, "gates")
     with torch.no_grad():  # the first half of the hidden units does nothing: no gate of theirs is worth anything

@@ -187,7 +187,7 @@ def _most_vectors(isa: Isa) -> int:
     """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them."""
     if isa.registers < 32:
         return 3 if isa.has_dot else 2
-    return 5 if isa.has_dot else 4
+    return 6 if isa.has_dot else 4
 
 
 def _present(matrix: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ def _present(matrix: np.ndarray) -> np.ndarray:
 def candidates(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> list[Choice]:
     """What is worth measuring, the rule's choice first."""
     first = by_rule(isa, matrix, taps, x, grid)
-    most = _most_vectors(isa) + (isa.registers >= 32)
+    most = _most_vectors(isa)
     tiles = sorted({first.vectors, max(1, most - 2), most})
     others = [Choice(vectors, passes) for vectors in tiles for passes in dict.fromkeys((first.passes, 1))]
     return list(dict.fromkeys((first, *others)))

@@ -10,7 +10,7 @@ on the same calibration samples; the metric is on test data that calibration nev
 training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
 several `--minutes` give the curve over time. `--steps 1 5` adds rows that prune in five rounds, with training after
 each, in the same minutes. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the
-result is kept: where it is not, the row has the one-shot model's numbers.
+result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Row:
 
 
 def tell(what: str, done: int, of: int) -> None:
-    if of:
+    if of and "recovering" in what:
         print(f"# {what}, {done} of {of}", file=sys.stderr)
 
 

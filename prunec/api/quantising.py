@@ -147,12 +147,14 @@ def _quantise(
     progress: Progress,
     target: Target | None = None,
 ) -> Quantised:
-    """On the grids, and of the layers, that a model in 8 bits came with."""
+    """On the grids, and of the layers, that a model in 8 bits came with. Without compensation nothing is solved."""
+    refits = options.chosen_recipe().compensation != "none"
     given, exclude = dict[str, Grid](), list[str]()
     if opened.stripped is not None:
         given = {name: Grid.of(scale, zero) for name, (scale, zero) in opened.stripped.grids.items()}
         exclude = [layer.name for layer in quantisable(model) if layer.name not in opened.stripped.layers]
     return quantise(
         model, calibration, exclude=exclude, given=given, bits=weight_bits(), seed=options.seed,
-        threads=options.threads, target=target, cache=options.cache, progress=progress,
+        threads=options.threads, target=target, rounding="joint" if refits else "nearest", cache=options.cache,
+        progress=progress,
     )  # fmt: skip

@@ -46,11 +46,13 @@ def test_a_processor_without_vnni_gets_weights_that_do_not_overflow(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prunec.api.quantising.cpu_flags", lambda: frozenset({"avx2", "fma"}))
-    options = ("--flops", "1", "--calib", "data.npz", *INT8, "--no-measure")
+    options = ("--flops", "1", "--calib", "data.npz", *INT8, "--no-measure", "--no-compensate")
     done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
     assert done.code == 0, done.err
     assert "PC484" in {warning["code"] for warning in done.json["warnings"]}
-    assert done.json["verification"]["quantisation"]["weight_bits"] == 7
+    found = done.json["verification"]["quantisation"]
+    assert found["weight_bits"] == 7
+    assert found["rounding"] == {"nearest": len(found["layers"])} and "error_swept" not in found
 
 
 @pytest.mark.slow

@@ -22,13 +22,14 @@ from prunec.verify.records import LoweringRecord
 TOLERANCE = 1e-5
 """Of the range of each output, in float32."""
 INT8_TOLERANCE = 1 / 255
-"""One step, if 8 bits held that range: ONNX Runtime fuses some operators, and then rounds in other places."""
+"""The same of a quantised model: one step, if 8 bits held that range."""
+LEEWAY = 2.0
+"""Times what ONNX Runtime differs from itself, with and without its fusions, where that is more.
+
+Floating-point operators between quantisers agree in all but the last bits, which now and then decide between two steps;
+a LayerNorm then spreads one step over a row, and after some layers the steps taken are others.
+"""
 SAMPLES = 4
-
-
-def tolerance_of(model: ir.Model) -> float:
-    """Of the range of each output, against ONNX Runtime."""
-    return INT8_TOLERANCE if is_qdq(model) else TOLERANCE
 
 
 def samples_for(
@@ -67,11 +68,7 @@ def _cut(array: np.ndarray, size: int | None, number: int) -> np.ndarray:
 
 
 def compare(
-    reference: ir.Model | Path,
-    folder: Path,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    threads: int,
-    tolerance: float = TOLERANCE,
+    reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]], threads: int
 ) -> LoweringRecord:
     """Largest error of the compiled model in `folder` over all samples and outputs; integers have to be equal.
 
@@ -79,7 +76,7 @@ def compare(
         GateError PC526: above the tolerance.
     """
     compiled = CompiledModel(folder, threads=threads)
-    record = compare_model(reference, compiled, samples, threads, tolerance)
+    record = compare_model(reference, compiled, samples, threads)
     compiled.close()
     return record
 
@@ -92,20 +89,25 @@ class Runs(Protocol):
 
 
 def compare_model(
-    reference: ir.Model | Path,
-    compiled: Runs,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    threads: int,
-    tolerance: float = TOLERANCE,
+    reference: ir.Model | Path, compiled: Runs, samples: Sequence[Mapping[str, np.ndarray]], threads: int
 ) -> LoweringRecord:
-    """As `compare`, for a model that is loaded."""
-    session = make_session(reference, threads=threads)
+    """As `compare`, for a model that is loaded.
+
+    A quantised one has two references, as it is written (floating-point sums between quantisers) and as ONNX Runtime
+    fuses it (sums of integers): the nearer one counts.
+    """
+    is_quantised = is_qdq(ir.load(reference) if isinstance(reference, Path) else reference)
+    session = make_session(reference, threads=threads, optimise=not is_quantised)
+    fused = make_session(reference, threads=threads) if is_quantised else None
+    tolerance = INT8_TOLERANCE if is_quantised else TOLERANCE
     worst, where = 0.0, ""
     for feeds in samples:
         wanted, found = run(session, feeds), compiled.run(feeds)
+        other = wanted if fused is None else run(fused, feeds)
         for name, array in wanted.items():
-            error = max_relative(array, found[name])
+            error = min(max_relative(one, found[name]) for one in (array, other[name]))
             worst, where = (error, name) if error > worst else (worst, where)
+            tolerance = max(tolerance, LEEWAY * max_relative(array, other[name]))
     if not worst <= tolerance:
         message = f"an output of the compiled model differs by {worst:.1e} of its range, more than {tolerance:.0e}"
         raise GateError("PC526", message, where=where, hint="report this model; --target onnx has nothing compiled")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
-from prunec.backends.cpu.checking import compare, samples_for, tolerance_of
+from prunec.backends.cpu.checking import compare, samples_for
 from prunec.backends.cpu.generated import Generated
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
@@ -142,13 +142,7 @@ class Cpu(Generated):
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
         samples = samples_for(subject.batches, built.ready)
-        lowering = compare(
-            subject.model,
-            built.folder,
-            list(chain.from_iterable(samples)),
-            options.threads,
-            tolerance_of(subject.model),
-        )
+        lowering = compare(subject.model, built.folder, list(chain.from_iterable(samples)), options.threads)
         if not options.measures:
             return Artifact(usage, lowering, warnings=warnings)
         (feeds, *_), *others = samples

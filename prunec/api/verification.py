@@ -152,11 +152,10 @@ def _check_runs(package: Package, seed: int, threads: int) -> None:
 
 def _check_compiled(package: Package, model: ir.Model, folder: Path, seed: int, threads: int) -> None:
     """The compiled model equals the pruned one in ONNX Runtime, on inputs of all its shapes. GateError PC526."""
-    from prunec.backends.cpu.checking import compare, tolerance_of
+    from prunec.backends.cpu.checking import compare
     from prunec.backends.cpu.compiled import compiled_shapes
 
-    samples = [sample_of(model, shapes, seed) for shapes in compiled_shapes(folder)]
-    compare(package.model_path, folder, samples, threads, tolerance_of(model))
+    compare(package.model_path, folder, [sample_of(model, shapes, seed) for shapes in compiled_shapes(folder)], threads)
 
 
 def _check_module(package: Package, model: ir.Model, folder: Path, seed: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.artifact import write_artifact
+from prunec.backends.cpu.checking import compare_model
 from prunec.backends.cpu.isa import AVX2, X86_INT8, Isa, int8_isa
+from prunec.backends.cpu.kernels.quad_product import QuadProduct
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.held import as_image, layout
@@ -22,6 +26,7 @@ from prunec.backends.cpu.lower.prepare import prepare
 from prunec.backends.cpu.lower.program import Buffer, Program, Tensor
 from prunec.backends.cpu.lower.quantisers import wanted_border
 from prunec.backends.cpu.lower.state import State
+from prunec.diagnostics import GateError
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.quantise import unfitted
 from prunec.passes.quantise.placement import place
@@ -98,6 +103,14 @@ def branches() -> ir.Model:
     return b.model()
 
 
+def waves() -> ir.Model:
+    """Strided layers over one and two channels, whose kernels the stride divides, and does not."""
+    b = Builder(2, 18)
+    b.output(b.op("Conv", [b.input("x", [2, 1, 64, 1]), b.weight(8, 1, 16, 1)], strides=[4, 1]))
+    b.output(b.op("Conv", [b.input("y", [1, 2, 3, 30]), b.weight(5, 2, 2, 7)], strides=[1, 2]))
+    return b.model()
+
+
 def sentences() -> ir.Model:
     """One block of a transformer over rows of 12 tokens, and a convolution along them."""
     b = Builder(1, 18)
@@ -121,6 +134,12 @@ def test_images_stay_in_bytes_and_are_the_same(tmp_path: Path) -> None:
     assert found["QuadMean"] == 1 and not found.keys() & {"RowMajor", "Depthwise", "Pool"}
     residual = [step for step in program.steps if sum("quantise" in node for node in step.nodes) >= 3]
     assert residual, "an addition of two values in 8 bits ends in the layer that makes one of them"
+
+
+def test_neighbours_of_few_channels_share_a_quad(tmp_path: Path) -> None:
+    program = assert_same(quantised(waves()), tmp_path)
+    products = [step.call for step in program.steps if isinstance(step.call, QuadProduct)]
+    assert [product.columns for product in products] == [4, 8] and not program.in_float
 
 
 def test_products_of_rows_are_int8() -> None:
@@ -210,6 +229,27 @@ def test_layouts_of_images_and_rows() -> None:
     buffer = Buffer("arena", "float32", 999)
     assert as_image(Tensor((2, 7, 12), "float32", buffer, 0, (84, 12, 1)), 2) is not None
     assert as_image(Tensor((2, 7, 12), "float32", buffer, 0, (100, 12, 1)), 2) is None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A compiled model that is `off` by so many steps of its range."""
+
+    model: ir.Model
+    off: float
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = run(self.model, feeds, optimise=False)
+        names = [value.name or "" for value in self.model.graph.outputs]
+        return {name: a + self.off * np.abs(a).max() / 255 for name, a in zip(names, found, strict=True)}
+
+
+def test_more_than_one_step_is_refused() -> None:
+    model = quantised(waves())
+    feeds = [random_feeds(model, np.random.default_rng(3))]
+    assert compare_model(model, Answers(model, 0), feeds, 1).max_rel == 0
+    with pytest.raises(GateError, match="PC526"):
+        compare_model(model, Answers(model, 5), feeds, 1)
 
 
 def test_avx2_is_a_fallback() -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from prunec.backends.cpu.lower import quad_layers
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.held import Border, Held, layout, new_held
+from prunec.backends.cpu.lower.int8_stem import folded_input, folded_weight, folding
 from prunec.backends.cpu.lower.int8_tail import Tail, tail_of
 from prunec.backends.cpu.lower.program import Buffer, Tensor, plain_strides
 from prunec.backends.cpu.lower.quad_layers import Steps, Taps
@@ -71,11 +72,12 @@ def _lower(state: State, node: ir.Node, held: Held, layer: Layer) -> Sequence[ir
     shape = shape_of(node.outputs[0])
     axis = 1 if node.op_type == "Conv" else len(shape) - 1
     bias = layer.bias if tail.added is None else layer.bias + tail.added
+    if layer.is_depthwise and tail.grid is None:
+        raise Unsupported("a depthwise convolution whose result is not quantised")
+    _weights(layer, bias, held, tail).corrected_bias()  # whether sums fit, before anything is emitted
+    x, layer = _read(state, held, layer)
     weights = _weights(layer, bias, held, tail)
-    x = with_border(state, held, layer.pads)
     if tail.grid is None:
-        if layer.is_depthwise:
-            raise Unsupported("a depthwise convolution whose result is not quantised")
         y = _float_result(shape, axis)
         rows = layout(shape, axis)
         target = FloatRows(rows.batch, rows.height * rows.width, channels)
@@ -92,6 +94,18 @@ def _lower(state: State, node: ir.Node, held: Held, layer: Layer) -> Sequence[ir
     state.finish_bytes(found)
     state.hold_bytes(tail.output, found)
     return [node, *tail.nodes]
+
+
+def _read(state: State, held: Held, layer: Layer) -> tuple[Held, Layer]:
+    """The bytes as the layer reads them: within a border, or folded, and then it is another layer of the same sums."""
+    taps = layer.taps
+    axis = None if layer.is_depthwise else folding(held, taps.strides, taps.dilations, layer.pads)
+    if axis is None:
+        return with_border(state, held, layer.pads), layer
+    step = taps.strides[axis]
+    strides = (1, taps.strides[1]) if axis == 0 else (taps.strides[0], 1)
+    matrix = folded_weight(layer.matrix, axis, step)
+    return folded_input(state, held, axis, step), replace(layer, matrix=matrix, taps=replace(taps, strides=strides))
 
 
 def _buffers(

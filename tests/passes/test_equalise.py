@@ -12,9 +12,10 @@ import pytest
 from prunec.backends.onnx.session import make_session, run
 from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
-from prunec.passes.quantise import quantise
 from prunec.passes.quantise.equalise import coupled, equalised, factors
 from prunec.passes.quantise.observe import channel_peaks
+from prunec.passes.quantise.prepare import Prepared, evenly, prepare
+from prunec.statistics.output_errors import OutputErrors
 from tests.graph.builder import Builder
 from tests.passes.test_quantise import Data
 
@@ -93,11 +94,18 @@ def test_the_scaled_model_computes_the_same_bits(alpha: float) -> None:
     assert sum(not np.array_equal(a, b) for a, b in zip(*weights, strict=True)) >= 3
 
 
-def test_uneven_channels_lose_less_and_even_ones_are_left() -> None:
-    uneven = quantise(depthwise(256.0), DATA, rounding="nearest")
-    even = quantise(depthwise(), DATA, rounding="nearest")
-    assert uneven.equalised > 0 and uneven.error < 0.5 * uneven.plain
-    assert uneven.error < 1.5 * even.error
+def test_channels_are_scaled_where_less_is_lost_and_only_there() -> None:
+    model = depthwise(256.0)
+    look = partial(prepare, calibration=DATA, exclude=(), seed=0, threads=1, progress=lambda what, done, of: None)
+    plain, errors = look(model), OutputErrors(model, DATA, 64)
+
+    def judged(own: Prepared) -> float:
+        return errors.of(own.written(8))
+
+    found, scales = evenly(plain, look, judged, DATA, 1, lambda what, done, of: None)
+    assert scales and judged(found) < 0.25 * judged(plain)
+    same, none = evenly(plain, look, lambda own: 1.0, DATA, 1, lambda what, done, of: None)
+    assert same is plain and not none
 
 
 def test_a_channel_that_is_always_zero_is_no_reason() -> None:

@@ -16,7 +16,7 @@ from prunec.backends.cpu.kernels.quad_product import QuadProduct
 from prunec.backends.cpu.quad_weights import Weights, pack_quads, packed_words
 from prunec.backends.cpu.quads import QUAD, FloatRows, Quads
 
-_PANEL_BYTES = 512 * 1024
+_PANEL_BYTES = 256 * 1024
 """Of one panel: it stays in the second cache beside the weights that pass by."""
 _PASS_BYTES = 20 * 1024
 """What a tile reads in one pass: it stays in the first cache."""
@@ -260,5 +260,6 @@ def _with_jobs(product: QuadProduct, isa: Isa) -> QuadProduct:
     parts = tiles if product.panel is None else product.grid[0] * ceil_div(product.grid[1], product.lines)
     chunks = min(parts, _JOBS)
     squad = isa.lanes("int32") // QUAD if product.y.dtype == "float32" else 1
-    groups = max(1, min(_JOBS // chunks, ceil_div(product.row_blocks, squad)))
+    most = _JOBS // chunks if product.panel is None else 2 // chunks  # every group of outputs copies a panel again
+    groups = max(1, min(most, ceil_div(product.row_blocks, squad)))
     return replace(product, chunks=chunks, groups=groups)

@@ -9,7 +9,8 @@ from prunec.passes.solve.grid import grid_for
 
 LEVELS = {8: 127, 7: 63}
 """By bits. 7 where products of uint8 and int8 are added in 16 bits, which 8 would overflow."""
-LARGEST_BIAS = 2.0**31 - 1
+LARGEST_BIAS = 2.0**30
+"""In steps. Half of what 32 bits hold: the products are added to it."""
 
 Int8 = npt.NDArray[np.int8]
 Float = npt.NDArray[np.float32]

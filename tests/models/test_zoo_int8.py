@@ -23,6 +23,6 @@ def test_a_package_equals_its_graph_within_a_step(name: str, tmp_path: Path) -> 
         include=["*"], solver="fast", output=tmp_path / "out",
     )  # fmt: skip
     assert done.verification is not None
-    lowering, quality = done.verification.lowering, done.verification.quality
-    assert lowering is not None and lowering.max_rel <= 1 / 255 and quality is not None and quality.drop < 0.1
+    lowering = done.verification.lowering
+    assert lowering is not None and lowering.max_rel <= 1 / 255
     assert not {"PC486", "PC456"} & {warning.code for warning in done.warnings}

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import prunec.torch
 from prunec.api import plan as make_plan
@@ -74,7 +75,7 @@ class Subject:
             own = prunec.torch.Sparsifier(model, optimiser, plan, method, steps=steps, example_inputs=self.example)
             start = accuracy(model, self.test)
             self._fit(model, optimiser, epochs)
-            return self._judged(start, own.finalize().module)
+            return self._judged(start, self.placed(own.finalize().module))
         found = prunec.torch.prune(dense, example, flops=share, calib=images, seed=seed)
         assert found.kind == "module", [str(warning) for warning in found.warnings]
         if method == SCRATCH:
@@ -125,6 +126,10 @@ def _first(data: Images, count: int | None) -> Images:
 def _counts(model: torch.nn.Module, example: torch.Tensor) -> tuple[int, int]:
     """Multiply-accumulates with weights that are not zero, and how many weights those are; biases and norms apart."""
     layers = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d | torch.nn.Linear)]
+    if not layers:  # a graph that was cut: functions on parameters, without zeros
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.eval()(example[:1])
+        return counter.get_total_flops() // 2, sum(own.numel() for own in model.parameters() if own.ndim > 1)
     sizes = [int((layer.weight != 0).sum()) for layer in layers]
     with torch.no_grad(), _places(layers) as places:
         model.eval()(example[:1])

@@ -2,11 +2,11 @@
 
     images    (rank 4)     shifted by up to an eighth of each side, edges repeated; noise; half of them mixed in pairs
     signals   (rank 2, 3)  gain from .7 to 1.4, noise, half of them mixed in pairs
-    integers               as they are: another token is another text
+    texts    (integers)    half of them go on as another text from some token on, masks alike
 
 The dense model is asked about what comes out, so nothing has to stay of the same kind. Values stay within the range
-that the samples have. A model with an integer among its inputs gets its samples as they are, and so does one whose
-samples do not lie on the leading axis.
+that the samples have. Inputs of which some are integers and others are not stay as they are, and so do samples that do
+not lie on the leading axis.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ MIX = 0.5
 
 
 def can_augment(feeds: Mapping[str, np.ndarray]) -> bool:
-    """Whether every input is an image or a signal, batched."""
-    return all(array.dtype.kind == "f" and 2 <= array.ndim <= 4 for array in feeds.values())
+    """Whether every input is an image or a signal, batched, or all of them are integers about the same tokens."""
+    return _is_text(feeds) or all(array.dtype.kind == "f" and 2 <= array.ndim <= 4 for array in feeds.values())
+
+
+def _is_text(feeds: Mapping[str, np.ndarray]) -> bool:
+    """Whether all inputs are integers of one shape [N, L]."""
+    arrays = list(feeds.values())
+    return all(array.dtype.kind in "iu" and array.ndim == 2 and array.shape == arrays[0].shape for array in arrays)
 
 
 def augmented(feeds: Mapping[str, np.ndarray], rng: np.random.Generator) -> Feeds:
     """Another batch of the same shapes and types; all inputs of a sample are mixed with those of the same partner."""
+    if _is_text(feeds):
+        return _spliced(feeds, rng)
     count = len(next(iter(feeds.values())))
     partner = rng.permutation(count)
     share = np.where(rng.random(count) < MIX, rng.uniform(0, 0.5, count), 0.0)
@@ -56,6 +64,26 @@ def _one(array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.rand
     )
     found: np.ndarray = np.clip(x, low, high).astype(array.dtype)
     return found
+
+
+def _spliced(feeds: Mapping[str, np.ndarray], rng: np.random.Generator) -> Feeds:
+    """Texts that go on as their partner from a token on that is within both."""
+    found = {name: array.copy() for name, array in feeds.items()}
+    ends = _ends(feeds)
+    for i, partner in enumerate(rng.permutation(len(ends))):
+        most = min(ends[i], ends[partner])
+        if rng.random() < MIX and most > 1:
+            place = int(rng.integers(1, most))
+            for name, array in feeds.items():
+                found[name][i, place:] = array[partner, place:]
+    return found
+
+
+def _ends(feeds: Mapping[str, np.ndarray]) -> list[int]:
+    """Where the padding of every sample begins: the columns from which on no input changes any more."""
+    changes = np.any([array != array[:, -1:] for array in feeds.values()], axis=0)
+    length = changes.shape[1]
+    return [int(length - np.argmax(own[::-1])) if own.any() else length for own in changes]
 
 
 def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

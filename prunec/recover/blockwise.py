@@ -1,14 +1,18 @@
 """Block by block: minimise ‖block_dense(x_d) − block_pruned(x_p)‖² over the weights of one block at a time.
 
 x_d is what the dense model feeds the block, x_p what the blocks before it, trained already, feed it: each block also
-makes up for what those before it could not. Borders of blocks are in `borders`; a target that is class scores is
-compared as such. Inputs and targets of one block are kept at a time, in memory up to a limit, then in a file, and no
-more samples are taken than fit into `MOST_BYTES`.
+makes up for what those before it could not. Of the change that a block's training made, as much stays as helps the
+outputs on the watched samples: what compensation fitted well to a block is lost where the block changes. Borders of
+blocks are in `borders`; a target that is class scores is compared as such. Inputs and
+targets of one block are kept at a time, in memory up to a limit, then in a file, and no more samples are taken than fit
+into `MOST_BYTES`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -20,7 +24,8 @@ from prunec.recover.borders import Block, blocks
 from prunec.recover.losses import output_loss
 from prunec.recover.student import Part, tensors
 from prunec.recover.subject import Subject
-from prunec.recover.training import Budget, Objective, Run, train
+from prunec.recover.training import Budget, Objective, Run, not_finite, train
+from prunec.recover.watched import WatchedOutputs
 from prunec.statistics.sweep import sweep
 
 RAM_BYTES, MOST_BYTES = 384 * 1024**2, 1024**3
@@ -46,7 +51,10 @@ def train_blocks(
     of, clock = len(todo), subject.clock
     todo = todo[: len(planned)] if planned else todo
     start = clock.elapsed_s
-    with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
+    with ArrayStore[tuple[int, str]](RAM_BYTES) as store, closing(WatchedOutputs(subject)) as outputs:
+        error = outputs.error()
+        if not math.isfinite(error):
+            raise not_finite("the samples that training is watched on")
         samples = _Samples(subject, store)
         wanted = [{*block.targets} for block in todo]
         found = sweep(subject.dense, wanted, samples.batches, threads=subject.threads, ram_bytes=RAM_BYTES)
@@ -61,7 +69,10 @@ def train_blocks(
             task = _Task(subject, store, samples, block, part, number)
             own = [name for name in block.trained if name in subject.student.parameters]
             name = f"block {number + 1} of {of}"
-            yield train(subject.student, own, task.objective(), rate, budget, clock, name)
+            before = subject.student.state(own)
+            made = train(subject.student, own, task.objective(), rate, budget, clock, name)
+            error = outputs.take_part(before, error)
+            yield made
             if clock.is_over() or block is todo[-1]:
                 return
             task.go_on()

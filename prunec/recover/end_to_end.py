@@ -3,13 +3,13 @@
     loss = output loss + ½ · mean over borders of the relative squared error        (`losses`)
 
 The dense model answers every batch anew where samples are changed on the way; where they are not, its answers are kept
-up to a limit. Those to the watched samples always are, in memory or in a file; the watched error is the output loss
-alone.
+up to a limit. The watched error is the output loss alone (`watched`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -25,14 +25,13 @@ from prunec.recover.student import State, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import Teacher
 from prunec.recover.training import Budget, Objective, Run, train
+from prunec.recover.watched import WatchedOutputs
 
 FEATURES = 4
 """Borders that are compared, evenly from all of them."""
 FEATURE_SHARE = 0.5
 RAM_BYTES, MOST_BYTES = 128 * 1024**2, 1024**3
 """Of kept answers: in memory, and at all."""
-WATCHED = "watched "
-"""Before the names of answers to watched batches, which are kept by batch and not by item."""
 
 
 NAME = "end to end"
@@ -42,8 +41,8 @@ def train_end_to_end(
     subject: Subject, wanted: Sequence[str], rate: float, seconds: float | None, planned: RecoveryRun | None
 ) -> Run:
     """Train the parameters `wanted`."""
-    with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
-        objective = _Distillation(subject, store).objective()
+    with ArrayStore[tuple[int, str]](RAM_BYTES) as store, closing(WatchedOutputs(subject)) as outputs:
+        objective = _Distillation(subject, store).objective(outputs)
         budget = Budget(seconds, planned)
         return train(subject.student, wanted, objective, rate, budget, subject.clock, NAME)
 
@@ -71,12 +70,11 @@ def train_soup(
         states.append(student.state(wanted))
         if clock.was_interrupted:
             break
-    with ArrayStore[tuple[int, str]](RAM_BYTES) as store:
-        watched = _Distillation(subject, store).watched
+    with closing(WatchedOutputs(subject)) as outputs:
 
         def judge(state: Mapping[str, torch.Tensor]) -> float:
             student.restore(dict(state))
-            return watched()
+            return outputs.error()
 
         found = greedy(states, [run.after for run in runs], judge)
     student.restore(found.state)
@@ -96,13 +94,9 @@ class _Distillation:
         self.drawn = self.pool.epochs(subject.seed)
         self.store, self.known = store, set[int]()
         self.is_kept = not self.pool.augments and self._fits()
-        for number, batch in enumerate(self.pool.watched):
-            for name, array in self.teacher.arrays(self.pool.feeds(batch)).items():
-                if name in self.outputs:
-                    store.put((number, f"{WATCHED}{name}"), np.ascontiguousarray(array))
 
-    def objective(self) -> Objective:
-        return Objective(self.loss, self.watched, self.trial, self.pool.parts)
+    def objective(self, outputs: WatchedOutputs) -> Objective:
+        return Objective(self.loss, outputs.error, self.trial, self.pool.parts)
 
     def loss(self) -> torch.Tensor:
         batch, rng = next(self.drawn)
@@ -111,15 +105,6 @@ class _Distillation:
     def trial(self) -> torch.Tensor:
         feeds = self.pool.drawn(self.pool.training[0], np.random.default_rng(0))
         return self._loss(feeds, self.teacher(feeds))
-
-    def watched(self) -> float:
-        total = 0.0
-        with torch.no_grad():
-            for number, batch in enumerate(self.pool.watched):
-                found = self.part(tensors(self.pool.feeds(batch)))
-                targets = tensors({name: self.store.get((number, f"{WATCHED}{name}")) for name in self.outputs})
-                total += float(output_loss(found, targets, self.outputs)) * len(batch)
-        return total / sum(map(len, self.pool.watched))
 
     def _loss(self, feeds: Feeds, wanted: dict[str, torch.Tensor]) -> torch.Tensor:
         found = self.part(tensors(feeds))

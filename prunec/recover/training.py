@@ -31,6 +31,10 @@ DIVERGED, LARGE = 3.0, 0.3
 """Times the error before training, or times a large one if that is more: what was good may get worse at first."""
 FALLS = 2
 TIMED = 3
+TRIED, TRIAL = tuple(4.0**-i for i in range(5)), 32
+"""Shares of the rate, and the part of the steps that goes to each: one in so many."""
+FEWEST_TRIED, FEWEST_TO_TRY = 4, 40
+"""Steps that tell rates apart, and steps of which some go to that; where there are fewer the rate stays."""
 FEWEST, MOST_STEPS = 20, 20000
 LEAST_SCALE = 1e-4
 USUAL = 0.25
@@ -125,33 +129,58 @@ class _Training:
         start = time.monotonic()
         self.objective.watched()
         check = time.monotonic() - start
-        left = started + budget.seconds - time.monotonic() - CHECKS * check
+        left = started + budget.seconds - time.monotonic() - (CHECKS + len(TRIED)) * check
         steps = int(left / max(min(seconds) * 1.1, 1e-6))
         return max(FEWEST, min(steps, budget.most))
 
     def _train(self, of: int, limit: int, end: float) -> tuple[int, Stop]:
-        """Up to `limit` steps of a schedule over `of`; how many were made, and why no more."""
-        optimiser, rate, falls, stale, recent = self._optimiser(), self.rate, 0, 0, math.inf
-        every = max(1, of // CHECKS)
+        """Up to `limit` steps of `of`; how many were made, and why no more."""
+        done, share = 0, 1.0
+        if of >= FEWEST_TO_TRY:
+            length = max(FEWEST_TRIED, of // TRIAL)
+            start, reached = self.student.state(self.wanted), math.inf
+            for tried in TRIED:
+                self.student.restore(start)
+                made, stop, error = self._descend(self.rate * tried, length, min(length, limit - done), end, 1, 0)
+                done += made
+                if stop in ("time", "interrupted") or done == limit:
+                    return done, stop
+                if error >= reached < math.inf:
+                    break
+                share, reached = tried, error
+            self.student.restore(self.best)
+        self.clock.tell(done, of, f"{self.name}, a rate of {self.rate * share:.2g}")
+        made, stop, _ = self._descend(self.rate * share, of - done, limit - done, end)
+        return done + made, stop
+
+    def _descend(
+        self, rate: float, of: int, limit: int, end: float, checks: int = CHECKS, falls: int = FALLS
+    ) -> tuple[int, Stop, float]:
+        """Up to `limit` steps of a schedule over `of`: how many were made, why no more, and the last error.
+
+        `falls`: how often it may start again at a smaller rate.
+        """
+        optimiser, stale, recent, last = self._optimiser(), 0, math.inf, math.inf
+        every = max(1, of // checks)
         for step in range(limit):
             if self.clock.was_interrupted or time.monotonic() > end:
-                self._check()
-                return step, "interrupted" if self.clock.was_interrupted else "time"
+                last = self._check()
+                return step, "interrupted" if self.clock.was_interrupted else "time", last
             scheduled(optimiser, rate, step, of)
             error = self._step(optimiser)
             if error == 0 and ((step + 1) % every == 0 or step + 1 == limit):
-                error = self._check()
+                error = last = self._check()
                 stale, recent = (0, error) if error < recent else (stale + 1, recent)
                 self.clock.tell(step + 1, of, f"{self.name}, error {error:.3g}, {self.before:.3g} before")
             if not error <= DIVERGED * max(self.before, LARGE):
-                if falls == FALLS:
-                    return step + 1, "diverged"
-                falls, stale, recent, rate = falls + 1, 0, math.inf, rate / 4
+                if not falls:
+                    return step + 1, "diverged", math.inf
+                falls, stale, recent, rate = falls - 1, 0, math.inf, rate / 4
                 self.student.restore(self.best)
                 optimiser = self._optimiser()
             elif stale == PATIENCE:
-                return step + 1, "no progress"
-        return limit, "finished" if limit == of else "as planned"
+                return step + 1, "no progress", last
+        return limit, "finished" if limit == of else "as planned", last
 
     def _step(self, optimiser: torch.optim.Optimizer) -> float:
         """0, or NaN where the loss is not finite and nothing was changed."""

@@ -178,14 +178,14 @@ def test_minutes_bound_the_time() -> None:
 
 def test_outputs_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any training: no error would say whether it helps."""
-    from prunec.recover import end_to_end
+    from prunec.recover.watched import WatchedOutputs
 
     def endless(b: Builder) -> str:
         return b.op("Add", [residual(b), b.const(np.array([[-np.inf, *[0] * 9]], np.float32))])
 
     with pytest.raises(PrunecError, match=r"PC346.*held-out samples"):
         recovered(sparse(endless), "full", 5)
-    monkeypatch.setattr(end_to_end._Distillation, "watched", lambda self: float("nan"))
+    monkeypatch.setattr(WatchedOutputs, "error", lambda self: float("nan"))
     with pytest.raises(PrunecError, match=r"PC346.*watched"):
         recovered(sparse(), "bias", 5)
 

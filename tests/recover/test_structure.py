@@ -103,8 +103,23 @@ def test_changed_samples_have_the_shape_the_type_and_the_range(shape: tuple[int,
     assert max(like) > 0.5
 
 
-def test_tokens_stay_as_they_are() -> None:
+def test_texts_go_on_as_another_and_masks_alike() -> None:
+    ids = np.array([[1, 11, 12, 13, 2, 0, 0, 0], [1, 21, 22, 23, 24, 25, 2, 0], [1, 31, 32, 33, 34, 35, 36, 2]])
+    feeds = {"ids": ids, "mask": (ids != 0).astype(np.int64)}
+    assert can_augment(feeds)
+    seen = set[tuple[int, ...]]()
+    for seed in range(40):
+        found = augmented(feeds, np.random.default_rng(seed))
+        for text, mask in zip(found["ids"], found["mask"], strict=True):
+            assert np.array_equal(mask, text != 0) and np.all(np.diff(mask) <= 0)  # no gap in what is looked at
+            assert text[0] == 1 and np.all(text[1:][text[1:] > 2] % 10 == np.arange(1, 8)[text[1:] > 2])
+            seen.add(tuple(text.tolist()))
+    assert len(seen) > 10 and not {tuple(text) for text in ids.tolist()} >= seen
+
+
+def test_inputs_of_several_kinds_stay_as_they_are() -> None:
     assert not can_augment({"ids": np.zeros((2, 5), np.int64), "x": np.zeros((2, 5), np.float32)})
+    assert not can_augment({"ids": np.zeros((2, 5), np.int64), "kind": np.zeros((2, 1), np.int64)})
     assert can_augment({"x": np.zeros((2, 5), np.float32)})
 
 

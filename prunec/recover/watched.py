@@ -1,0 +1,67 @@
+"""How far the outputs are from the dense model's on the samples that training is watched with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from prunec.array_store import ArrayStore
+from prunec.recover.losses import output_loss
+from prunec.recover.student import State, tensors
+from prunec.recover.subject import Subject
+from prunec.recover.teacher import Teacher
+
+RAM_BYTES = 64 * 1024**2
+SHARES = (1.0, 0.5, 0.25)
+"""Of the way from the state before a training to the one after it."""
+
+
+class WatchedOutputs:
+    """The dense model's answers, in memory or in a file. Close it."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject, self._outputs = subject, subject.outputs
+        self._part = subject.student.part(None, list(self._outputs))
+        self._store = ArrayStore[tuple[int, str]](RAM_BYTES)
+        teacher = Teacher(subject.dense, list(self._outputs), subject.kept, subject.threads)
+        for number, batch in enumerate(subject.pool.watched):
+            for name, array in teacher.arrays(subject.pool.feeds(batch)).items():
+                self._store.put((number, name), np.ascontiguousarray(array))
+
+    def error(self) -> float:
+        """The output loss of the student as it is now, per sample."""
+        pool, total = self._subject.pool, 0.0
+        with torch.no_grad():
+            for number, batch in enumerate(pool.watched):
+                found = self._part(tensors(pool.feeds(batch)))
+                targets = tensors({name: self._store.get((number, name)) for name in self._outputs})
+                total += float(output_loss(found, targets, self._outputs)) * len(batch)
+        return total / sum(map(len, pool.watched))
+
+    def take_part(self, before: State, error: float) -> float:
+        """Leave the student between the state `before`, whose error is `error`, and its own: where outputs are best.
+
+        A block that was trained to give what the dense one gives can harm the outputs all the same: the layers after it
+        were fitted to what it gave before. Returns the error where the student is left, never above `error`.
+        """
+        student = self._subject.student
+        after, found = student.state(before), {0.0: error}
+        for share in SHARES:
+            student.restore(_between(before, after, share))
+            found[share] = self.error()
+            if found[share] < error:
+                break
+        best = min(found, key=lambda share: found[share])
+        student.restore(_between(before, after, best))
+        return found[best]
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def _between(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], share: float) -> State:
+    if share in (0.0, 1.0):
+        return dict(after if share else before)
+    return {name: torch.lerp(tensor, after[name], share) for name, tensor in before.items()}

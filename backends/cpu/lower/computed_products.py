@@ -12,8 +12,9 @@ from prunec.backends.cpu.kernels.batch_matmul import BatchMatMul
 from prunec.backends.cpu.lower.fuse import grow
 from prunec.backends.cpu.lower.products import lower_matmul
 from prunec.backends.cpu.lower.program import Tensor
-from prunec.backends.cpu.lower.state import State, Unsupported, shape_of, weights_of
+from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
 from prunec.backends.cpu.lower.views import expanded
+from prunec.backends.cpu.lower.weights import weights_of
 
 Lowered = Sequence[ir.Node]
 

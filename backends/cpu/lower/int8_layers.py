@@ -21,7 +21,8 @@ from prunec.backends.cpu.lower.int8_tail import Tail, tail_of
 from prunec.backends.cpu.lower.program import Buffer, Tensor, plain_strides
 from prunec.backends.cpu.lower.quad_layers import Steps, Taps
 from prunec.backends.cpu.lower.quantisers import wanted_border, with_border
-from prunec.backends.cpu.lower.state import State, Unsupported, shape_of, weights_of
+from prunec.backends.cpu.lower.state import State, Unsupported, shape_of
+from prunec.backends.cpu.lower.weights import weights_of
 from prunec.backends.cpu.quad_weights import Weights
 from prunec.backends.cpu.quads import FloatRows
 from prunec.diagnostics import PrunecError

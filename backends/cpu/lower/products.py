@@ -18,9 +18,10 @@ from prunec.backends.cpu.lower.fuse import Cluster, grow
 from prunec.backends.cpu.lower.geometry import Window as Taps
 from prunec.backends.cpu.lower.geometry import window_of
 from prunec.backends.cpu.lower.program import Tensor
-from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of, weights_of
+from prunec.backends.cpu.lower.state import NO_BORDER, Border, State, Unsupported, shape_of
 from prunec.backends.cpu.lower.tiles import choose_lines, choose_pixels
 from prunec.backends.cpu.lower.views import as_image, expanded, reshaped
+from prunec.backends.cpu.lower.weights import weights_of
 from prunec.backends.cpu.pack import convolution_matrix, convolution_offsets
 
 _FEW_CHANNELS = 4

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.cpu.lower.einsum import einsum
-from prunec.backends.cpu.lower.state import weights_of
+from prunec.backends.cpu.lower.weights import weights_of
 from prunec.backends.cpu.lower.writer import Writer
 from prunec.graph.shapes import constant, dims
 

@@ -18,8 +18,8 @@ from prunec.backends.cpu.lower.held import Held, as_image
 from prunec.backends.cpu.lower.program import Buffer, Program, Step, Tensor, plain_strides
 from prunec.backends.cpu.lower.routines import Routine, ZeroBorder
 from prunec.backends.cpu.lower.views import expanded
-from prunec.graph.shapes import constant, dims
-from prunec.graph.weights import blocks_fit, dequantised, quantised_axis
+from prunec.backends.cpu.lower.weights import weights_of
+from prunec.graph.shapes import dims
 
 Border = tuple[int, int, int, int]
 NO_BORDER: Border = (0, 0, 0, 0)
@@ -40,18 +40,6 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...]:
     if shape is None or any(not isinstance(d, int) for d in shape):
         raise Unsupported(f"the shape of {value.name if value else 'an input'} is not known before it runs")
     return tuple(int(d) for d in shape if isinstance(d, int))
-
-
-def weights_of(value: ir.Value | None) -> np.ndarray | None:
-    """A constant, or the numbers that constant integers stand for; None for what is computed."""
-    found = constant(value)
-    node = None if value is None or found is not None else value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
-        return found
-    integers, scale, *zero = (constant(given) for given in node.inputs)
-    if integers is None or scale is None or not blocks_fit(node):
-        return None
-    return dequantised(integers, scale, zero[0] if zero else None, quantised_axis(node))
 
 
 def dtype_of(value: ir.Value) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.onnx.session import make_session, run
-from prunec.statistics.collect import CalibrationData
 from prunec.verify.metrics import Agreement
 
 
-def held_out_error(dense: ir.Model, model: ir.Model, calibration: CalibrationData, threads: int) -> float:
+class HeldOut(Protocol):
+    """Batches that nothing was fitted to, calibration data among them."""
+
+    def held_out(self) -> Iterator[dict[str, np.ndarray]]: ...
+
+
+def held_out_error(dense: ir.Model, model: ir.Model, calibration: HeldOut, threads: int) -> float:
     """inf where an output is not finite."""
     sessions = [make_session(m, threads=threads) for m in (dense, model)]
     outputs: dict[str, Agreement] = {}

@@ -1,4 +1,7 @@
-"""What is trained on: the calibration samples that were fitted to, an eighth of them kept to watch the training with.
+"""What is trained on: the calibration samples that were fitted to. Every second of those held out watches the training.
+
+Samples that were fitted to cannot watch: compensation has learnt some of them by heart, and training that helps all
+others looks as if it harmed. The rest of those held out judges the result.
 
 Where the model's batch axis is dynamic, samples of equal shapes make batches of up to `MOST` (fewer where activations
 are large); a model with a batch of its own gets that. Arrays are in memory up to a limit, then in a file.
@@ -25,35 +28,46 @@ STEP_MACS = 2e9
 """Of one forward pass of a step: more steps are worth more than larger ones."""
 ACTIVATION_BYTES = 128 * 1024**2
 RAM_BYTES = 256 * 1024**2
-WATCHED = 8
-"""One in so many samples."""
 FEW = 64
 Batch = tuple[int, ...]
 """Numbers of items."""
 
 
 class Pool:
-    """`training` and `watched` are batches of items; `parts` of them make a step. Close it: it may hold a file."""
+    """`training`, `watched`, `judged`: batches of items; `parts` of them make a step. Close it: it may hold a file.
+
+    With a single item held out that one watches and judges.
+    """
 
     def __init__(self, model: ir.Model, calibration: CalibrationData) -> None:
         self._store = ArrayStore[tuple[int, str]](RAM_BYTES)
         self._shapes: list[tuple[tuple[int, ...], ...]] = []
         self._names: list[str] = []
         splits = _splits(model)
-        for feeds in calibration.fit():
+        count = self._add(calibration.fit(), splits)
+        held = range(count, count + self._add(calibration.held_out(), splits))
+        self.size = batch_size(model) if splits else 1
+        self.samples = self._count(tuple(range(count)))
+        self.training = self.grouped(range(count))
+        self.watched = self.grouped(held[::2])
+        self.judged = self.grouped(held[1::2]) or self.watched
+        self.parts = 1 if splits else max(1, FEWEST // self._count(self.training[0]))
+        self.augments = self._is_batched() and can_augment(self.feeds(self.training[0]))
+
+    def _add(self, batches: Iterator[Feeds], splits: bool) -> int:
+        """How many items were added."""
+        before = len(self._shapes)
+        for feeds in batches:
             self._names = list(feeds)
             for item in _items(feeds) if splits else [feeds]:
                 for name, array in item.items():
                     self._store.put((len(self._shapes), name), array)
                 self._shapes.append(tuple(array.shape for array in item.values()))
-        self.size = batch_size(model) if splits else 1
-        count = len(self._shapes)
-        kept = max(1, count // WATCHED) if count > 1 else 0
-        self.samples = self._count(tuple(range(count)))
-        self.training = self.grouped(range(count - kept))
-        self.watched = self.grouped(range(count - kept, count)) or self.training
-        self.parts = 1 if splits else max(1, FEWEST // self._count(self.training[0]))
-        self.augments = self._is_batched() and can_augment(self.feeds(self.training[0]))
+        return len(self._shapes) - before
+
+    def held_out(self) -> Iterator[Feeds]:
+        """What judges the result."""
+        return map(self.feeds, self.judged)
 
     def _count(self, batch: Batch) -> int:
         """Samples of a batch."""

@@ -4,8 +4,8 @@
     blocks   all weights that are left, block by block   (`blockwise`)
     full     all weights that are left, end to end       (`end_to_end`); block by block first where outputs are far off
 
-Zeros stay zeros, shapes stay shapes. The samples are those that were fitted to; an eighth of them is watched to stop in
-time, and the result is kept only if the outputs' error falls on the samples that are held out.
+Zeros stay zeros, shapes stay shapes. The samples are those that were fitted to; every second of those that are held out
+is watched to stop in time, and the result is kept only if the outputs' error falls on the others.
 """
 
 from __future__ import annotations
@@ -102,14 +102,14 @@ def _recover(
         feeds = pool.feeds(pool.training[0])
         places = comparable(dense, pruned, kept, feeds, threads)
         subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
-        before = held_out_error(dense, pruned, calibration, threads)
+        before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):
             raise not_finite("held-out samples")
         runs = tuple(_runs(subject, plan, before))
+        model = student.written_to(pruned)
+        after = held_out_error(dense, model, pool, threads)
     finally:
         pool.close()
-    model = student.written_to(pruned)
-    after = held_out_error(dense, model, calibration, threads)
     is_kept = after < before
     return Recovered(
         model=model if is_kept else pruned,

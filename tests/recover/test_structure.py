@@ -127,8 +127,9 @@ def test_samples_are_dealt_to_training_and_watching() -> None:
     found = model(residual)
     pool = Pool(found, Data((3, 8, 8)))
     assert pool.samples == 40 and pool.size == batch_size(found) == 32
-    items = [sorted(item for batch in part for item in batch) for part in (pool.training, pool.watched)]
-    assert items == [list(range(35)), list(range(35, 40))]
+    parts = (pool.training, pool.watched, pool.judged)
+    items = [sorted(item for batch in part for item in batch) for part in parts]
+    assert items == [list(range(40)), list(range(40, 56, 2)), list(range(41, 56, 2))]  # two batches of 8 are held out
     stream = pool.epochs(0)
     epoch = [next(stream)[0] for _ in pool.training]
     assert sorted(item for batch in epoch for item in batch) == items[0]

@@ -21,6 +21,8 @@ class Generated:
     rows: int
     extras = "tvm"
     models_times = False
+    precision: str | None = None
+    """What its kernels compute in; None: float32."""
 
     def check_options(self, options: BuildOptions) -> None:
         """PC455: no code generator; PC440, PC452: options about what generated code does not have."""
@@ -37,7 +39,7 @@ class Generated:
 
     def takes(self, precision: str | None) -> bool:
         """Whether its kernels compute so."""
-        return precision is None
+        return precision == self.precision
 
     def judge(self, model: ir.Model) -> Sequence[Verdict]:
         return judge(model, self.rows)

@@ -16,15 +16,14 @@ class Int8Cpu(Cpu):
     Where layers are only timed the model is float32 and quantised here, with grids that mean nothing.
     """
 
+    precision = "int8"
+
     def isa(self) -> Isa:
         return int8_isa()
 
     @property
     def patterns(self) -> tuple[str, ...]:
         return PATTERNS
-
-    def takes(self, precision: str | None) -> bool:
-        return precision == "int8"
 
     def form(self, model: ir.Model) -> ir.Model:
         from prunec.passes.quantise import unfitted

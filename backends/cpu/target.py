@@ -99,7 +99,7 @@ class Cpu(Generated):
         cache: Cache | None,
     ) -> Mapping[str, LayerTimes]:
         """Measured here. PrunecError PC45x where this machine cannot build or run the code, or shapes are not known."""
-        self.check(BuildOptions())
+        self.check(BuildOptions(precision=self.precision))
         from prunec.backends.cpu.kernel_table import layer_times
 
         return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache, form=self.form)

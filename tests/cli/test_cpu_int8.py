@@ -12,8 +12,12 @@ import pytest
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 import prunec as package
+from prunec.api.target_list import backend_for
 from prunec.backends.cpu.isa import cpu_flags, int8_isa
 from prunec.diagnostics import PrunecError
+from prunec.passes.canonicalise import canonicalise
+from prunec.passes.sparsify import LayerPattern
+from prunec.patterns import parse
 from tests.backends.kernel_support import needs_x86
 from tests.cli.helpers import prunec, refuses
 from tests.cli.networks import residual
@@ -114,3 +118,13 @@ def test_it_is_timed_over_float_and_over_the_same_int8(folder: Path) -> None:
     done = prunec("bench", "timed", "--source", "model.onnx", "--json", cwd=folder)
     assert done.code == 0, done.err
     assert {"dense_onnxruntime", "pruned_onnxruntime", "prunec", "prunec_dense"} <= done.json["contenders"].keys()
+
+
+def test_layers_are_timed_in_int8() -> None:
+    """For a plan that leaves dense what gains nothing by zeros; refused once as if float32 had been asked for."""
+    model = canonicalise(residual([1, 3, 9, 7], 16))
+    name = [node.name for node in model.graph if node.op_type == "Conv"][1]
+    backend = backend_for("cpu", "int8")
+    assert backend is not None and name is not None
+    found = backend.times(model, {name: LayerPattern(parse("block:4x4"), 0.5)}, 1, None, None)
+    assert found[name].sparse_us > 0 and found[name].dense_us > 0

@@ -52,12 +52,12 @@ def lower(
             _take_as_given(state, node)
     if refusals:
         return state.program, refusals
-    for number, value in enumerate(outputs):
+    tensors = [state.tensor(value) for value in outputs]  # all before the first: what is in 8 bits has none yet
+    for number, (value, found) in enumerate(zip(outputs, tensors, strict=True)):
         shape, dtype = shape_of(value), dtype_of(value)
-        found = state.tensor(value)
         buffer = Buffer("output", dtype, max(found.size, 1), number=number)
         result = Tensor(shape, dtype, buffer, 0, plain_strides(shape))
-        if not _retarget(state, found, result, outputs):
+        if not _retarget(state, found, result, tensors):
             state.copy(found, result)
         state.program.outputs[value.name or ""] = result
     return state.program, refusals
@@ -92,12 +92,12 @@ def _take_as_given(state: State, node: ir.Node) -> None:
             continue
 
 
-def _retarget(state: State, found: Tensor, result: Tensor, outputs: Sequence[ir.Value]) -> bool:
+def _retarget(state: State, found: Tensor, result: Tensor, outputs: Sequence[Tensor]) -> bool:
     """Let the step that writes `found` write the output itself: it must be plain, written once and read by nobody."""
     if not found.is_plain() or found.buffer.place != "arena" or not found.has_order(result.strides):
         return False
     users = [i for i, step in enumerate(state.program.steps) if found.buffer in step.buffers]
-    if len(users) != 1 or sum(1 for other in outputs if state.tensors[other.name or ""].buffer is found.buffer) != 1:
+    if len(users) != 1 or sum(other.buffer is found.buffer for other in outputs) != 1:
         return False
     step = state.program.steps[users[0]]
     if step.buffers[-1] is not found.buffer or found.buffer in step.buffers[:-1]:

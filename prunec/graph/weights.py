@@ -160,13 +160,15 @@ def _input(node: ir.Node, index: int) -> np.ndarray | None:
     return constant(node.inputs[index]) if index < len(node.inputs) else None
 
 
-def dequantised(array: np.ndarray, scale: np.ndarray | None, zero: np.ndarray | None, axis: int) -> np.ndarray:
-    """(q − zero) · scale, float32. Vectors run along `axis`; arrays of the same rank hold one value per block."""
-    result = array.astype(np.float32)
+def dequantised(
+    array: np.ndarray, scale: np.ndarray | None, zero: np.ndarray | None, axis: int, dtype: type = np.float32
+) -> np.ndarray:
+    """(q − zero) · scale, as `dtype`. Vectors run along `axis`; arrays of the same rank hold one value per block."""
+    result: np.ndarray = array.astype(dtype)
     for parameter, is_zero in ((zero, True), (scale, False)):
         if parameter is None:
             continue
-        value = parameter.astype(np.float32)
+        value: np.ndarray = parameter.astype(dtype)
         if value.ndim == array.ndim and value.ndim > 1:
             value = np.repeat(value, math.ceil(array.shape[axis] / value.shape[axis]), axis=axis)
         elif value.size > 1:

@@ -27,6 +27,7 @@ from prunec.backends.cpu.lower.program import Buffer, Program, Tensor
 from prunec.backends.cpu.lower.quantisers import wanted_border
 from prunec.backends.cpu.lower.state import State
 from prunec.diagnostics import GateError
+from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.quantise import unfitted
 from prunec.passes.quantise.placement import place
@@ -140,6 +141,49 @@ def test_neighbours_of_few_channels_share_a_quad(tmp_path: Path) -> None:
     program = assert_same(quantised(waves()), tmp_path)
     products = [step.call for step in program.steps if isinstance(step.call, QuadProduct)]
     assert [product.columns for product in products] == [4, 8] and not program.in_float
+
+
+def test_outputs_may_be_there_in_bytes(tmp_path: Path) -> None:
+    """What a quantiser ends in beside an output in float: the first was asked for a tensor while the other had one."""
+    b = Builder(0, 18)
+    b.output(b.op("Gemm", [b.input("x", [3, 8]), b.weight(5, 8)], transB=1))
+    model = quantised(b.model())
+    model.graph.outputs.append(numbers_behind(model, "x"))
+    assert_same(model, tmp_path)
+
+
+def numbers_behind(model: ir.Model, name: str) -> ir.Value:
+    """What the value `name` is after it was rounded."""
+    value = next(value for node in model.graph for value in node.inputs if value is not None and value.name == name)
+    [quantiser] = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
+    return next(use.node.outputs[0] for use in quantiser.outputs[0].uses())
+
+
+def test_scales_and_biases_are_rounded_as_in_fused_operators(tmp_path: Path) -> None:
+    """A million sums, some of them near the middle between two steps, and biases of 30 bits behind float32's 24."""
+    b = Builder(4, 18)
+    rng = np.random.default_rng(5)
+    weight = rng.standard_normal((64, 16, 1, 1)).astype(np.float32)
+    weight[::2] *= 1e-6  # beside these the bias is large
+    bias = rng.uniform(0.0, 10.0, 64).astype(np.float32)
+    y = b.relu(b.op("Conv", [b.input("x", [1, 16, 128, 128]), b.const(weight), b.const(bias)]))
+    b.output(b.conv(y, 4, 1))
+    model = quantised(b.model())
+    model.graph.outputs.append(numbers_behind(model, y))
+    program, _ = lowered(model)
+    first = next(step for step in program.steps if isinstance(step.call, QuadProduct))
+    named = dict(zip((argument.name for argument in first.call.arguments()), first.buffers, strict=True))
+    conv = next(node for node in model.graph if node.op_type == "Conv")
+    x, integers, biases = (given.producer().inputs for given in conv.inputs)  # type: ignore[union-attr]
+    moved = constant(x[2]).astype(np.int64) * constant(integers[0]).sum(axis=(1, 2, 3), dtype=np.int64)
+    np.testing.assert_array_equal(named["bias"].data + moved, constant(biases[0]))
+    write_artifact([program], int8_isa(), tmp_path)
+    feeds = random_feeds(model, rng)
+    with Model(tmp_path / LIBRARY, tmp_path / WEIGHTS) as compiled:
+        found = compiled.run(feeds)
+    wanted = run(model, feeds)[1]
+    assert len(np.unique(wanted)) > 100
+    np.testing.assert_array_equal(found[model.graph.outputs[1].name or ""], wanted)
 
 
 def test_products_of_rows_are_int8() -> None:

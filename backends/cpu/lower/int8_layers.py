@@ -125,14 +125,18 @@ def _float_result(shape: tuple[int, ...], axis: int) -> Tensor:
 
 
 def _weights(layer: Layer, bias: np.ndarray, held: Held, tail: Tail) -> Weights:
-    """Sums are in steps of x · w; biases as well."""
-    own = held.scale * layer.steps
-    whole = np.rint(bias / own)
+    """Sums are in steps of x · w; biases as well.
+
+    Scales are rounded where ONNX Runtime's fused operators round them, or sums near the middle of two steps end on
+    different sides and later layers spread that.
+    """
+    own = (held.scale * layer.steps).astype(np.float32)
+    whole = np.rint(bias / own.astype(np.float64))
     if not (np.abs(whole) <= _LARGEST).all():
         raise Unsupported("a bias that does not fit into 32 bits")
     first = tail.inner.grid if tail.inner is not None else tail.grid
-    scale = own if first is None else own / first[0]
-    return Weights(layer.matrix, whole.astype(np.int32), scale.astype(np.float32), held.zero)
+    scale = own if first is None else own / np.float32(first[0])
+    return Weights(layer.matrix, whole.astype(np.int32), scale, held.zero)
 
 
 def _steps(tail: Tail) -> Steps:
@@ -205,7 +209,7 @@ def _bias(node: ir.Node, count: int) -> np.ndarray:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return np.zeros(count)
-    array = weights_of(value)
+    array = weights_of(value, np.float64)  # integers of more than 24 bits are still those behind the scale
     if array is None or array.size not in (1, count):
         raise Unsupported("a bias that is computed, or has more than one row")
     return np.broadcast_to(array.reshape(-1).astype(np.float64), (count,))

@@ -9,8 +9,8 @@ from prunec.graph.shapes import constant
 from prunec.graph.weights import blocks_fit, dequantised, quantised_axis
 
 
-def weights_of(value: ir.Value | None) -> np.ndarray | None:
-    """A constant, or the numbers that constant integers stand for; None for what is computed."""
+def weights_of(value: ir.Value | None, dtype: type = np.float32) -> np.ndarray | None:
+    """A constant, or the numbers that constant integers stand for, as `dtype`; None for what is computed."""
     found = constant(value)
     node = None if value is None or found is not None else value.producer()
     if node is None or node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
@@ -18,4 +18,4 @@ def weights_of(value: ir.Value | None) -> np.ndarray | None:
     integers, scale, *zero = (constant(given) for given in node.inputs)
     if integers is None or scale is None or not blocks_fit(node):
         return None
-    return dequantised(integers, scale, zero[0] if zero else None, quantised_axis(node))
+    return dequantised(integers, scale, zero[0] if zero else None, quantised_axis(node), dtype)

@@ -14,9 +14,8 @@ import onnx_ir as ir
 from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise.opset import with_opset
-from prunec.passes.quantise.bias import corrected, with_shifts
-from prunec.passes.quantise.placement import place
-from prunec.passes.quantise.prepare import Scales, evenly, prepare
+from prunec.passes.quantise.bias import Shifts, corrected, with_shifts
+from prunec.passes.quantise.prepare import Prepared, Scales, evenly, prepare
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.sensitive import float_again
 from prunec.passes.quantise.sweep import Target, sweep
@@ -83,7 +82,6 @@ def quantise(
     """
     model = raised(model)
     errors = OutputErrors(model, calibration, SAMPLES, threads=threads)
-    put = partial(write, bits=bits)
 
     def judged(other: ir.Model) -> float:
         return math.sqrt(errors.of(other))
@@ -92,55 +90,42 @@ def quantise(
         prepare, calibration=calibration, exclude=exclude, seed=seed, threads=threads, progress=progress, given=given
     )
     found, scales = look(model), Scales()
-    plain = judged(put(model, found.placement, found.widest))
+    plain = judged(write(model, found.placement, found.widest, bits))
     if not math.isfinite(plain):
         message, hint = "the outputs are infinite or NaN on the calibration data", "give real inputs: --calib"
         raise PrunecError("PC480", message, where="--precision", hint=hint)
     if not given:
         found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
-    model, placement, grids = found.model, found.placement, found.grids
-    left: dict[str, str] = dict.fromkeys(exclude, "excluded")
-    left, error = float_again(model, placement, lambda own: judged(put(model, own, grids)), left, progress)
-    placement = place(model, left)
+    found, left, error = float_again(found, lambda own: judged(own.written(bits)), exclude, progress)
 
     progress("correcting biases", 0, 0)
-    best, is_corrected, layers = model, False, list(placement.layers.values())
-    shifts = corrected(
-        model,
-        layers,
-        lambda known: put(with_shifts(model, known), placement, grids),
-        first_batches(calibration.fit(), SAMPLES),
-        threads=threads,
-    )
-    shifted = with_shifts(model, shifts)
-    if (lower := judged(put(shifted, placement, grids))) < error:
-        best, error, is_corrected = shifted, lower, bool(shifts)
-    chosen = put(best, placement, grids)
+    chosen, is_corrected = found.written(bits), False
+    shifted, has_shifts = _with_biases(found, calibration, bits, threads)
+    if (lower := judged(shifted)) < error:
+        chosen, error, is_corrected = shifted, lower, has_shifts
 
-    wanted = Target.of(model) if target is None else target.scaled(model, scales)
     against = errors if target is None else OutputErrors(target.dense, calibration, SAMPLES, threads=threads)
     error_nearest, error_swept = math.sqrt(against.of(chosen)), None
-    methods = Counter({"nearest": len(placement.layers)})
-    if rounding == "sweep":
-        wanted = replace(wanted, patterns={})
+    methods = Counter({"nearest": len(found.placement.layers)})
     if rounding != "nearest":
+        walked, wanted = found, _wanted(found.model, target, scales, rounding)
         if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
-            grids = {**grids, **look(wanted.dense).grids}
+            walked = replace(found, grids={**found.grids, **look(wanted.dense).grids})
         swept = sweep(
-            model, placement, grids, calibration, wanted, bits=bits, seed=seed, threads=threads, cache=cache,
+            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, cache=cache,
             progress=lambda done, of, name: progress("rounding weights", done, of),
         )  # fmt: skip
-        other = put(swept.model, placement, grids, steps=swept.steps())
+        other = replace(walked, model=swept.model).written(bits, swept.steps())
         error_swept = math.sqrt(against.of(other))
         if error_swept < error_nearest:
-            chosen, error, is_corrected = other, judged(other), True
+            found, chosen, error, is_corrected = walked, other, judged(other), True
             methods = Counter(layer.method for layer in swept.layers.values())
     return Quantised(
         model=chosen,
-        layers=tuple(placement.layers),
+        layers=tuple(found.placement.layers),
         left_float=left,
-        rules=dict(Counter(grids[name].rule for name in placement.values)),
-        values=len(placement.values),
+        rules=dict(Counter(found.grids[name].rule for name in found.placement.values)),
+        values=len(found.placement.values),
         has_corrected_biases=is_corrected,
         error=error,
         plain=plain,
@@ -149,6 +134,23 @@ def quantise(
         error_swept=error_swept,
         equalised=sum(int((scale != 1).sum()) for _, scale in scales),
     )
+
+
+def _with_biases(found: Prepared, calibration: CalibrationData, bits: int, threads: int) -> tuple[ir.Model, bool]:
+    """In 8 bits with corrected biases, and whether there was any to correct."""
+
+    def shifted(known: Shifts) -> ir.Model:
+        return replace(found, model=with_shifts(found.model, known)).written(bits)
+
+    layers, batches = list(found.placement.layers.values()), first_batches(calibration.fit(), SAMPLES)
+    shifts = corrected(found.model, layers, shifted, batches, threads=threads)
+    return shifted(shifts), bool(shifts)
+
+
+def _wanted(model: ir.Model, target: Target | None, scales: Scales, rounding: Rounding) -> Target:
+    """What weights are rounded towards, for `model`, whose channels were scaled."""
+    wanted = Target.of(model) if target is None else target.scaled(model, scales)
+    return replace(wanted, patterns={}) if rounding == "sweep" else wanted
 
 
 def raised(model: ir.Model) -> ir.Model:

@@ -13,7 +13,7 @@ from prunec.passes.quantise.equalise import ALPHAS, Coupled, coupled, equalised,
 from prunec.passes.quantise.observe import channel_peaks, observe
 from prunec.passes.quantise.placement import Placement, place
 from prunec.passes.quantise.ranges import Grid, choose_grid, min_max
-from prunec.passes.quantise.write import write
+from prunec.passes.quantise.write import Steps, write
 from prunec.statistics.collect import CalibrationData
 
 Progress = Callable[[str, int, int], None]
@@ -31,8 +31,8 @@ class Prepared:
     grids: dict[str, Grid]
     widest: dict[str, Grid]
 
-    def written(self, bits: int) -> ir.Model:
-        return write(self.model, self.placement, self.grids, bits)
+    def written(self, bits: int, steps: Steps | None = None) -> ir.Model:
+        return write(self.model, self.placement, self.grids, bits, steps)
 
 
 def prepare(

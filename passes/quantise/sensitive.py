@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
-import onnx_ir as ir
-
-from prunec.passes.quantise.placement import Placement, place, quantisable
+from prunec.passes.quantise.placement import place, quantisable
+from prunec.passes.quantise.prepare import Prepared
 
 MOST = 0.03
 """Error of the outputs that needs no layer in float."""
@@ -20,26 +20,31 @@ Progress = Callable[[str, int, int], None]
 
 
 def float_again(
-    model: ir.Model,
-    placement: Placement,
-    judged: Callable[[Placement], float],
-    left: dict[str, str],
-    progress: Progress,
-) -> tuple[dict[str, str], float]:
-    """Layers whose return to float, together, halves an error above `MOST`: the worst of them."""
-    error = judged(placement)
+    found: Prepared, judged: Callable[[Prepared], float], exclude: Collection[str], progress: Progress
+) -> tuple[Prepared, dict[str, str], float]:
+    """Layers whose return to float, together, halves an error above `MOST`: the worst of them.
+
+    What is left in 8 bits, the layers in float with the reason (`exclude` among them), and the error.
+    """
+
+    def without(names: Collection[str]) -> Prepared:
+        return replace(found, placement=place(found.model, names))
+
+    left, error = dict.fromkeys(exclude, "excluded"), judged(found)
     if error <= MOST:
-        return left, error
+        return found, left, error
     alone: dict[str, float] = {}
-    everything = {layer.name for layer in quantisable(model)}
-    for number, name in enumerate(placement.layers):
-        progress("looking for sensitive layers", number, len(placement.layers))
-        alone[name] = judged(place(model, everything - {name}))
-    progress("looking for sensitive layers", len(placement.layers), len(placement.layers))
+    layers = found.placement.layers
+    everything = {layer.name for layer in quantisable(found.model)}
+    for number, name in enumerate(layers):
+        progress("looking for sensitive layers", number, len(layers))
+        alone[name] = judged(without(everything - {name}))
+    progress("looking for sensitive layers", len(layers), len(layers))
     worst = sorted(alone, key=lambda own: -alone[own])[: min(WORST, len(alone) - 1)]
-    found = [judged(place(model, {*left, *worst[:count]})) for count in range(1, len(worst) + 1)]
-    if not found or min(found) > GAIN * error:
-        return left, error
-    count = next(number for number, own in enumerate(found, 1) if own <= NEAR * min(found))
-    why = f"with 8 bits the outputs' error was {error:.2g}, without {found[count - 1]:.2g}"
-    return {**left, **dict.fromkeys(worst[:count], why)}, found[count - 1]
+    fewer = [without({*left, *worst[:count]}) for count in range(1, len(worst) + 1)]
+    errors = [judged(own) for own in fewer]
+    if not errors or min(errors) > GAIN * error:
+        return found, left, error
+    count = next(number for number, own in enumerate(errors, 1) if own <= NEAR * min(errors))
+    why = f"with 8 bits the outputs' error was {error:.2g}, without {errors[count - 1]:.2g}"
+    return fewer[count - 1], {**left, **dict.fromkeys(worst[:count], why)}, errors[count - 1]

@@ -15,9 +15,7 @@ from prunec.passes.compensate.find import find_layers
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.options import Progress
 from prunec.passes.quantise.equalise import equalised
-from prunec.passes.quantise.placement import Placement
-from prunec.passes.quantise.prepare import Scales
-from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.prepare import Prepared, Scales
 from prunec.passes.quantise.rounder import RoundedLayer, Rounder
 from prunec.passes.quantise.weights import LEVELS
 from prunec.passes.quantise.write import with_activations
@@ -70,9 +68,7 @@ class Swept:
 
 
 def sweep(
-    model: ir.Model,
-    placement: Placement,
-    grids: Mapping[str, Grid],
+    quantised: Prepared,
     calibration: CalibrationData,
     target: Target,
     *,
@@ -83,11 +79,12 @@ def sweep(
     cache: Cache | None = None,
 ) -> Swept:
     """Memory is bounded by the largest layer: activations that wait are on disk (see `SequentialRunner`)."""
-    walked = with_activations(model, placement, grids)
+    placement, grids = quantised.placement, quantised.grids
+    walked = with_activations(quantised.model, placement, grids)
     steps = {name: grids[str(layer.data.name)].scale for name, layer in placement.layers.items()}
     found = () if target.cut is None else find_layers(target.cut)[0]
     dense = {layer.name: layer for layer in found if isinstance(layer, Layer)}
-    rounder = Rounder(model, placement.layers, steps, LEVELS[bits], target.patterns, dense)
+    rounder = Rounder(quantised.model, placement.layers, steps, LEVELS[bits], target.patterns, dense)
     options = Options(method="none", residual=False, gate=False, seed=seed, threads=threads)
     compensate(target.dense, walked, target.analysis, target.alive, calibration, options, progress, rounder, cache)
     return Swept(rounder.baseline, rounder.results)

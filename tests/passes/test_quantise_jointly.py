@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_every_layer_is_rounded_no_worse_and_blocks_are_found_anew(sparse: tuple
     model, target = sparse
     look = partial(prepare, calibration=DATA, exclude=(), seed=0, threads=1, progress=lambda what, done, of: None)
     found, grids = look(model), look(target.dense).grids
-    done = sweep(model, found.placement, grids, DATA, target, bits=8, seed=0, threads=1)
+    done = sweep(replace(found, grids=grids), DATA, target, bits=8, seed=0, threads=1)
     assert all(layer.error <= layer.error_nearest for layer in done.layers.values())
     again = [done.layers[name] for name in target.patterns]
     assert all(layer.error < 0.5 * layer.error_nearest for layer in again)

@@ -22,6 +22,7 @@ from prunec.passes.compensate.layers import Layer, Matrix
 from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_sides import Sides
+from prunec.passes.quantise.weights import least_scales
 from prunec.passes.solve import LayerProblem
 from prunec.passes.solve.grid import grid_for
 from prunec.passes.solve.rounding import DAMPINGS, Rounded, jointly, nearest, swept
@@ -32,9 +33,8 @@ from prunec.statistics.collect import CalibrationData
 FEW = 16
 """Groups up to which a layer's damping is searched for; more are small systems with next to nothing to damp."""
 ONE_DAMPING = (0.3,)
-MARGIN = 4.0
-"""What a bias may grow by before it does not fit its 32 bits."""
-LARGEST_BIAS = 2.0**31 - 1
+MARGIN = 2.0
+"""What a bias may grow by while it is corrected, and still fit."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Rounder:
             return self._by_itself(model, fit, refusal)
         judge = Judge(model, pairs, options.threads)
         own, notes = problems(fit, shifts=True)
-        least = np.abs(fit.bias) * MARGIN / (self.input_steps[layer.name] * LARGEST_BIAS)
+        least = MARGIN * least_scales(fit.bias, self.input_steps[layer.name])
         found = list(self._candidates(layer.name, fit, own, least))
         plain = found[0][0]
         best, error = plain, judge.errors([plain])[0]
@@ -166,7 +166,7 @@ class Rounder:
     def _by_itself(self, model: ir.Model, fit: Fit, why: str) -> CompensationRecord:
         """No activations to go by."""
         layer, flat = fit.layer, fit.start.reshape(fit.groups * fit.outputs, -1).astype(np.float64)
-        least = np.abs(fit.bias) * MARGIN / (self.input_steps[layer.name] * LARGEST_BIAS)
+        least = MARGIN * least_scales(fit.bias, self.input_steps[layer.name])
         grid = grid_for(flat, self.levels, least=least)
         self._write(model, layer, grid.nearest(flat).reshape(fit.start.shape), fit.bias)
         self.results[layer.name] = RoundedLayer(tuple(grid.steps.tolist()), "nearest", math.nan, math.nan, (why,))

@@ -16,6 +16,12 @@ Int8 = npt.NDArray[np.int8]
 Float = npt.NDArray[np.float32]
 
 
+def least_scales(bias: np.ndarray, step: float) -> np.ndarray:
+    """The smallest scales [channels] of weights with which `bias` fits, whose inputs have the scale `step`."""
+    found: np.ndarray = np.abs(bias) / (step * LARGEST_BIAS)
+    return found
+
+
 def quantised_weight(
     weight: np.ndarray,
     axis: int,
@@ -33,7 +39,7 @@ def quantised_weight(
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     scales = grid_for(rows, levels).steps if steps is None else steps
     if bias is not None:
-        scales = np.maximum(scales, np.abs(bias) / (step * LARGEST_BIAS))
+        scales = np.maximum(scales, least_scales(bias, step))
     scales = np.maximum(scales, np.finfo(np.float32).tiny).astype(np.float32).astype(np.float64)
     values = np.clip(np.rint(rows / scales[:, None]), -levels, levels).astype(np.int8)
     shape = np.moveaxis(weight, axis, 0).shape

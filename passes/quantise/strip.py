@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.graph.shapes import constant, dims, is_constant
+from prunec.graph.weights import dequantised as in_float
 from prunec.graph.weights import quantised_axis
 from prunec.passes.quantise.nodes import add_constant
 
@@ -152,19 +153,9 @@ def _fold(graph: ir.Graph, node: ir.Node) -> None:
     data, scale = constant(node.inputs[0]), constant(node.inputs[1])
     assert data is not None and scale is not None
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    shape = [1] * data.ndim
-    if scale.size > 1:
-        shape[quantised_axis(node)] = -1
-    whole = data.astype(np.float64) - (0 if zero is None else zero.astype(np.float64).reshape(shape))
-    array = (whole * scale.astype(np.float64).reshape(shape)).astype(scale.dtype)
+    array = in_float(data, scale, zero, quantised_axis(node)).astype(scale.dtype)
     output = node.outputs[0]
-    value = ir.Value(
-        name=f"{output.name}.float",
-        const_value=ir.Tensor(np.ascontiguousarray(array).reshape(data.shape)),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(data.shape),
-    )
-    graph.register_initializer(value)
+    value = add_constant(graph, f"{output.name}.float", array)
     output.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
 

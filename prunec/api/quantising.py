@@ -114,14 +114,14 @@ def quantised(
         error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
     warnings = (*pruned.warnings, NARROW) if weight_bits() < 8 else pruned.warnings
-    patterns = pruned.patterns
+    twin, patterns = dequantised(found.model), pruned.patterns
     if patterns is not None:
-        proved = patterns_record(plan, found.model, None, patterns.permutation)
+        proved = patterns_record(plan, twin, None, patterns.permutation)
         assert proved is not None
         patterns = proved.with_solved(patterns)
     return replace(
         pruned, quantised=found.model, quantisation=record, warnings=warnings, patterns=patterns,
-        model=dequantised(found.model),
+        model=twin,
     )  # fmt: skip
 
 

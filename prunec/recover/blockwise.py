@@ -3,9 +3,8 @@
 x_d is what the dense model feeds the block, x_p what the blocks before it, trained already, feed it: each block also
 makes up for what those before it could not. Of the change that a block's training made, as much stays as helps the
 outputs on the watched samples: what compensation fitted well to a block is lost where the block changes. Borders of
-blocks are in `borders`; a target that is class scores is compared as such. Inputs and
-targets of one block are kept at a time, in memory up to a limit, then in a file, and no more samples are taken than fit
-into `MOST_BYTES`.
+blocks are in `borders`; a target that is class scores is compared as such. Inputs and targets of one block are kept at
+a time, in memory up to a limit, then in a file, and no more samples are taken than fit into `MOST_BYTES`.
 """
 
 from __future__ import annotations

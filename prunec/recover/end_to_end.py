@@ -32,8 +32,6 @@ FEATURES = 4
 FEATURE_SHARE = 0.5
 RAM_BYTES, MOST_BYTES = 128 * 1024**2, 1024**3
 """Of kept answers: in memory, and at all."""
-
-
 NAME = "end to end"
 
 
@@ -57,7 +55,7 @@ def train_soup(
 ) -> Iterator[Run]:
     """`count` trainings from the same state, in shares of the time, and their greedy mean on the watched samples.
 
-    The last run says in its name how many are in it, and has the error of the mean.
+    The last run says in its name how many are in the mean, and its error.
     """
     student, clock, begun = subject.student, subject.clock, subject.clock.elapsed_s
     start, states, runs = student.state(wanted), list[State](), list[Run]()

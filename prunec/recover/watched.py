@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 
@@ -41,27 +39,27 @@ class WatchedOutputs:
         return total / sum(map(len, pool.watched))
 
     def take_part(self, before: State, error: float) -> float:
-        """Leave the student between the state `before`, whose error is `error`, and its own: where outputs are best.
+        """Of the way from the state `before`, whose error is `error`, leave the student the largest share that helps.
 
         A block that was trained to give what the dense one gives can harm the outputs all the same: the layers after it
         were fitted to what it gave before. Returns the error where the student is left, never above `error`.
         """
         student = self._subject.student
-        after, found = student.state(before), {0.0: error}
+        after = student.state(before)
         for share in SHARES:
             student.restore(_between(before, after, share))
-            found[share] = self.error()
-            if found[share] < error:
-                break
-        best = min(found, key=lambda share: found[share])
-        student.restore(_between(before, after, best))
-        return found[best]
+            found = self.error()
+            if found < error:
+                return found
+        student.restore(before)
+        return error
 
     def close(self) -> None:
         self._store.close()
 
 
-def _between(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], share: float) -> State:
-    if share in (0.0, 1.0):
-        return dict(after if share else before)
+def _between(before: State, after: State, share: float) -> State:
+    """`after` itself, to the last bit, where all of it is taken."""
+    if share == 1:
+        return after
     return {name: torch.lerp(tensor, after[name], share) for name, tensor in before.items()}

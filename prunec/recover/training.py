@@ -7,6 +7,9 @@ first steps and falls as a half cosine. Every twentieth of the schedule the watc
 kept, the one before training among them, and ten checks in a row without progress end the run. What diverges starts
 again from the best state at a quarter of the rate, twice at most.
 
+A rate is tried before it is taken: some of the steps go to it and to a quarter of it, and so on while that gives a
+smaller error, all from the same state. The best state that was seen meanwhile is where the rest begins.
+
 How many steps the schedule has is found by timing a few of them, or given by a plan.
 """
 
@@ -135,23 +138,28 @@ class _Training:
 
     def _train(self, of: int, limit: int, end: float) -> tuple[int, Stop]:
         """Up to `limit` steps of `of`; how many were made, and why no more."""
-        done, share = 0, 1.0
-        if of >= FEWEST_TO_TRY:
-            length = max(FEWEST_TRIED, of // TRIAL)
-            start, reached = self.student.state(self.wanted), math.inf
-            for tried in TRIED:
-                self.student.restore(start)
-                made, stop, error = self._descend(self.rate * tried, length, min(length, limit - done), end, 1, 0)
-                done += made
-                if stop in ("time", "interrupted") or done == limit:
-                    return done, stop
-                if error >= reached < math.inf:
-                    break
-                share, reached = tried, error
-            self.student.restore(self.best)
-        self.clock.tell(done, of, f"{self.name}, a rate of {self.rate * share:.2g}")
-        made, stop, _ = self._descend(self.rate * share, of - done, limit - done, end)
+        done, rate, stop = self._tried(of, limit, end) if of >= FEWEST_TO_TRY else (0, self.rate, None)
+        if stop is not None:
+            return done, stop
+        self.clock.tell(done, of, f"{self.name}, a rate of {rate:.2g}")
+        made, stop, _ = self._descend(rate, of - done, limit - done, end)
         return done + made, stop
+
+    def _tried(self, of: int, limit: int, end: float) -> tuple[int, float, Stop | None]:
+        """Steps that went to it, the rate that was found, and why the run ends there, where it does."""
+        done, best, reached, length = 0, self.rate, math.inf, max(FEWEST_TRIED, of // TRIAL)
+        start = self.student.state(self.wanted)
+        for rate in (self.rate * share for share in TRIED):
+            self.student.restore(start)
+            made, stop, error = self._descend(rate, length, min(length, limit - done), end, 1, 0)
+            done += made
+            if stop in ("time", "interrupted") or done == limit:
+                return done, rate, stop
+            if error >= reached < math.inf:
+                break
+            best, reached = rate, error
+        self.student.restore(self.best)
+        return done, best, None
 
     def _descend(
         self, rate: float, of: int, limit: int, end: float, checks: int = CHECKS, falls: int = FALLS

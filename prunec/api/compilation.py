@@ -123,11 +123,10 @@ def compile(
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
     prunec's own kernels (`target="cpu"`), which skip zero blocks of 4×4. `finer` gives layers finer blocks where those
-    cost no more than this share of their time.
-    `weights` (beside, embedded) and `relaxed_simd` are about `target="wasm"`, and so is
-    `demo`: a page with the dense model beside it, which may have names of classes (`demo_labels`) and a WordPiece
-    vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64) rounds weights to half precision,
-    which halves their file; they are float32 again once the model is created.
+    cost no more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
+    `target="wasm"`, and so is `demo`: a page with the dense model beside it, which may have names of classes
+    (`demo_labels`) and a WordPiece vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64)
+    rounds weights to half precision, which halves their file; they are float32 again once the model is created.
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
@@ -158,6 +157,7 @@ def compile(
         cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
+    trains = recover not in (None, "none")
     budget = None if plan is not None else options.required_budget(max_drop=max_drop)
     options.check_steps(budget)
     check_gates(
@@ -167,7 +167,7 @@ def compile(
         measures=measure,
         dry_run=dry_run,
         builds=build,
-        recovers=recover not in (None, "none"),
+        recovers=trains,
     )
     progress = tidying(progress)
     own_build = BuildOptions(
@@ -191,12 +191,10 @@ def compile(
         is_int8 = check_precision(INT8, options, budget)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
-    if recover not in (None, "none"):
+    if trains:
         check_recovery(opened.canonical)
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
-    sought = (
-        max_drop if recover in (None, "none") else None
-    )  # training comes later: then it is a gate for what it leaves
+    sought = None if trains else max_drop  # training comes later: then it is a gate for what that leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)
     if opened.stripped is not None and not is_int8 and precision is None:
         warnings.append(IN_FLOAT)

@@ -98,16 +98,21 @@ def sums(given: Case) -> np.ndarray:
 
 
 def scaled(given: Case) -> np.ndarray:
-    """float32 [n, M, h, w]: float32(sum) · scale, plus the residual in one rounding."""
+    """float32 [n, M, h, w]: float32(sum) · scale, plus the residual in one rounding.
+
+    A sum that is rounded before: as bytes are added, y's zero point among them.
+    """
     exact = sums(given)
     assert np.abs(exact).max() < 2**31
     product = exact.astype(np.float32).astype(np.float64) * given.weights.scale[:, None, None].astype(np.float64)
     if given.residual is None:
         return product.astype(np.float32)
     steps = given.steps
-    if steps.first_scale:
-        first = np.clip(np.rint(product.astype(np.float32)), steps.first_low, steps.first_high)
-        product = first.astype(np.float64) * np.float64(np.float32(steps.first_scale))
+    if steps.addition != "exact":
+        first = np.clip(np.rint(product.astype(np.float32)) + steps.first_zero, steps.first_low, steps.first_high)
+        pairs = [(first, steps.first_scale), (given.residual, steps.residual_scale)]
+        outer, inner = pairs if steps.addition == "sum_first" else pairs[::-1]
+        return _fused(*outer, _fused(*inner, steps.offset()))
     other = (given.residual.astype(np.float32) - np.float32(steps.residual_zero)) * np.float32(steps.residual_scale)
     return (product + other.astype(np.float64)).astype(np.float32)
 
@@ -115,7 +120,14 @@ def scaled(given: Case) -> np.ndarray:
 def bytes_wanted(given: Case) -> np.ndarray:
     """uint8 [n, M, h, w], as QuantizeLinear rounds and saturates."""
     steps = given.steps
-    return np.clip(np.rint(scaled(given)) + steps.zero, steps.low, steps.high).astype(np.uint8)
+    zero = steps.zero if steps.addition == "exact" else 0
+    return np.clip(np.rint(scaled(given)) + zero, steps.low, steps.high).astype(np.uint8)
+
+
+def _fused(value: np.ndarray, factor: float, addend: np.ndarray | float) -> np.ndarray:
+    """value · factor + addend in float32, rounded once."""
+    product = value.astype(np.float64) * np.float64(np.float32(factor))
+    return np.asarray(product + np.asarray(addend, np.float64)).astype(np.float32)
 
 
 def run(built: Built, isa: Isa, x: np.ndarray, y: Quads | FloatRows, residual: np.ndarray | None = None) -> np.ndarray:

@@ -11,6 +11,7 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 from prunec.backends.cpu.isa import Isa, int8_isa
 from prunec.backends.cpu.kernels.compiler import Callable
+from prunec.backends.cpu.kernels.quad_epilogue import Addition
 from prunec.backends.cpu.lower.quad_layers import Choice, Steps, Taps, quad_product
 from prunec.backends.cpu.quad_weights import Weights
 from prunec.backends.cpu.quads import FloatRows, Quads
@@ -91,11 +92,13 @@ def test_convolutions(isa: Isa, kernel: int, taps: Taps, borders: tuple[int, int
     same(given, isa, x, y, residual, choice)
 
 
+@pytest.mark.parametrize("addition", ["sum_first", "residual_first"])
 @pytest.mark.parametrize("isa", int8_isas())
-def test_sums_may_be_rounded_before_a_residual_is_added(isa: Isa) -> None:
+def test_sums_may_be_rounded_before_a_residual_is_added(isa: Isa, addition: Addition) -> None:
     """As a graph says that quantises what a convolution gives and then adds."""
     given = case(5, (1, 12, 4, 6), 8, has_residual=True, low=9)
-    given = replace(given, steps=replace(given.steps, first_scale=0.61, first_low=-90, first_high=120))
+    rounds = replace(given.steps, addition=addition, first_scale=0.61, first_zero=93, first_low=3, first_high=213)
+    given = replace(given, steps=rounds)
     images = Quads(1, 12, 4, 6), Quads(1, 8, 4, 6), Quads(1, 8, 4, 6)
     assert not np.array_equal(bytes_wanted(given), bytes_wanted(replace(given, steps=Steps(9, 9, 255, 0.37, 77))))
     same(given, isa, *images)

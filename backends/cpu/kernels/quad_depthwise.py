@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, span, store
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
-from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Epilogue
+from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class QuadDepthwise(Kernel):
     """`grid`: batch, height, width of the output. `x`, `y`, `residual`: uint8, strides of image, quad and line.
 
     `x` begins with what output (0, 0) reads first.
-    `clamps`, `rounds_first`: as `Epilogue` has them. `jobs`: parts of the quads that run in parallel.
+    `clamps`, `addition`: as `Epilogue` has them. `jobs`: parts of the quads that run in parallel.
     """
 
     family: ClassVar[str] = "quads_depthwise"
@@ -38,7 +38,7 @@ class QuadDepthwise(Kernel):
     x: Access
     y: Access
     residual: Access | None = None
-    rounds_first: bool = False
+    addition: Addition = "exact"
     clamps: bool = False
     words: int = 1
     jobs: int = 1
@@ -63,7 +63,7 @@ class QuadDepthwise(Kernel):
     def emit(self, isa: Isa, x: Any, values: Any, bias: Any, scale: Any, steps: Any, *rest: Any) -> None:
         dot = Dot(isa)
         *residual, y = rest
-        epilogue = Epilogue(dot, scale, steps, clamps=self.clamps, rounds_first=self.rounds_first)
+        epilogue = Epilogue(dot, scale, steps, clamps=self.clamps, addition=self.addition)
         (n, h, w), wide = self.grid, dot.bytes
         vectors = 2 if isa.registers < 32 else 4
         per_job = ceil_div(self.quads, self.jobs)

@@ -2,37 +2,42 @@
 
     q = clamp(rint(float32(sum) · scale[c] + (r − r_zero) · r_scale) + zero, low, high)
 
-or, where a graph rounds the sum to a grid of its own before it adds,
+or, where a graph rounds the sum to a grid of its own before it adds, as ONNX Runtime's addition of bytes has it,
 
-    first = clamp(rint(float32(sum) · scale[c]), first_low, first_high)
-    q = clamp(rint(first · first_scale + (r − r_zero) · r_scale) + zero, low, high)
+    first = clamp(rint(float32(sum) · scale[c]) + first_zero, first_low, first_high)
+    q = clamp(rint(first · first_scale + (r · r_scale + offset)), low, high)    r outside where the graph names it first
 
-The last product and the sum round once (fused), to the even number between two; then bytes saturate.
+A product and the sum behind it round once (fused), and to the even number between two; then bytes saturate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.kernels.base import load
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
 
-ZERO, LOW, HIGH, RESIDUAL_SCALE, RESIDUAL_ZERO, FIRST_SCALE, FIRST_LOW, FIRST_HIGH, STEPS = range(9)
-"""Places in the argument `steps`, and how many there are."""
+ZERO, LOW, HIGH, RESIDUAL_SCALE, RESIDUAL_ZERO, FIRST_SCALE, FIRST_ZERO, FIRST_LOW, FIRST_HIGH, OFFSET, STEPS = range(
+    11
+)
+"""Places in the argument `steps`, and how many there are. With the second formula the zero point is in the offset."""
+
+Addition = Literal["exact", "sum_first", "residual_first"]
+"""The first formula, or the second one: which of the two the graph's addition names first."""
 
 
 class Epilogue:
     """Of one kernel while it is written; `scale` and `steps` are its buffers.
 
-    `clamps`: limits are less than bytes hold. `rounds_first`: the second formula.
+    `clamps`: limits are less than bytes hold. `addition`: of a residual.
     """
 
-    def __init__(self, dot: Dot, scale: Any, steps: Any, *, clamps: bool, rounds_first: bool = False) -> None:
+    def __init__(self, dot: Dot, scale: Any, steps: Any, *, clamps: bool, addition: Addition = "exact") -> None:
         self.dot, self.scale, self.steps = dot, scale, steps
-        self.clamps, self.rounds_first = clamps, rounds_first
+        self.clamps, self.addition = clamps, addition
 
     def begin(self) -> None:
         """Bring zero point and limits into every lane, for what follows in this scope."""
@@ -61,15 +66,19 @@ class Epilogue:
         return T.bind(T.min(T.bind(T.max(found, self._low)), self._high)) if self.clamps else found
 
     def _added(self, quad: Any, channel: int, sums: Any, residual: Any) -> Any:
-        typed = f"float32x{self.dot.lanes}"
-        other = T.bind((T.Cast(typed, self.dot.channel(residual, channel)) - self._step(RESIDUAL_ZERO)) * (
-            self._step(RESIDUAL_SCALE)
-        ))  # fmt: skip
-        value, factor = T.Cast(typed, sums), load(self.scale, quad * QUAD + channel, self.dot.lanes, 0)
-        if self.rounds_first:
-            steps = T.bind(T.Cast(typed, self.dot.rounded(self.scaled(quad, channel, sums))))
-            value, factor = self._between(steps, FIRST_LOW, FIRST_HIGH), self._step(FIRST_SCALE)
-        return T.bind(T.call_llvm_pure_intrin(typed, "llvm.fma", value, factor, other))
+        other = T.bind(T.Cast(f"float32x{self.dot.lanes}", self.dot.channel(residual, channel)))
+        if self.addition == "exact":
+            other = T.bind((other - self._step(RESIDUAL_ZERO)) * self._step(RESIDUAL_SCALE))
+            factor = load(self.scale, quad * QUAD + channel, self.dot.lanes, 0)
+            return self._fused(T.Cast(f"float32x{self.dot.lanes}", sums), factor, other)
+        steps = T.Cast(f"float32x{self.dot.lanes}", self.dot.rounded(self.scaled(quad, channel, sums)))
+        first = self._between(steps + self._step(FIRST_ZERO), FIRST_LOW, FIRST_HIGH)
+        pairs = [(first, self._step(FIRST_SCALE)), (other, self._step(RESIDUAL_SCALE))]
+        outer, inner = pairs if self.addition == "sum_first" else pairs[::-1]
+        return self._fused(outer[0], outer[1], self._fused(inner[0], inner[1], self._step(OFFSET)))
+
+    def _fused(self, value: Any, factor: Any, addend: Any) -> Any:
+        return T.bind(T.call_llvm_pure_intrin(f"float32x{self.dot.lanes}", "llvm.fma", value, factor, addend))
 
     def _between(self, values: Any, low: int, high: int) -> Any:
         raised = T.bind(T.max(values, self._step(low)))

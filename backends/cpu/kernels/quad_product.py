@@ -36,7 +36,7 @@ from prunec.backends.cpu.kernels.base import (
 )
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
 from prunec.backends.cpu.kernels.panel import part_of, transposed
-from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Epilogue
+from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
 
 PREFETCHED = 1024
@@ -50,7 +50,7 @@ class QuadProduct(Kernel):
     `x`: uint8, bytes from image to image, quad to quad and line to line, from what output (0, 0) reads first.
     `y`: uint8 and the same strides, or float32 with one for image and row: all pixels of an image follow each other.
     `residual`: as y, uint8. `panel`: what is copied of X for so many lines; None: X is read where it is.
-    `vectors`: of pixels in a tile, at most. `clamps`, `rounds_first`: as `Epilogue` has them.
+    `vectors`: of pixels in a tile, at most. `clamps`, `addition`: as `Epilogue` has them.
     `chunks` × `groups` jobs run in parallel: parts of the tiles or strips, and of the outputs.
     """
 
@@ -63,7 +63,7 @@ class QuadProduct(Kernel):
     y: Access
     panel: QuadPanel | None = None
     residual: Access | None = None
-    rounds_first: bool = False
+    addition: Addition = "exact"
     vectors: int = 4
     passes: int = 1
     clamps: bool = False
@@ -126,7 +126,7 @@ class _Body:
         assert kernel.words == dot.words
         self.kernel, self.dot, self.lanes = kernel, dot, dot.lanes
         self.x, self.values, self.index, self.pointer, self.bias = x, values, index, pointer, bias
-        self.epilogue = Epilogue(dot, scale, steps, clamps=kernel.clamps, rounds_first=kernel.rounds_first)
+        self.epilogue = Epilogue(dot, scale, steps, clamps=kernel.clamps, addition=kernel.addition)
         *residual, self.y = rest
         self.residual = residual[0] if residual else None
         self.is_float = kernel.y.dtype == "float32"

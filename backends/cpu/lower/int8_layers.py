@@ -147,12 +147,16 @@ def _steps(tail: Tail) -> Steps:
     steps = Steps(zero=zero, low=low, high=high)
     if residual is None:
         return steps
-    steps = replace(steps, residual_scale=residual.scale / scale, residual_zero=residual.zero)
+    over = np.float32(scale)
+    steps = replace(steps, residual_scale=float(np.float32(residual.scale) / over), residual_zero=residual.zero)
     if tail.inner is None:
         return steps
     first, first_zero = tail.inner.grid
-    limits = (_on_grid(limit, first, first_zero) - first_zero for limit in (tail.inner.low, tail.inner.high))
-    return replace(steps, first_scale=first / scale, **dict(zip(("first_low", "first_high"), limits, strict=True)))
+    low, high = (_on_grid(limit, first, first_zero) for limit in (tail.inner.low, tail.inner.high))
+    return replace(
+        steps, addition="residual_first" if tail.is_residual_first else "sum_first",
+        first_scale=float(np.float32(first) / over), first_zero=first_zero, first_low=low, first_high=high,
+    )  # fmt: skip
 
 
 def _on_grid(limit: float, scale: float, zero: int) -> int:

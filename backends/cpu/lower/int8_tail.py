@@ -26,7 +26,8 @@ class Tail:
     """sum → + `added` → limits → grid → + residual → limits → grid.
 
     Computed by `nodes`; `output` is what the last of them gives. `grid`: None where that is float32. `inner`: the grid
-    that the sum is rounded to before the residual is added, with limits of its own, or None.
+    that the sum is rounded to before the residual is added, with limits of its own, or None. `is_residual_first`: of
+    the addition's inputs.
     """
 
     output: ir.Value
@@ -36,6 +37,7 @@ class Tail:
     low: float = -math.inf
     high: float = math.inf
     residual: Held | None = None
+    is_residual_first: bool = False
     inner: Inner | None = None
 
 
@@ -95,7 +97,7 @@ class _Walk:
         held = None if other is None else self.state.held.get(other.name or "")
         if node is None or held is None or held.shape != shape_of(self.found.output):
             return False
-        self._take(node, residual=held)
+        self._take(node, residual=held, is_residual_first=node.inputs[0] is other)
         return True
 
     def quantise(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Kernel, ceil_div
 from prunec.backends.cpu.kernels.quad_convert import Dequantise, QuadBorder, Quantise
 from prunec.backends.cpu.kernels.quad_depthwise import QuadDepthwise
+from prunec.backends.cpu.kernels.quad_epilogue import Addition
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
 from prunec.backends.cpu.kernels.quad_product import QuadProduct
 from prunec.backends.cpu.quad_weights import Weights, pack_quads, packed_words
@@ -29,8 +30,8 @@ _JOBS = 8
 class Steps:
     """What becomes of a sum: zero point and limits of y, in its steps (reals for a float32 y), and of a residual.
 
-    `residual_scale`: the residual's scale over that of y. `first_scale`: that of a grid which the sum is rounded to
-    before the residual is added, over that of y, or 0; its limits are in steps from its zero point.
+    `residual_scale`: the residual's scale over that of y. Unless `addition` is exact, the sum is rounded to a grid of
+    its own before the residual is added: `first_scale`, that grid's scale over that of y, its zero point and limits.
     """
 
     zero: int = 0
@@ -38,13 +39,27 @@ class Steps:
     high: float = 255
     residual_scale: float = 0.0
     residual_zero: int = 0
+    addition: Addition = "exact"
     first_scale: float = 0.0
+    first_zero: int = 0
     first_low: float = 0
-    first_high: float = 0
+    first_high: float = 255
 
     def array(self) -> np.ndarray:
-        """As the kernels' argument."""
-        return np.array(astuple(self), np.float32)
+        """As the kernels' argument (`quad_epilogue`)."""
+        is_exact = self.addition == "exact"
+        return np.array(
+            [self.zero if is_exact else 0, self.low, self.high, self.residual_scale, self.residual_zero,
+             self.first_scale, self.first_zero, self.first_low, self.first_high, self.offset()], np.float32,
+        )  # fmt: skip
+
+    def offset(self) -> float:
+        """y's zero point less what the zero points of the addends come to: one product is rounded, the other fused."""
+        pairs = [(self.first_scale, self.first_zero), (self.residual_scale, self.residual_zero)]
+        (scale, zero), inner = pairs if self.addition == "sum_first" else pairs[::-1]
+        rounded = np.float32(inner[0]) * np.float32(inner[1])
+        both = np.float64(np.float32(scale)) * zero + np.float64(rounded)
+        return float(np.float32(self.zero) - np.float32(both))
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ def quad_product(
     product = QuadProduct(
         grid=grid, channels=outputs, columns=offsets.size, x=source, y=_written(y, grid, y_channel, outputs),
         panel=panel, residual=None if residual is None else _written(residual, grid, 0, outputs),
-        rounds_first=steps.first_scale != 0, vectors=chosen.vectors, passes=chosen.passes, clamps=clamps,
+        addition=steps.addition, vectors=chosen.vectors, passes=chosen.passes, clamps=clamps,
         words=1 if isa.has_dot else 2,
     )  # fmt: skip
     product = _with_jobs(product, isa)
@@ -138,7 +153,7 @@ def quad_depthwise(
     quads[every // QUAD, :, :, every % QUAD, every % QUAD] = weights.matrix[:, 0]
     depthwise = QuadDepthwise(
         grid=grid, channels=channels, kernel=(kernel[0], kernel[1]), strides=taps.strides, dilations=taps.dilations,
-        x=source, y=written, residual=beside, rounds_first=steps.first_scale != 0,
+        x=source, y=written, residual=beside, addition=steps.addition,
         clamps=(steps.low, steps.high) != (0, 255), words=1 if isa.has_dot else 2, jobs=min(x.quads, _JOBS),
     )  # fmt: skip
     return Built(depthwise, (packed_words(quads, isa), *_numbers(weights, steps)))

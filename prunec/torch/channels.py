@@ -51,14 +51,17 @@ class Channels:
         self._groups = [group for group in opened.analysis.groups if group.id in free]
         everything = self._gone({group.id: np.zeros(group.size, bool) for group in self._groups})
         self.names = traced.parameters_in([np.flatnonzero(everything)])
+        self._masked: tuple[Plan, Masks] | None = None
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         own = dict(self.module.named_parameters())
         return {name: own[name] for name in self.names if name in own}
 
     def masks(self) -> Masks:
-        """False for every element that goes with a channel the plan cuts."""
-        return self._split(~self._gone(self.plan.keeps()))
+        """False for every element that goes with a channel the plan cuts; every step asks, so they are kept."""
+        if self._masked is None or self._masked[0] is not self.plan:
+            self._masked = self.plan, self._split(~self._gone(self.plan.keeps()))
+        return self._masked[1]
 
     def columns(self) -> Masks:
         """int64: the class of channels that a weight's element multiplies, −1 where that cannot be cut.

@@ -52,7 +52,7 @@ class MaskSparsity(Schedule):
         with torch.no_grad():
             for name, parameter in training.channels.parameters().items():
                 shrunk = parameter.sign() * (parameter.abs() - penalty * self.largest[name]).clamp_min(0)
-                parameter.copy_(torch.where(masks[name], parameter, shrunk))
+                parameter.copy_(torch.where(masks[name].to(parameter.device), parameter, shrunk))
 
     def state_dict(self) -> State:
         return {"largest": self.largest}

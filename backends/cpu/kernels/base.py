@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -122,6 +122,29 @@ def span(start: Any, stop: Any) -> Iterator[Any]:
 
 def ceil_div(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def tiles(vectors: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """First vector, number and size of tiles alike, which together are `vectors`: of two sizes at most, one apart."""
+    count = ceil_div(vectors, most)
+    small, large = divmod(vectors, count)
+    if large:
+        yield 0, large, small + 1
+    if count > large:
+        yield large * (small + 1), count - large, small
+
+
+def whole_or_rest(number: Any, channels: int, lanes: int, write: Callable[[int], None]) -> None:
+    """`write` vector `number` of channels: all its lanes, or those of them that the last vector has."""
+    full, rest = divmod(channels, lanes)
+    if not rest or not full:
+        write(rest or lanes)
+        return
+    with T.If(number < full):
+        with T.Then():
+            write(lanes)
+        with T.Else():
+            write(rest)
 
 
 def prefetch(buffer: Any, position: Any) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tvm.tirx.script.builder import ir as T
-
 from prunec.backends.cpu.expression import Expression
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, whole_or_rest
 
 AHEAD = 2
 """Blocks whose index is loaded while an earlier one is computed."""
@@ -60,12 +58,4 @@ class BlockProduct(Kernel):
 
     def for_row(self, m: Any, write: Callable[[int], None]) -> None:
         """`write` for as many channels as row `m` of blocks has: the last one may have fewer."""
-        full, rest = divmod(self.channels, self.rows)
-        if not rest or not full:
-            write(rest or self.rows)
-            return
-        with T.If(m < full):
-            with T.Then():
-                write(self.rows)
-            with T.Else():
-                write(rest)
+        whole_or_rest(m, self.channels, self.rows, write)

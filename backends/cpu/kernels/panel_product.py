@@ -22,7 +22,19 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.arithmetic import emit
-from prunec.backends.cpu.kernels.base import Access, Sums, ceil_div, held_here, load, pieces, prefetch, span, store
+from prunec.backends.cpu.kernels.base import (
+    Access,
+    Sums,
+    ceil_div,
+    held_here,
+    load,
+    pieces,
+    prefetch,
+    span,
+    store,
+    tiles,
+    whole_or_rest,
+)
 from prunec.backends.cpu.kernels.block_product import PREFETCHED, BlockProduct
 from prunec.backends.cpu.kernels.panel import Panel, Window, part_of, transposed
 
@@ -80,7 +92,7 @@ class _Body:
                 top = T.bind(T.min(s // w_strips % h_strips * lines, h - lines))
                 left = T.bind(T.min(s % w_strips * columns, w - columns))
                 self.panel.fill(self.x, T.bind(kernel.x.at(image, top, left)), self.held)
-                for first, count, vectors in _tiles(ceil_div(self.panel.run, lanes), kernel.vectors):
+                for first, count, vectors in tiles(ceil_div(self.panel.run, lanes), kernel.vectors):
                     with T.serial(0, count) as t:
                         self._tile((image, top, left), T.bind((first + t * vectors) * lanes), vectors)
 
@@ -152,7 +164,6 @@ class _Body:
     def _write(self, squad: Any, first: Any, vectors: int, places: Callable[[Access, Any], Any]) -> None:
         """Transpose a vector of outputs; epilogue and stores, pixel by pixel."""
         kernel, lanes = self.kernel, self.lanes
-        full, rest = divmod(kernel.channels, lanes)
 
         def pixel(sums: Any, i: Any, count: int) -> None:
             place = T.bind(places(kernel.y, i))
@@ -170,21 +181,4 @@ class _Body:
                 for i, sums in enumerate(transposed(lines, lanes, lanes)):
                     pixel(sums, v * lanes + i, count)
 
-        if not rest or not full:
-            write(rest or lanes)
-            return
-        with T.If(squad < full):
-            with T.Then():
-                write(lanes)
-            with T.Else():
-                write(rest)
-
-
-def _tiles(vectors: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """First vector, number and size of tiles alike, which together are `vectors`: of two sizes at most, one apart."""
-    count = ceil_div(vectors, most)
-    small, large = divmod(vectors, count)
-    if large:
-        yield 0, large, small + 1
-    if count > large:
-        yield large * (small + 1), count - large, small
+        whole_or_rest(squad, kernel.channels, lanes, write)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
-from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, span, store
+from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, span, store, tiles
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
 from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 
@@ -106,10 +106,8 @@ class QuadDepthwise(Kernel):
 
 def _runs(width: int, lanes: int, most: int) -> list[tuple[int, int]]:
     """First pixel and number of vectors of the tiles of a line."""
-    vectors = ceil_div(width, lanes)
-    tiles = ceil_div(vectors, most)
-    sizes = [vectors // tiles + (i < vectors % tiles) for i in range(tiles)]
-    return [(sum(sizes[:i]) * lanes, size) for i, size in enumerate(sizes)]
+    found = tiles(ceil_div(width, lanes), most)
+    return [((first + t * size) * lanes, size) for first, count, size in found for t in range(count)]
 
 
 def _store(y: Any, place: Any, quads: Any, pixels: int, dot: Dot) -> None:

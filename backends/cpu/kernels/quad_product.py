@@ -33,6 +33,8 @@ from prunec.backends.cpu.kernels.base import (
     prefetch,
     span,
     store,
+    tiles,
+    whole_or_rest,
 )
 from prunec.backends.cpu.kernels.dot import QUAD, Dot
 from prunec.backends.cpu.kernels.panel import part_of, transposed
@@ -139,7 +141,7 @@ class _Body:
         squads = ceil_div(kernel.row_blocks, self.squad)
         per_group = ceil_div(squads, kernel.groups)
         strips = ceil_div(h, kernel.lines)
-        tiles = list(_tiles(ceil_div(kernel.run, self.lanes), kernel.vectors))
+        of_run = list(tiles(ceil_div(kernel.run, self.lanes), kernel.vectors))
         with T.parallel(0, kernel.chunks * kernel.groups) as job:
             chunk, first = T.bind(job // kernel.groups), T.bind(job % kernel.groups * per_group)
             self.first_row = first * self.squad
@@ -149,7 +151,7 @@ class _Body:
             if kernel.panel is None:
                 with T.serial(0, n) as image:
                     start = T.bind(kernel.x.offset + image * kernel.x.strides[0])
-                    for at, count, vectors in tiles:
+                    for at, count, vectors in of_run:
                         per_chunk = ceil_div(count, kernel.chunks)
                         with span(chunk * per_chunk, T.min((chunk + 1) * per_chunk, count)) as t:
                             self._tile((image, 0), self.x, start, T.bind((at + t * vectors) * self.lanes), vectors)
@@ -161,7 +163,7 @@ class _Body:
                 start = T.bind(kernel.x.offset + image * kernel.x.strides[0] + top * down)
                 apart = (kernel.x.strides[1], kernel.x.strides[2])
                 kernel.panel.fill(self.x, start, apart, self.held, self.dot.bytes)
-                for at, count, vectors in tiles:
+                for at, count, vectors in of_run:
                     with T.serial(0, count) as t:
                         self._tile((image, top), self.held, 0, T.bind((at + t * vectors) * self.lanes), vectors)
 
@@ -336,7 +338,6 @@ class _Body:
     def _write_floats(self, squad: Any, vectors: int, places: Any) -> None:
         """Transpose a vector of outputs and store it, pixel by pixel."""
         lanes = self.lanes
-        full, rest = divmod(self.kernel.channels, lanes)
 
         def write(count: int) -> None:
             with T.serial(0, vectors) as v:
@@ -347,21 +348,4 @@ class _Body:
                         for start, wide in pieces(count, lanes):
                             store(self.y, place + squad * lanes + start, part_of(values, start, wide, lanes), wide)
 
-        if not rest or not full:
-            write(rest or lanes)
-            return
-        with T.If(squad < full):
-            with T.Then():
-                write(lanes)
-            with T.Else():
-                write(rest)
-
-
-def _tiles(vectors: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """First vector, number and size of tiles alike, which together are `vectors`: of two sizes at most, one apart."""
-    count = ceil_div(vectors, most)
-    small, large = divmod(vectors, count)
-    if large:
-        yield 0, large, small + 1
-    if count > large:
-        yield large * (small + 1), count - large, small
+        whole_or_rest(squad, self.kernel.channels, lanes, write)

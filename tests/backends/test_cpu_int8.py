@@ -58,10 +58,13 @@ def kinds(program: Program) -> Counter[str]:
     return Counter(type(step.call).__name__ for step in program.steps)
 
 
-def assert_same(model: ir.Model, folder: Path, isa: Isa | None = None, flipped: float = 0.0) -> Program:
+def assert_same(
+    model: ir.Model, folder: Path, isa: Isa | None = None, flipped: float = 0.0, most: float = 0.1
+) -> Program:
     """Every output equals that of ONNX Runtime, which rounds as the graph says (no layer is fused or reordered).
 
-    `flipped`: share of the elements that may differ, because one that was quantised lay between two steps.
+    `flipped`: share of the elements that may differ, because one that was quantised lay between two steps; `most`: by
+    how many 255ths of the largest element.
     """
     program, refusals = lowered(model, isa)
     assert not refusals, [(r.node.op_type, r.reason) for r in refusals]
@@ -73,8 +76,9 @@ def assert_same(model: ir.Model, folder: Path, isa: Isa | None = None, flipped: 
         name = value.name or ""
         step = np.abs(array).max() / 255
         assert found[name].shape == array.shape and array.std() > 3 * step
-        apart = np.abs(found[name] - array) > 0.1 * step
-        assert apart.mean() <= flipped, f"{name}: {apart.mean():.1%}"
+        apart = np.abs(found[name] - array) / step
+        assert (apart > 0.1).mean() <= flipped, f"{name}: {(apart > 0.1).mean():.1%}"
+        assert apart.max() <= most, f"{name}: {apart.max():.1f} steps"
     return program
 
 
@@ -208,7 +212,7 @@ def test_products_of_rows_are_int8() -> None:
 
 @pytest.mark.slow
 def test_rows_are_the_same(tmp_path: Path) -> None:
-    assert_same(quantised(sentences()), tmp_path, flipped=0.2)  # LayerNorm and softmax are not exact
+    assert_same(quantised(sentences()), tmp_path, flipped=0.12, most=4)  # LayerNorm and softmax are not exact
 
 
 @pytest.mark.slow
@@ -232,8 +236,8 @@ def test_int8_activations_of_other_quantisers(tmp_path: Path) -> None:
     for node in model.graph:
         if node.op_type == "QuantizeLinear":
             node.outputs[0].dtype = ir.DataType.INT8
-    program, refusals = lowered(model)
-    assert not refusals and kinds(program)["QuadProduct"] >= 7
+    program = assert_same(model, tmp_path)
+    assert kinds(program)["QuadProduct"] >= 7
     twin, _ = lowered(quantised(branches()))
     assert kinds(program) == kinds(twin)
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from benchmarks.cpu_layers import LAYERS, candidate_kernels, in_onnx_runtime, layer_model, mflop, seconds, spelled
 from benchmarks.kept import KeptRows
-from benchmarks.tables import line, markdown
+from benchmarks.tables import told
 from prunec.backends.cpu.isa import Isa, host_isa
 from prunec.backends.cpu.lower.candidates import Choice
 from prunec.backends.cpu.peak import PeakMeter
@@ -72,13 +72,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not measured again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    rows = list[Row]()
-    for row in all_rows(arguments, host_isa()):
-        rows.append(row)
-        print(line(row), flush=True)
-        if arguments.markdown:
-            arguments.markdown.write_text(markdown(rows) + "\n" + "".join(verdicts(rows)), encoding="utf-8")
-    print(*verdicts(rows), sep="", end="")
+    told(all_rows(arguments, host_isa()), arguments.markdown, verdicts)
     return 0
 
 

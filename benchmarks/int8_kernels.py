@@ -38,7 +38,7 @@ from benchmarks.cpu_kernels import peak_meter
 from benchmarks.cpu_layers import LAYERS, mflop, seconds
 from benchmarks.int8_layers import Layer, spelled
 from benchmarks.kept import KeptRows
-from benchmarks.tables import line, markdown
+from benchmarks.tables import told
 from prunec.backends.cpu.isa import X86_INT8, Isa, host_isa, int8_isa
 from prunec.measure.ratio import bootstrap_median
 
@@ -74,13 +74,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not measured again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    rows = list[Row]()
-    for row in all_rows(arguments, X86_INT8[arguments.isa]):
-        rows.append(row)
-        print(line(row), flush=True)
-        if arguments.markdown:
-            arguments.markdown.write_text(markdown(rows) + "\n" + "".join(verdicts(rows)), encoding="utf-8")
-    print(*verdicts(rows), sep="", end="")
+    told(all_rows(arguments, X86_INT8[arguments.isa]), arguments.markdown, verdicts)
     return 0
 
 

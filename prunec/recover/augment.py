@@ -1,6 +1,7 @@
 """More samples out of few, by modality: what a network may see besides, without a label that could become wrong.
 
-    images    (rank 4)     shifted by up to an eighth of each side, edges repeated; noise; half of them mixed in pairs
+    images    (rank 4)     moved, or a part of them enlarged, and mirrored where asked (`pictures`); noise; half of them
+                           mixed in pairs
     signals   (rank 2, 3)  gain from .7 to 1.4, noise, half of them mixed in pairs
     texts    (integers)    half of them go on as another text from some token on, masks alike
 
@@ -16,8 +17,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from prunec.recover.pictures import axes, viewed
+
 Feeds = dict[str, np.ndarray]
-SHIFT = 1 / 8
 NOISE = 0.05
 """Standard deviation of the noise, as a share of the sample's own."""
 GAIN = (0.7, 1.4)
@@ -35,22 +37,34 @@ def _is_text(feeds: Mapping[str, np.ndarray]) -> bool:
     return all(array.dtype.kind in "iu" and array.ndim == 2 and array.shape == arrays[0].shape for array in arrays)
 
 
-def augmented(feeds: Mapping[str, np.ndarray], rng: np.random.Generator) -> Feeds:
-    """Another batch of the same shapes and types; all inputs of a sample are mixed with those of the same partner."""
+def augmented(feeds: Mapping[str, np.ndarray], rng: np.random.Generator, *, mirrors: bool = False) -> Feeds:
+    """Another batch of the same shapes and types; all inputs of a sample are mixed with those of the same partner.
+
+    `mirrors`: half of the images are seen from the other side.
+    """
     if _is_text(feeds):
         return _spliced(feeds, rng)
     count = len(next(iter(feeds.values())))
     partner = rng.permutation(count)
     share = np.where(rng.random(count) < MIX, rng.uniform(0, 0.5, count), 0.0)
-    return {name: _one(array, partner, share, rng) for name, array in feeds.items()}
+    return {name: _one(array, partner, share, rng, mirrors) for name, array in feeds.items()}
 
 
-def _one(array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def mirrored(feeds: Mapping[str, np.ndarray]) -> Feeds | None:
+    """The same batch from the other side; None where not all inputs are images."""
+    if not all(array.dtype.kind == "f" and array.ndim == 4 for array in feeds.values()):
+        return None
+    return {name: np.ascontiguousarray(np.flip(array, 1 + axes(array[0])[1])) for name, array in feeds.items()}
+
+
+def _one(
+    array: np.ndarray, partner: np.ndarray, share: np.ndarray, rng: np.random.Generator, mirrors: bool
+) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     per_sample = (-1, *[1] * (array.ndim - 1))
     x = array.astype(np.float32)
     if array.ndim == 4:
-        x = np.stack([_shifted(sample, rng) for sample in x])
+        x = np.stack([viewed(sample, rng, mirrors=mirrors) for sample in x])
     else:
         x = x * np.exp(rng.uniform(math.log(GAIN[0]), math.log(GAIN[1]), len(x))).reshape(per_sample).astype(np.float32)
     weight = share.reshape(per_sample).astype(np.float32)
@@ -84,16 +98,3 @@ def _ends(feeds: Mapping[str, np.ndarray]) -> list[int]:
     changes = np.any([array != array[:, -1:] for array in feeds.values()], axis=0)
     length = changes.shape[1]
     return [int(length - np.argmax(own[::-1])) if own.any() else length for own in changes]
-
-
-def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[C, H, W] moved along both sides, or [H, W, C], where the last axis alone has a length that colours have."""
-    is_last = image.shape[-1] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
-    axes = (0, 1) if is_last else (1, 2)
-    for axis in axes:
-        most = int(image.shape[axis] * SHIFT)
-        step = int(rng.integers(-most, most + 1)) if most else 0
-        if step:
-            places = np.clip(np.arange(image.shape[axis]) - step, 0, image.shape[axis] - 1)
-            image = image.take(places, axis=axis)
-    return image

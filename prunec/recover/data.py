@@ -36,7 +36,8 @@ Batch = tuple[int, ...]
 class Pool:
     """`training`, `watched`, `judged`: batches of items; `parts` of them make a step. Close it: it may hold a file.
 
-    With a single item held out that one watches and judges.
+    With a single item held out that one watches and judges. `mirrors`: whether images may be drawn from the other side,
+    which whoever knows the dense model decides.
     """
 
     def __init__(self, model: ir.Model, calibration: CalibrationData) -> None:
@@ -53,6 +54,7 @@ class Pool:
         self.judged = self.grouped(held[1::2]) or self.watched
         self.parts = 1 if splits else max(1, FEWEST // self._count(self.training[0]))
         self.augments = self._is_batched() and can_augment(self.feeds(self.training[0]))
+        self.mirrors = False
 
     def _add(self, batches: Iterator[Feeds], splits: bool) -> int:
         """How many items were added."""
@@ -100,7 +102,7 @@ class Pool:
     def drawn(self, batch: Batch, rng: np.random.Generator) -> Feeds:
         """The batch, changed where that is possible."""
         feeds = self.feeds(batch)
-        return augmented(feeds, rng) if self.augments else feeds
+        return augmented(feeds, rng, mirrors=self.mirrors) if self.augments else feeds
 
     def warnings(self, parameters: int) -> list[Diagnostic]:
         """PC341 where the samples are few."""

@@ -29,7 +29,7 @@ from prunec.recover.losses import kinds
 from prunec.recover.parameters import trainable
 from prunec.recover.student import Student
 from prunec.recover.subject import Subject
-from prunec.recover.teacher import comparable
+from prunec.recover.teacher import comparable, sees_mirrored_alike
 from prunec.recover.training import Run, not_finite
 from prunec.statistics.collect import CalibrationData
 
@@ -101,6 +101,7 @@ def _recover(
     try:
         feeds = pool.feeds(pool.training[0])
         places = comparable(dense, pruned, kept, feeds, threads)
+        pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
         subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
         before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):

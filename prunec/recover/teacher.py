@@ -10,9 +10,13 @@ import torch
 
 from prunec.backends.onnx.session import make_session, run
 from prunec.passes.compensate.pairs import Kept
-from prunec.recover.augment import Feeds
+from prunec.recover.augment import Feeds, mirrored
 from prunec.recover.borders import borders
+from prunec.recover.losses import relative
 from prunec.recover.student import tensors
+
+ALIKE = 0.5
+"""Squared error over variance; answers about different samples are apart by 2."""
 
 
 class Teacher:
@@ -42,3 +46,13 @@ def comparable(dense: ir.Model, pruned: ir.Model, kept: Kept, feeds: Feeds, thre
         for name, array in found.items()
         if array.shape == wanted[name].shape and bool(np.isfinite(wanted[name]).all())
     }
+
+
+def sees_mirrored_alike(dense: ir.Model, outputs: Sequence[str], kept: Kept, feeds: Feeds, threads: int) -> bool:
+    """Whether the dense model says much the same of images from the other side: of a cat, but not of text."""
+    other = mirrored(feeds)
+    if other is None:
+        return False
+    teacher = Teacher(dense, outputs, kept, threads)
+    here, there = teacher(feeds), teacher(other)
+    return all(float(relative(there[name], here[name])) < ALIKE for name in outputs)

@@ -15,14 +15,15 @@ from benchmarks.budget_subject import BudgetSubject
 from prunec.api.dropping import DropPlanner
 from prunec.api.polishing import Polisher
 from prunec.api.progress import silent
-from prunec.api.pruning import Judged
+from prunec.api.pruning import Judged, runner
 from prunec.api.sweeping import shares
 from prunec.api.timed import Point, TimedPlanner
 from prunec.api.timing import random_rungs
 from prunec.diagnostics import GateError, PrunecError
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
-from prunec.verify.user_metric import load_metric
+from prunec.verify.margins import Remembered
+from prunec.verify.user_metric import evaluate, load_metric
 
 POOLED = ("minilm-l6",)
 """Metrics that are no mean over samples: more of them make a harder question, so there is no second half."""
@@ -59,7 +60,7 @@ class Row:
 
 @dataclass
 class DropRow:
-    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on others."""
+    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on `others`."""
 
     model: str
     target: str
@@ -70,6 +71,7 @@ class DropRow:
     drop: float | None = None
     upper: float | None = None
     unseen: float | None = None
+    others: int | None = None
     speedup: float | None = None
     low: float | None = None
     high: float | None = None
@@ -173,18 +175,19 @@ def row_of(own: BudgetSubject, way: str, asked: float, plan: Plan, point: Point,
     )  # fmt: skip
 
 
-def drop_row(own: BudgetSubject, allowed: float, judged: int) -> DropRow:
-    """`--max-drop` as a compile does it, with the metric on the first `judged` test samples."""
+def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> DropRow:
+    """`--max-drop` as a compile does it, with the metric on the first `judged` test samples; then on `others`."""
     subject = own.subject
     assert subject.found.metric is not None
     metric = load_metric(subject.found.metric)
     seen = functools.partial(metric, samples=judged)
-    dense = subject.numbers(seen, subject.opened.source.model)
+    answers = Remembered(runner(subject.opened.source.model, subject.threads))
+    dense = evaluate(seen, answers, samples=None)
     row = DropRow(subject.name, own.target, allowed, subject.metric, judged, dense[subject.metric])
     start = time.perf_counter()
     try:
         with own.planner("loss") as planner:
-            judge = own.judge("loss", Judged(seen, dense))
+            judge = own.judge("loss", Judged(seen, dense, answers))
             plan, _ = DropPlanner(planner, judge, silent).fastest(Budget.of("max-drop", allowed))
     except GateError as no:
         row.note, row.minutes = no.diagnostic.message, (time.perf_counter() - start) / 60
@@ -193,18 +196,18 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int) -> DropRow:
     assert plan.time is not None and plan.drop is not None
     row.drop, row.upper, row.speedup = plan.drop.drop, plan.drop.upper, 1 / plan.time.share
     row.low, row.high = 1 / plan.time.ci95[1], 1 / plan.time.ci95[0]
-    both = functools.partial(metric, samples=2 * judged)
+    everything = functools.partial(metric, samples=judged + others)
     models = (subject.opened.source.model, own.judge("loss").model(plan))
-    whole, left = (subject.numbers(both, model)[subject.metric] for model in models)
-    row.unseen = unseen_drop(whole - left, plan.drop.drop, is_mean=subject.name not in POOLED)
+    whole, left = (subject.numbers(everything, model)[subject.metric] for model in models)
+    row.unseen, row.others = unseen_drop(whole - left, plan.drop.drop, judged, others), others
     if subject.name in POOLED:
-        row.note = "unseen: twice as many samples, half of them seen"
+        row.unseen, row.note = whole - left, "unseen: of all samples, those that were seen among them"
     return row
 
 
-def unseen_drop(both: float, seen: float, *, is_mean: bool) -> float:
-    """The drop on the second half, from that on both and that on the first."""
-    return 2 * both - seen if is_mean else both
+def unseen_drop(everywhere: float, seen: float, judged: int, others: int) -> float:
+    """The drop on `others` samples, from that on all and that on the `judged` ones before them; of a mean."""
+    return ((judged + others) * everywhere - judged * seen) / others
 
 
 def polish_rows(own: BudgetSubject, speedups: Sequence[float], generations: int) -> Iterator[PolishRow]:

@@ -6,7 +6,7 @@
     python -m benchmarks.budgets prediction fashion-net --targets onnx cpu --choices 16
     python -m benchmarks.budgets polish fashion-net --targets onnx cpu --speedups 2 --generations 8
         [--ways loss uniform …] [--keep F.json] [--markdown F] [--input-shape input_ids=1,64] [--solver fast]
-        [--samples N] [--test-samples N] [--judged N] [--seed N] [--no-cache]
+        [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
 
 Target onnx: whole channels, timed in ONNX Runtime; target cpu: zeros in generated kernels, over the dense model in ONNX
 Runtime. `share` is the measured time over the dense model's, with its 95 % interval (processor time of one thread).
@@ -14,8 +14,8 @@ Runtime. `share` is the measured time over the dense model's, with its 95 % inte
 speed: every way to spread gets the same measured time, through the same loop; what is left is refitted alike and judged
 by the model's own metric on test data. sweep: the same at several times in equal ratios; --plot draws what is lost
 against the speed-up, a line for each way. drop: `--max-drop` judges by the metric on the first `--judged` test samples;
-`unseen` is the drop on as many others that nothing has looked at. prediction: predicted times and losses against those
-of models that were measured, refitted and judged. polish: what `--polish` adds.
+`unseen` is the drop on the `--unseen` after them, which nothing has looked at. prediction: predicted times and losses
+against those of models that were measured, refitted and judged. polish: what `--polish` adds.
 
 Rows in the file of --keep are not computed again; what they cost to plan is only known of a first run (--no-cache).
 """
@@ -73,8 +73,8 @@ class Table:
         for target in a.targets:
             if a.what == "drop":
                 for allowed in a.drops:
-                    case = (allowed, a.judged)
-                    yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged)])
+                    case = (allowed, a.judged, a.unseen)
+                    yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged, a.unseen)])
             elif a.what == "prediction":
                 yield from self._rows(target, (a.choices,), lambda own: [prediction_row(own, a.choices)])
             elif a.what == "polish":
@@ -123,6 +123,7 @@ def main() -> int:
     parser.add_argument("--choices", type=int, default=16, help="models that predictions are compared with")
     parser.add_argument("--generations", type=int, default=8, help="of swaps, one refitted model each")
     parser.add_argument("--judged", type=int, default=1000, help="test samples that --max-drop may look at")
+    parser.add_argument("--unseen", type=int, default=2000, help="more of them, to tell what it is worth")
     parser.add_argument("--solver", help="how much work goes into zeros (default: balanced)")
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 import prunec.models as zoo
 from prunec.api.opening import open_model
+from prunec.api.pruning import runner
 from prunec.api.sample_count import default_samples
 from prunec.backends.onnx.session import make_session, run
 from prunec.frontend.calibration import open_calibration
@@ -63,10 +64,8 @@ class Subject:
 
     def numbers(self, metric: Metric, model: ir.Model) -> dict[str, float]:
         """All numbers of another metric, or of this one on other data."""
-        session = make_session(model, threads=self.threads)
-        return evaluate(metric, lambda feeds: run(session, feeds), samples=None)
+        return evaluate(metric, runner(model, self.threads), samples=None)
 
     def values(self, model: ir.Model) -> dict[str, float]:
         """All numbers of the metric, the primary one first."""
-        session = make_session(model, threads=self.threads)
-        return evaluate(self._evaluate, lambda feeds: run(session, feeds), samples=self._test_samples)
+        return evaluate(self._evaluate, runner(model, self.threads), samples=self._test_samples)

@@ -4,7 +4,7 @@ Widths for a time are those of the planner for times (`api.timing`). The span of
 dense model is halved, on a logarithmic scale; each choice is cut, refitted and judged as a compile would do it. What
 passed is measured afterwards, the fastest first, and taken if its whole interval lies below the dense model's time.
 
-The margin is a 90 % confidence bound on the drop for other data of the same kind (`verify.bounds`). A handful of looks
+The margin is a 90 % confidence bound on the drop for other data of the same kind (`verify.margins`). A handful of looks
 at the same data make it a little less than that.
 """
 

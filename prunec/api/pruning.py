@@ -32,6 +32,7 @@ from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.statistics.sweep import outputs
 from prunec.verify.checker import Outcome
 from prunec.verify.inputs import Run
+from prunec.verify.margins import Remembered
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord, QuantisationRecord
 from prunec.verify.rewriting import check_rewriting
@@ -137,10 +138,11 @@ def target_of(steps: Sequence[Stage], patterns: Mapping[str, LayerPattern]) -> T
 
 @dataclass(frozen=True)
 class Judged:
-    """The user's metric, and its numbers by name on the model as it was read."""
+    """The user's metric, its numbers by name on the model as it was read, and that model's answers."""
 
     metric: Metric
     dense: dict[str, float]
+    answers: Remembered
 
 
 def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: Progress = silent) -> Judged | None:
@@ -148,7 +150,8 @@ def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: P
     if metric is None:
         return None
     progress("judging the dense model", 0, 0)
-    return Judged(metric, evaluate(metric, runner(opened.source.model, threads), samples=None))
+    answers = Remembered(runner(opened.source.model, threads))
+    return Judged(metric, evaluate(metric, answers, samples=None), answers)
 
 
 def judge(
@@ -160,7 +163,7 @@ def judge(
         PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
     """
     if own is not None:
-        return quality_by_metric(own.metric, own.dense, runner(pruned, options.threads))
+        return quality_by_metric(own.metric, own.dense, own.answers, runner(pruned, options.threads))
     memory = working_bytes(opened.canonical)
 
     def answers(model: ir.Model) -> Iterator[dict[str, np.ndarray]]:

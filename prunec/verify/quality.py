@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 
 from prunec.diagnostics import GateError, PrunecError
-from prunec.verify.bounds import upper_mean, upper_share
+from prunec.verify.bounds import upper_mean
 from prunec.verify.inputs import Run
+from prunec.verify.margins import Remembered, upper_drop
 from prunec.verify.metrics import Agreement, is_inexact
 from prunec.verify.records import QualityRecord
 from prunec.verify.user_metric import Metric, evaluate
@@ -29,7 +30,7 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def quality_by_metric(
-    metric: Metric, before: Mapping[str, float], pruned: Run, *, samples: int | None = None
+    metric: Metric, before: Mapping[str, float], dense: Remembered, pruned: Run, *, samples: int | None = None
 ) -> QualityRecord:
     """The user's number for both models; `others` holds the rest of what the metric returned.
 
@@ -39,25 +40,24 @@ def quality_by_metric(
     Raises:
         PrunecError PC351: the metric fails, or does not return the same numbers for both models.
     """
-    seen = 0
-
-    def counted(feeds: Feeds) -> dict[str, np.ndarray]:
-        nonlocal seen
-        seen += max((len(array) for array in feeds.values() if array.ndim), default=1)
-        return pruned(feeds)
-
-    after = evaluate(metric, counted, samples=samples)
+    answers = Remembered(pruned)
+    after = evaluate(metric, answers, samples=samples)
+    seen = answers.samples
     if list(before) != list(after):
         raise PrunecError("PC351", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
     name = next(iter(before))
     others = {f"{which}_{key}": numbers[key]
               for key in list(before)[1:] for which, numbers in (("dense", before), ("pruned", after))}  # fmt: skip
+
+    def primary(run: Run) -> float:
+        return evaluate(metric, run, samples=samples)[name]
+
     return QualityRecord(
         metric=name,
         dense=before[name],
         pruned=after[name],
         drop=before[name] - after[name],
-        drop_upper=_upper(before[name], after[name], seen),
+        drop_upper=upper_drop(primary, dense, answers, before[name], after[name]),
         data="user",
         samples=samples or seen or None,
         others=others or None,
@@ -102,13 +102,6 @@ def quality_by_agreement(
         samples=outputs[worst].samples,
         others={key: number for key, number in named.items() if key != metric} or None,
     )
-
-
-def _upper(dense: float, pruned: float, samples: int) -> float | None:
-    """Of a share, as if what changed for the worse and for the better were not both there. None for other numbers."""
-    if not (0 <= pruned <= 1 and 0 <= dense <= 1 and samples):
-        return None
-    return upper_share(max(dense - pruned, 0.0) * samples, samples)
 
 
 def _check_finite(name: str, dense: np.ndarray, pruned: np.ndarray) -> None:

@@ -80,8 +80,7 @@ class LoweringRecord(Record):
 class QualityRecord(Record):
     """What pruning cost. `drop` = dense - pruned for a metric where more is better.
 
-    `drop_upper`: 90 % confidence bound on it for other data of the same kind, where it is a mean over samples. Of a
-    user's share only the difference is known: changes for the better hide as many for the worse, and it is too low.
+    `drop_upper`: 90 % confidence bound on it for other data of the same kind, where it is a mean over samples.
     """
 
     metric: str

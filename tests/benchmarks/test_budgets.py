@@ -44,7 +44,7 @@ class Known:
     """What `benchmarks.subject.Subject` has."""
 
     def __init__(self, path: Path) -> None:
-        self.name, self.seed, self.metric, self.dense = "known", 0, "metric", 1.0
+        self.name, self.seed, self.threads, self.metric, self.dense = "known", 0, 1, "metric", 1.0
         self.opened = open_model(path)
         self.calibration = open_calibration(inputs(24, 5), self.opened.canonical, samples=24)
         self.found = SimpleNamespace(metric=f"{__name__}:metric", entry=SimpleNamespace(static_inputs={}))
@@ -94,17 +94,17 @@ def test_a_sweep_ends_with_all_that_may_go(subject: Known, tmp_path: Path) -> No
 
 def test_a_drop_is_looked_at_on_what_nobody_has_seen(subject: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     own: Any = BudgetSubject(subject, "onnx")  # type: ignore[arg-type]
-    row = drop_row(own, 0.2, 20)
+    row = drop_row(own, 0.2, 20, 40)
     assert row.drop is not None and row.upper is not None and row.drop <= row.upper <= 0.2
-    assert row.speedup is not None and row.speedup > 1 and row.unseen is not None and not row.note
+    assert row.speedup is not None and row.speedup > 1 and row.unseen is not None and row.others == 40 and not row.note
     monkeypatch.setattr(Clock, "noise", 50.0)
-    refused = drop_row(own, 0.2, 20)
+    refused = drop_row(own, 0.2, 20, 40)
     assert refused.speedup is None and "no model that keeps the quality" in refused.note
 
 
 def test_what_is_unseen_is_worked_out_from_both_halves() -> None:
-    assert unseen_drop(0.03, 0.01, is_mean=True) == pytest.approx(0.05)
-    assert unseen_drop(0.03, 0.01, is_mean=False) == 0.03
+    assert unseen_drop(0.03, 0.01, 1000, 1000) == pytest.approx(0.05)
+    assert unseen_drop(0.03, 0.01, 1000, 3000) == pytest.approx(0.11 / 3)
 
 
 def test_predictions_are_held_against_what_came_out(subject: Known) -> None:

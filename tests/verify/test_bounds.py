@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prunec.verify.bounds import CONFIDENCE, finest_drop, samples_for, upper_mean, upper_share
+from prunec.verify.margins import Remembered
 from prunec.verify.metrics import Agreement
 from prunec.verify.quality import quality_by_metric
 
@@ -58,7 +59,8 @@ def test_samples_of_a_metric_are_counted_where_they_run() -> None:
         right = [run({"x": np.full((4, 2), i)})["y"] for i in range(25)]
         return float(np.concatenate(right).mean())
 
-    found = quality_by_metric(accuracy, {"accuracy": 1.0}, lambda feeds: {"y": np.ones(len(feeds["x"]))})
+    ones = Remembered(lambda feeds: {"y": np.ones(len(feeds["x"]))})
+    found = quality_by_metric(accuracy, {"accuracy": 1.0}, ones, ones)
     assert found.drop == 0 and found.drop_upper == pytest.approx(finest_drop(100))
-    other = quality_by_metric(lambda run: 17.0, {"<lambda>": 20.0}, lambda feeds: {})
+    other = quality_by_metric(lambda run: 17.0, {"<lambda>": 20.0}, ones, lambda feeds: {})
     assert other.drop == 3 and other.drop_upper is None

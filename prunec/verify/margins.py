@@ -6,7 +6,9 @@ the drops d_g of these mixtures add up to the whole drop, and their spread says 
 
     upper = Σ d_g + t · sqrt(GROUPS · var(d_g)),    t the 90 % point of Student's distribution
 
-which knows of changes for the better that hide as many for the worse. Where they do not add up it is no mean.
+which knows of changes for the better that hide as many for the worse. A smooth function of means, as a share of right
+answers to questions about all samples nearly is, adds up nearly, and the same spread is taken as long as it is off by
+less than that. Where it is off by more nothing is said.
 """
 
 from __future__ import annotations
@@ -58,9 +60,9 @@ def upper_drop(
     samples = pruned.samples
     drops = np.array([before - evaluate(_Mixed(dense, pruned, group)) for group in range(GROUPS)])
     drop = before - after
-    if not samples or abs(float(drops.sum()) - drop) > ROUNDING * max(1.0, abs(before)):
-        return None
     spread = math.sqrt(GROUPS * float(drops.var(ddof=1)))
+    if not samples or abs(float(drops.sum()) - drop) > max(spread, ROUNDING * max(1.0, abs(before))):
+        return None
     upper = drop + float(stdtrit(GROUPS - 1, CONFIDENCE)) * spread
     if 0 <= before <= 1 and 0 <= after <= 1:
         return max(upper, upper_share(max(drop, 0.0) * samples, samples))

@@ -64,9 +64,16 @@ def test_the_same_whatever_the_batches() -> None:
     assert found[0] == pytest.approx(found[1]) == pytest.approx(found[2])
 
 
-def test_of_what_is_no_mean_nothing_is_said() -> None:
+def test_of_what_does_not_add_up_nothing_is_said() -> None:
+    dense, pruned = changed(np.random.default_rng(1), 0.3, 0.0)
+    assert bound(dense, pruned, lambda run: float(accuracy(run) > pruned.mean() + 1e-6)) is None
+
+
+def test_a_smooth_function_of_a_mean_nearly_adds_up() -> None:
     dense, pruned = changed(np.random.default_rng(1), 0.04, 0.02)
-    assert bound(dense, pruned, lambda run: accuracy(run) ** 8) is None
+    plain, root = bound(dense, pruned), bound(dense, pruned, lambda run: accuracy(run) ** 0.5)
+    assert plain is not None and root is not None
+    assert root == pytest.approx(dense.mean() ** 0.5 - (dense.mean() - plain) ** 0.5, rel=0.05)
 
 
 def test_means_that_are_no_shares_have_a_bound_too() -> None:

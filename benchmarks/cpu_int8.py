@@ -11,7 +11,8 @@ channel, min-max); OpenVINO on that file, or where it refuses that on the dense 
 graph of each density; DeepSparse on the QDQ graph with the fewest blocks. `over X` is X's time over that of generated
 code, with a 95 % interval. Zeros are blocks by magnitude, without refitting, and ranges min-max of made-up inputs:
 speed is that of any such model, quality is not the point here. `error`: of generated code against ONNX Runtime on the
-same QDQ graph, as it is written or fused there, in 1/255 of the range of the output. `in_float`: quantised layers that
+same QDQ graph, as it is written or fused there, in 1/255 of the range of the output; "nan" where a compile would refuse
+it on these inputs, and the note says by how much. `in_float`: quantised layers that
 have no int8 kernel.
 """
 
@@ -125,7 +126,11 @@ class Subject:
         folder.mkdir()
         built = build(graph, int8_isa(), folder)
         self.in_float[density] = len(built.split.in_float)
-        self.errors[density] = compare(graph, built.folder, self.samples[:2], 1).max_rel
+        try:
+            self.errors[density] = compare(graph, built.folder, self.samples[:2], 1).max_rel
+        except GateError as no:  # a compile would refuse it; how fast the code is does not depend on the numbers in it
+            self.errors[density] = np.nan
+            self.notes.append(_short(f"{density:g} of the blocks: {no.diagnostic}"))
         return Contender(own_name(density), built.folder, "cpu")
 
     def quantised(self, density: float) -> ir.Model:

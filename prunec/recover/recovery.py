@@ -5,13 +5,15 @@
     full     all weights that are left, end to end       (`end_to_end`); block by block first where outputs are far off
 
 Zeros stay zeros, shapes stay shapes. The samples are those that were fitted to; every second of those that are held out
-is watched to stop in time, and the result is kept only if the outputs' error falls on the others.
+is watched to stop in time, and the result is kept only if what training lowers (`losses.output_loss`) falls on the
+others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -31,6 +33,7 @@ from prunec.recover.student import Student
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import comparable, sees_mirrored_alike
 from prunec.recover.training import Run, not_finite
+from prunec.recover.watched import WatchedOutputs
 from prunec.statistics.collect import CalibrationData
 
 BIAS_RATE, BLOCK_RATE, FULL_RATE = 0.02, 0.005, 0.005
@@ -106,12 +109,14 @@ def _recover(
         before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):
             raise not_finite("held-out samples")
-        runs = tuple(_runs(subject, plan, before))
+        with closing(WatchedOutputs(subject, pool.judged)) as judged:
+            distance = judged.error()
+            runs = tuple(_runs(subject, plan, before))
+            is_kept = judged.error() < distance
         model = student.written_to(pruned)
         after = held_out_error(dense, model, pool, threads)
     finally:
         pool.close()
-    is_kept = after < before
     return Recovered(
         model=model if is_kept else pruned,
         is_kept=is_kept,
@@ -121,7 +126,7 @@ def _recover(
         parameters=student.count,
         minutes=clock.elapsed_s / 60,
         runs=runs,
-        warnings=(*pool.warnings(student.count), *_findings(runs, before, after)),
+        warnings=(*pool.warnings(student.count), *_findings(runs, is_kept)),
     )
 
 
@@ -155,7 +160,7 @@ def _end_to_end(
         yield train_end_to_end(subject, wanted, rate, seconds, planned[0] if planned else None)
 
 
-def _findings(runs: tuple[Run, ...], before: float, after: float) -> Iterator[Diagnostic]:
+def _findings(runs: tuple[Run, ...], is_kept: bool) -> Iterator[Diagnostic]:
     """What is to be said about training that did not go as it should."""
     for run in runs:
         if run.stop == "diverged":
@@ -163,9 +168,6 @@ def _findings(runs: tuple[Run, ...], before: float, after: float) -> Iterator[Di
             yield Diagnostic("PC344", message, hint="more and more varied samples help most")
     if any(run.stop == "interrupted" for run in runs):
         yield Diagnostic("PC345", "training was interrupted: the best state until then is kept")
-    if not after < before:
-        message = (
-            f"training did not lower the error on held-out samples ({before:.3g} before, {after:.3g} after): "
-            "the weights stay as they were"
-        )
+    if not is_kept:
+        message = "training did not bring the outputs nearer on held-out samples: the weights stay as they were"
         yield Diagnostic("PC342", message, hint="give more samples or more minutes, or leave --recover out")

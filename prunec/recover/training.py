@@ -7,8 +7,10 @@ first steps and falls as a half cosine. Every twentieth of the schedule the watc
 kept, the one before training among them, and ten checks in a row without progress end the run. What diverges starts
 again from the best state at a quarter of the rate, twice at most.
 
-A rate is tried before it is taken: some of the steps go to it and to a quarter of it, and so on while that gives a
-smaller error, all from the same state. The best state that was seen meanwhile is where the rest begins.
+A rate is tried before it is taken: some of the steps go to it, and to a quarter of it where it does harm, and so on,
+all from the same state. A few steps tell too large a rate from others but no more than that: in the long run larger
+rates win, also those that do a little harm at first. Where no rate is harmless the one with the smallest error is
+taken, and where one that was taken gives nothing, a quarter of it has what is left of the steps.
 
 How many steps the schedule has is found by timing a few of them, or given by a plan.
 """
@@ -36,6 +38,8 @@ FALLS = 2
 TIMED = 3
 TRIED, TRIAL = tuple(4.0**-i for i in range(5)), 32
 """Shares of the rate, and the part of the steps that goes to each: one in so many."""
+HARMLESS = 1.25
+"""Times the error before, after a trial."""
 FEWEST_TRIED, FEWEST_TO_TRY = 4, 40
 """Steps that tell rates apart, and steps of which some go to that; where there are fewer the rate stays."""
 FEWEST, MOST_STEPS = 20, 20000
@@ -139,11 +143,15 @@ class _Training:
     def _train(self, of: int, limit: int, end: float) -> tuple[int, Stop]:
         """Up to `limit` steps of `of`; how many were made, and why no more."""
         done, rate, stop = self._tried(of, limit, end) if of >= FEWEST_TO_TRY else (0, self.rate, None)
-        if stop is not None:
-            return done, stop
-        self.clock.tell(done, of, f"{self.name}, a rate of {rate:.2g}")
-        made, stop, _ = self._descend(rate, of - done, limit - done, end)
-        return done + made, stop
+        while stop is None:
+            self.clock.tell(done, of, f"{self.name}, a rate of {rate:.2g}")
+            begun = self.best_error
+            made, stop, _ = self._descend(rate, of - done, limit - done, end)
+            done, rate = done + made, rate / 4
+            if stop == "no progress" and not self.best_error < begun and limit - done >= FEWEST_TO_TRY:
+                self.student.restore(self.best)
+                stop = None
+        return done, stop
 
     def _tried(self, of: int, limit: int, end: float) -> tuple[int, float, Stop | None]:
         """Steps that went to it, the rate that was found, and why the run ends there, where it does."""
@@ -155,9 +163,11 @@ class _Training:
             done += made
             if stop in ("time", "interrupted") or done == limit:
                 return done, rate, stop
-            if error >= reached < math.inf:
+            if error < reached:
+                best, reached = rate, error
+            if error <= HARMLESS * self.before:
+                best = rate
                 break
-            best, reached = rate, error
         self.student.restore(self.best)
         return done, best, None
 

@@ -1,11 +1,14 @@
-"""How far the outputs are from the dense model's on the samples that training is watched with."""
+"""How far the outputs are from the dense model's on held-out samples, those that watch or those that judge."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from prunec.array_store import ArrayStore
+from prunec.recover.data import Batch
 from prunec.recover.losses import output_loss
 from prunec.recover.student import State, tensors
 from prunec.recover.subject import Subject
@@ -17,14 +20,15 @@ SHARES = (1.0, 0.5, 0.25)
 
 
 class WatchedOutputs:
-    """The dense model's answers, in memory or in a file. Close it."""
+    """The dense model's answers to `batches`, by default those that watch, in memory or in a file. Close it."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, batches: Sequence[Batch] | None = None) -> None:
         self._subject, self._outputs = subject, subject.outputs
+        self._batches = subject.pool.watched if batches is None else batches
         self._part = subject.student.part(None, list(self._outputs))
         self._store = ArrayStore[tuple[int, str]](RAM_BYTES)
         teacher = Teacher(subject.dense, list(self._outputs), subject.kept, subject.threads)
-        for number, batch in enumerate(subject.pool.watched):
+        for number, batch in enumerate(self._batches):
             for name, array in teacher.arrays(subject.pool.feeds(batch)).items():
                 self._store.put((number, name), np.ascontiguousarray(array))
 
@@ -32,11 +36,11 @@ class WatchedOutputs:
         """The output loss of the student as it is now, per sample."""
         pool, total = self._subject.pool, 0.0
         with torch.no_grad():
-            for number, batch in enumerate(pool.watched):
+            for number, batch in enumerate(self._batches):
                 found = self._part(tensors(pool.feeds(batch)))
                 targets = tensors({name: self._store.get((number, name)) for name in self._outputs})
                 total += float(output_loss(found, targets, self._outputs)) * len(batch)
-        return total / sum(map(len, pool.watched))
+        return total / sum(map(len, self._batches))
 
     def take_part(self, before: State, error: float) -> float:
         """Of the way from the state `before`, whose error is `error`, leave the student the largest share that helps.

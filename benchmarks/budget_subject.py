@@ -23,7 +23,7 @@ from prunec.cache import Cache
 from prunec.criteria import create
 from prunec.graph.cost import node_macs
 from prunec.plan.layers import DENSE
-from prunec.plan.levels import Allocation
+from prunec.plan.levels import Allocation, Source
 from prunec.plan.plan import Plan, Scope
 from prunec.plan.planner import FLOORS, Planner
 from prunec.statistics.output_errors import MOST_SAMPLES, OutputErrors
@@ -66,9 +66,9 @@ class BudgetSubject:
         self._shapes, self._progress = dict(shapes or {}), progress
 
     @contextlib.contextmanager
-    def planner(self, way: str) -> Iterator[TimedPlanner]:
-        """One that spreads by `way`, ready to be asked. PrunecError where it cannot be timed."""
-        opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way)
+    def planner(self, way: str, losses: Source | None = None) -> Iterator[TimedPlanner]:
+        """One that spreads by `way`, ready to be asked; `losses`: of zeros. PrunecError where it cannot be timed."""
+        opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way, losses)
         with dense_file(opened.source) as dense:
             if self.target == "onnx":
                 planners = TimedDepth if way == BLOCKS else TimedWidths
@@ -76,13 +76,13 @@ class BudgetSubject:
             else:
                 yield TimedZeros(opened, dense, calibration, options, self._progress)
 
-    def options(self, way: str) -> PlanOptions:
+    def options(self, way: str, losses: Source | None = None) -> PlanOptions:
         seed, cache = self.subject.seed, self._cache
         if self.target == "onnx":
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
         return PlanOptions(
-            target=self.target, allocation=ZEROS[way], solver=self._solver, seed=seed, cache=cache,
+            target=self.target, allocation=ZEROS[way], losses=losses, solver=self._solver, seed=seed, cache=cache,
             made_up_shapes=self._shapes,
         )  # fmt: skip
 

@@ -15,7 +15,8 @@ speed: every way to spread gets the same measured time, through the same loop; w
 by the model's own metric on test data. sweep: the same at several times in equal ratios; --plot draws what is lost
 against the speed-up, a line for each way. drop: `--max-drop` judges by the metric on the first `--judged` test samples;
 `unseen` is the drop on the `--unseen` after them, which nothing has looked at. prediction: predicted times and losses
-against those of models that were measured, refitted and judged. polish: what `--polish` adds.
+against those of models that were measured, refitted and judged, a row for each source of losses. polish: what
+`--polish` adds.
 
 Rows in the file of --keep are not computed again; what they cost to plan is only known of a first run (--no-cache).
 """
@@ -38,7 +39,7 @@ from benchmarks.budget_rows import (
     curve_rows,
     drop_row,
     polish_rows,
-    prediction_row,
+    prediction_rows,
     speed_rows,
 )
 from benchmarks.budget_subject import WAYS, BudgetSubject
@@ -76,7 +77,7 @@ class Table:
                     case = (allowed, a.judged, a.unseen)
                     yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged, a.unseen)])
             elif a.what == "prediction":
-                yield from self._rows(target, (a.choices,), lambda own: [prediction_row(own, a.choices)])
+                yield from self._rows(target, (a.choices,), lambda own: prediction_rows(own, a.choices))
             elif a.what == "polish":
                 case = (*a.speedups, a.generations)
                 yield from self._rows(target, case, lambda own: polish_rows(own, a.speedups, a.generations))

@@ -91,10 +91,10 @@ class LossSource:
 
 
 def quick_effort(solver: str | None) -> Effort:
-    """How layers are solved beforehand: `fast` for whatever takes longer, the solver itself where one was named."""
+    """How layers are solved beforehand: `quick` for every effort, the solver itself where one was named."""
     if solver == "udfc":  # which needs the layer before, and falls back to this
         return "wanda"
-    return cast(Effort, solver) if solver in SINGLE else "fast"
+    return cast(Effort, solver) if solver in SINGLE else "quick"
 
 
 def left_over(energy: np.ndarray, total: float) -> np.ndarray:

@@ -105,7 +105,7 @@ def test_what_solving_makes_up_for_is_no_loss() -> None:
 
 
 def supernet(model: ir.Model, cache: Cache | None = None) -> Supernet:
-    ways = Ways(parse("unstructured"), LADDER, "fast")
+    ways = Ways(parse("unstructured"), LADDER, "quick")
     return Supernet(model, list(tensor_of(model)), ways, data(model), cache)
 
 
@@ -151,8 +151,8 @@ def test_solved_layers_are_remembered(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_layers_are_solved_beforehand_without_much_effort() -> None:
     assert [quick_effort(solver) for solver in (None, "best", "sparsegpt", "udfc")] == [
-        "fast",
-        "fast",
+        "quick",
+        "quick",
         "sparsegpt",
         "wanda",
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.budget_subject import BudgetSubject
-from prunec.api.dropping import DropPlanner
+from prunec.api.dropping import DropPlanner, Trial
 from prunec.api.polishing import Polisher
 from prunec.api.progress import silent
 from prunec.api.pruning import Judged, runner
@@ -61,7 +61,10 @@ class Row:
 
 @dataclass
 class DropRow:
-    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on `others`."""
+    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on `others`.
+
+    `tried`: every choice that was judged, the fastest first: predicted share of the time, drop, bound.
+    """
 
     model: str
     target: str
@@ -77,6 +80,7 @@ class DropRow:
     low: float | None = None
     high: float | None = None
     minutes: float | None = None
+    tried: str = ""
     note: str = ""
 
 
@@ -195,8 +199,11 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     start = time.perf_counter()
     try:
         with own.planner("loss") as planner:
-            judge = own.judge("loss", Judged(seen, dense, answers))
-            plan, _ = DropPlanner(planner, judge, silent).fastest(Budget.of("max-drop", allowed))
+            looking = DropPlanner(planner, own.judge("loss", Judged(seen, dense, answers)), silent)
+            try:
+                plan, _ = looking.fastest(Budget.of("max-drop", allowed))
+            finally:
+                row.tried = told(looking.trials)
     except GateError as no:
         row.note, row.minutes = no.diagnostic.message, (time.perf_counter() - start) / 60
         return row
@@ -211,6 +218,18 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     if subject.name in POOLED:
         row.unseen, row.note = whole - left, "unseen: of all samples, those that were seen among them"
     return row
+
+
+def told(trials: Sequence[Trial]) -> str:
+    """Of each choice what the search knew; – where there is no quality or no bound."""
+
+    def one(trial: Trial) -> str:
+        found = trial.quality
+        upper = None if found is None else found.drop_upper
+        drop, bound = (f"{value:.3g}" if value is not None else "–" for value in (found and found.drop, upper))
+        return f"{trial.predicted:.3f}: {drop} ≤ {bound}"
+
+    return "; ".join(one(trial) for trial in sorted(trials, key=lambda trial: trial.predicted))
 
 
 def unseen_drop(everywhere: float, seen: float, judged: int, others: int) -> float:

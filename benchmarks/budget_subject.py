@@ -50,7 +50,10 @@ WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": tuple(ZERO
 
 
 class BudgetSubject:
-    """`subject` for one target. `shapes`: of what is run where times are taken; the data keeps its own."""
+    """`subject` for one target. `shapes`: of what is run where times are taken; the data keeps its own.
+
+    `losses`: the source for zeros by loss, where a planner is not asked for another one.
+    """
 
     def __init__(
         self,
@@ -59,11 +62,12 @@ class BudgetSubject:
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
         solver: str | None = None,
+        losses: Source | None = None,
         cache: Cache | None = None,
         progress: Progress = silent,
     ) -> None:
         self.subject, self.target, self._solver, self._cache = subject, target, solver, cache
-        self._shapes, self._progress = dict(shapes or {}), progress
+        self._shapes, self._progress, self._losses = dict(shapes or {}), progress, losses
 
     @contextlib.contextmanager
     def planner(self, way: str, losses: Source | None = None) -> Iterator[TimedPlanner]:
@@ -81,8 +85,9 @@ class BudgetSubject:
         if self.target == "onnx":
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
+        source = losses or self._losses if ZEROS[way] == "loss" else None
         return PlanOptions(
-            target=self.target, allocation=ZEROS[way], losses=losses, solver=self._solver, seed=seed, cache=cache,
+            target=self.target, allocation=ZEROS[way], losses=source, solver=self._solver, seed=seed, cache=cache,
             made_up_shapes=self._shapes,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@
     python -m benchmarks.budgets prediction fashion-net --targets onnx cpu --choices 16
     python -m benchmarks.budgets polish fashion-net --targets onnx cpu --speedups 2 --generations 8
         [--ways loss uniform …] [--keep F.json] [--markdown F] [--input-shape input_ids=1,64] [--solver fast]
-        [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
+        [--losses solved] [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
 
 Target onnx: whole channels, timed in ONNX Runtime; target cpu: zeros in generated kernels, over the dense model in ONNX
 Runtime. `share` is the measured time over the dense model's, with its 95 % interval (processor time of one thread).
@@ -48,6 +48,7 @@ from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.cache import default_cache
 from prunec.frontend.input_shapes import parse_input_shapes
+from prunec.plan.levels import SOURCES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -97,7 +98,7 @@ class Table:
         compute: Callable[[BudgetSubject], Iterable[DataclassInstance]],
     ) -> list[DataclassInstance]:
         a = self.arguments
-        drawn = (a.solver, a.samples, a.test_samples, a.seed, *a.input_shape)
+        drawn = (a.solver, a.samples, a.test_samples, a.seed, *a.input_shape, *([a.losses] if a.losses else []))
         return self.kept.rows((a.what, self.name, target, *case, *drawn), lambda: compute(self._subject(target)))
 
     def _subject(self, target: str) -> BudgetSubject:
@@ -108,7 +109,9 @@ class Table:
             )
             shapes = {**subject.found.entry.static_inputs, **parse_input_shapes(a.input_shape)}
             cache = None if a.no_cache else default_cache()
-            self._own[target] = BudgetSubject(subject, target, shapes=shapes, solver=a.solver, cache=cache)
+            self._own[target] = BudgetSubject(
+                subject, target, shapes=shapes, solver=a.solver, losses=a.losses, cache=cache
+            )
         return self._own[target]
 
 
@@ -126,6 +129,7 @@ def main() -> int:
     parser.add_argument("--judged", type=int, default=1000, help="test samples that --max-drop may look at")
     parser.add_argument("--unseen", type=int, default=2000, help="more of them, to tell what it is worth")
     parser.add_argument("--solver", help="how much work goes into zeros (default: balanced)")
+    parser.add_argument("--losses", choices=SOURCES, help="where losses of zeros come from (default: the planner's)")
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--input-shape", nargs="+", default=[], help="of what is timed: NAME=1,64 …")

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.budget_subject import BudgetSubject
-from prunec.api.dropping import DropPlanner
+from prunec.api.dropping import DropPlanner, Trial
 from prunec.api.polishing import Polisher
 from prunec.api.progress import silent
 from prunec.api.pruning import Judged, runner
@@ -21,6 +21,7 @@ from prunec.api.timed import Point, TimedPlanner
 from prunec.api.timing import random_rungs
 from prunec.diagnostics import GateError, PrunecError
 from prunec.plan.budget import Budget
+from prunec.plan.levels import SOURCES, Source
 from prunec.plan.plan import Plan
 from prunec.verify.margins import Remembered
 from prunec.verify.user_metric import evaluate, load_metric
@@ -60,7 +61,10 @@ class Row:
 
 @dataclass
 class DropRow:
-    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on `others`."""
+    """The fastest choice within a drop: `drop` with its bound `upper` on the first `samples`, `unseen` on `others`.
+
+    `tried`: every choice that was judged, the fastest first: predicted share of the time, drop, bound.
+    """
 
     model: str
     target: str
@@ -76,6 +80,7 @@ class DropRow:
     low: float | None = None
     high: float | None = None
     minutes: float | None = None
+    tried: str = ""
     note: str = ""
 
 
@@ -105,20 +110,27 @@ class PolishRow:
 class PredictionRow:
     """Additive predictions for `choices` against what came out; ranks are Spearman's, errors median relative ones.
 
-    `loss_cut`, `loss_refitted`: of predicted losses to the outputs' errors before and after refitting; `cut_refitted`:
-    of these two to each other (swaps are screened by the first); `factor`: how many times the refitted error the
-    predicted loss is, in the middle; `drop_rank`: of predicted losses to drops of the metric.
+    `losses`: the source of what is predicted, "cuts" for channels; all sources of a model get the same choices, half of
+    them at random and as many of each source's own as of the others'. `loss_shown`, `loss_refitted`: of predicted
+    losses to the outputs' errors of what swaps are screened by (masks, or layers solved beforehand) and of the refitted
+    model; `shown_refitted`: of these two to each other; `factor`: how many times the refitted error the predicted loss
+    is, in the middle, and `factor_screen` what it is for swaps; `own_error`: the refitted error of the source's own
+    choices, geometric mean, at times that are predicted to be the same; `drop_rank`: of predicted losses to drops of
+    the metric.
     """
 
     model: str
     target: str
+    losses: str
     choices: int
     time_rank: float
     time_error: float
-    loss_cut: float
+    loss_shown: float
     loss_refitted: float
-    cut_refitted: float
+    shown_refitted: float
     factor: float
+    factor_screen: float
+    own_error: float
     drop_rank: float
     metric: str
 
@@ -187,8 +199,11 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     start = time.perf_counter()
     try:
         with own.planner("loss") as planner:
-            judge = own.judge("loss", Judged(seen, dense, answers))
-            plan, _ = DropPlanner(planner, judge, silent).fastest(Budget.of("max-drop", allowed))
+            looking = DropPlanner(planner, own.judge("loss", Judged(seen, dense, answers)), silent)
+            try:
+                plan, _ = looking.fastest(Budget.of("max-drop", allowed))
+            finally:
+                row.tried = told(looking.trials)
     except GateError as no:
         row.note, row.minutes = no.diagnostic.message, (time.perf_counter() - start) / 60
         return row
@@ -203,6 +218,18 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     if subject.name in POOLED:
         row.unseen, row.note = whole - left, "unseen: of all samples, those that were seen among them"
     return row
+
+
+def told(trials: Sequence[Trial]) -> str:
+    """Of each choice what the search knew; – where there is no quality or no bound."""
+
+    def one(trial: Trial) -> str:
+        found = trial.quality
+        upper = None if found is None else found.drop_upper
+        drop, bound = (f"{value:.3g}" if value is not None else "–" for value in (found and found.drop, upper))
+        return f"{trial.predicted:.3f}: {drop} ≤ {bound}"
+
+    return "; ".join(one(trial) for trial in sorted(trials, key=lambda trial: trial.predicted))
 
 
 def unseen_drop(everywhere: float, seen: float, judged: int, others: int) -> float:
@@ -229,33 +256,43 @@ def polish_rows(own: BudgetSubject, speedups: Sequence[float], generations: int)
             )  # fmt: skip
 
 
-def prediction_row(own: BudgetSubject, choices: int) -> PredictionRow:
-    """Random choices, as different from layer to layer as those that times are learnt from, and the planner's own."""
+def prediction_rows(own: BudgetSubject, choices: int) -> Iterator[PredictionRow]:
+    """One for each source of losses, all about the same choices."""
     subject, judge = own.subject, own.judge("loss")
-    found: list[tuple[float, ...]] = []
-    with own.planner("loss") as planner:
-        for rungs in some_choices(planner, choices, subject.seed):
-            point = planner.measure(rungs)
-            model = judge.model(planner.describe(rungs, Budget.of("speedup", 2)))
-            errors = own.errors.of(planner.one_shot(rungs)), own.errors.of(model)
-            drop = subject.dense - subject.judge(model)
-            found.append((point.predicted, point.share.median, point.loss, *errors, drop))
-    predicted, measured, loss, cut, refitted, drops = np.array(found).T
-    return PredictionRow(
-        model=subject.name, target=own.target, choices=len(found), time_rank=rank(predicted, measured),
-        time_error=float(np.median(np.abs(predicted / measured - 1))), loss_cut=rank(loss, cut),
-        loss_refitted=rank(loss, refitted), cut_refitted=rank(cut, refitted),
-        factor=float(np.median(loss / np.maximum(refitted, 1e-12))),
-        drop_rank=rank(loss, drops), metric=subject.metric,
-    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        sources: tuple[Source | None, ...] = (None,) if own.target == "onnx" else SOURCES
+        planners = [stack.enter_context(own.planner("loss", source)) for source in sources]
+        first = planners[0]
+        chosen = [own_choices(planner, max(choices // 2 // len(planners), 2)) for planner in planners]
+        drawn = random_rungs(first.bottom, choices // 2, np.random.default_rng(subject.seed + 1))
+        tried = list(dict.fromkeys([*(rungs for one in chosen for rungs in one), *drawn]))
+        times, refitted, drops = [], [], []
+        for rungs in tried:
+            point = first.measure(rungs)
+            model = judge.model(first.describe(rungs, Budget.of("speedup", 2)))
+            times.append((point.predicted, point.share.median))
+            refitted.append(own.errors.of(model))
+            drops.append(subject.dense - subject.judge(model))
+        predicted, measured = np.array(times).T
+        came_out = np.maximum(refitted, 1e-12)
+        for source, planner, one in zip(sources, planners, chosen, strict=True):
+            loss = np.array([planner.loss(rungs) for rungs in tried])
+            shown = np.array([own.errors.of(planner.one_shot(rungs)) for rungs in tried])
+            yield PredictionRow(
+                model=subject.name, target=own.target, losses=source or "cuts", choices=len(tried),
+                time_rank=rank(predicted, measured), time_error=float(np.median(np.abs(predicted / measured - 1))),
+                loss_shown=rank(loss, shown), loss_refitted=rank(loss, came_out), shown_refitted=rank(shown, came_out),
+                factor=float(np.median(loss / came_out)), factor_screen=float(np.median(shown / came_out)),
+                own_error=float(np.exp(np.log([came_out[tried.index(rungs)] for rungs in one]).mean())),
+                drop_rank=rank(loss, np.array(drops)), metric=subject.metric,
+            )  # fmt: skip
 
 
-def some_choices(planner: TimedPlanner, count: int, seed: int) -> list[tuple[int, ...]]:
-    """Half of them random, half the planner's own between its start and its floor."""
-    own = [planner.choose(share) for share in shares(planner.start, planner.floor.median, count - count // 2 + 1)[:-1]]
-    found = [rungs for rungs in own if rungs is not None]
-    drawn = random_rungs(planner.bottom, count // 2, np.random.default_rng(seed + 1))
-    return list(dict.fromkeys([*found, *drawn]))
+def own_choices(planner: TimedPlanner, count: int) -> list[tuple[int, ...]]:
+    """The planner's own for `count` times in equal ratios, strictly between its start and its floor."""
+    low, high = planner.floor.median, planner.start
+    limits = (high * (low / high) ** (step / (count + 1)) for step in range(1, count + 1))
+    return [rungs for limit in limits if (rungs := planner.choose(limit)) is not None]
 
 
 def rank(one: np.ndarray, other: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from prunec.cache import Cache
 from prunec.criteria import create
 from prunec.graph.cost import node_macs
 from prunec.plan.layers import DENSE
-from prunec.plan.levels import Allocation
+from prunec.plan.levels import Allocation, Source
 from prunec.plan.plan import Plan, Scope
 from prunec.plan.planner import FLOORS, Planner
 from prunec.statistics.output_errors import MOST_SAMPLES, OutputErrors
@@ -50,7 +50,10 @@ WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": tuple(ZERO
 
 
 class BudgetSubject:
-    """`subject` for one target. `shapes`: of what is run where times are taken; the data keeps its own."""
+    """`subject` for one target. `shapes`: of what is run where times are taken; the data keeps its own.
+
+    `losses`: the source for zeros by loss, where a planner is not asked for another one.
+    """
 
     def __init__(
         self,
@@ -59,16 +62,17 @@ class BudgetSubject:
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
         solver: str | None = None,
+        losses: Source | None = None,
         cache: Cache | None = None,
         progress: Progress = silent,
     ) -> None:
         self.subject, self.target, self._solver, self._cache = subject, target, solver, cache
-        self._shapes, self._progress = dict(shapes or {}), progress
+        self._shapes, self._progress, self._losses = dict(shapes or {}), progress, losses
 
     @contextlib.contextmanager
-    def planner(self, way: str) -> Iterator[TimedPlanner]:
-        """One that spreads by `way`, ready to be asked. PrunecError where it cannot be timed."""
-        opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way)
+    def planner(self, way: str, losses: Source | None = None) -> Iterator[TimedPlanner]:
+        """One that spreads by `way`, ready to be asked; `losses`: of zeros. PrunecError where it cannot be timed."""
+        opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way, losses)
         with dense_file(opened.source) as dense:
             if self.target == "onnx":
                 planners = TimedDepth if way == BLOCKS else TimedWidths
@@ -76,13 +80,14 @@ class BudgetSubject:
             else:
                 yield TimedZeros(opened, dense, calibration, options, self._progress)
 
-    def options(self, way: str) -> PlanOptions:
+    def options(self, way: str, losses: Source | None = None) -> PlanOptions:
         seed, cache = self.subject.seed, self._cache
         if self.target == "onnx":
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
+        source = losses or self._losses if ZEROS[way] == "loss" else None
         return PlanOptions(
-            target=self.target, allocation=ZEROS[way], solver=self._solver, seed=seed, cache=cache,
+            target=self.target, allocation=ZEROS[way], losses=source, solver=self._solver, seed=seed, cache=cache,
             made_up_shapes=self._shapes,
         )  # fmt: skip
 

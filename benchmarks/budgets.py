@@ -6,7 +6,7 @@
     python -m benchmarks.budgets prediction fashion-net --targets onnx cpu --choices 16
     python -m benchmarks.budgets polish fashion-net --targets onnx cpu --speedups 2 --generations 8
         [--ways loss uniform …] [--keep F.json] [--markdown F] [--input-shape input_ids=1,64] [--solver fast]
-        [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
+        [--losses solved] [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
 
 Target onnx: whole channels, timed in ONNX Runtime; target cpu: zeros in generated kernels, over the dense model in ONNX
 Runtime. `share` is the measured time over the dense model's, with its 95 % interval (processor time of one thread).
@@ -15,7 +15,8 @@ speed: every way to spread gets the same measured time, through the same loop; w
 by the model's own metric on test data. sweep: the same at several times in equal ratios; --plot draws what is lost
 against the speed-up, a line for each way. drop: `--max-drop` judges by the metric on the first `--judged` test samples;
 `unseen` is the drop on the `--unseen` after them, which nothing has looked at. prediction: predicted times and losses
-against those of models that were measured, refitted and judged. polish: what `--polish` adds.
+against those of models that were measured, refitted and judged, a row for each source of losses. polish: what
+`--polish` adds.
 
 Rows in the file of --keep are not computed again; what they cost to plan is only known of a first run (--no-cache).
 """
@@ -38,7 +39,7 @@ from benchmarks.budget_rows import (
     curve_rows,
     drop_row,
     polish_rows,
-    prediction_row,
+    prediction_rows,
     speed_rows,
 )
 from benchmarks.budget_subject import WAYS, BudgetSubject
@@ -47,6 +48,7 @@ from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.cache import default_cache
 from prunec.frontend.input_shapes import parse_input_shapes
+from prunec.plan.levels import SOURCES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,7 +78,7 @@ class Table:
                     case = (allowed, a.judged, a.unseen)
                     yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged, a.unseen)])
             elif a.what == "prediction":
-                yield from self._rows(target, (a.choices,), lambda own: [prediction_row(own, a.choices)])
+                yield from self._rows(target, (a.choices,), lambda own: prediction_rows(own, a.choices))
             elif a.what == "polish":
                 case = (*a.speedups, a.generations)
                 yield from self._rows(target, case, lambda own: polish_rows(own, a.speedups, a.generations))
@@ -96,7 +98,7 @@ class Table:
         compute: Callable[[BudgetSubject], Iterable[DataclassInstance]],
     ) -> list[DataclassInstance]:
         a = self.arguments
-        drawn = (a.solver, a.samples, a.test_samples, a.seed, *a.input_shape)
+        drawn = (a.solver, a.samples, a.test_samples, a.seed, *a.input_shape, *([a.losses] if a.losses else []))
         return self.kept.rows((a.what, self.name, target, *case, *drawn), lambda: compute(self._subject(target)))
 
     def _subject(self, target: str) -> BudgetSubject:
@@ -107,7 +109,9 @@ class Table:
             )
             shapes = {**subject.found.entry.static_inputs, **parse_input_shapes(a.input_shape)}
             cache = None if a.no_cache else default_cache()
-            self._own[target] = BudgetSubject(subject, target, shapes=shapes, solver=a.solver, cache=cache)
+            self._own[target] = BudgetSubject(
+                subject, target, shapes=shapes, solver=a.solver, losses=a.losses, cache=cache
+            )
         return self._own[target]
 
 
@@ -125,6 +129,7 @@ def main() -> int:
     parser.add_argument("--judged", type=int, default=1000, help="test samples that --max-drop may look at")
     parser.add_argument("--unseen", type=int, default=2000, help="more of them, to tell what it is worth")
     parser.add_argument("--solver", help="how much work goes into zeros (default: balanced)")
+    parser.add_argument("--losses", choices=SOURCES, help="where losses of zeros come from (default: the planner's)")
     parser.add_argument("--samples", type=int, help="calibration samples (default: by the cost)")
     parser.add_argument("--test-samples", type=int, help="test samples of the metric (default: the metric's own)")
     parser.add_argument("--input-shape", nargs="+", default=[], help="of what is timed: NAME=1,64 …")

@@ -1,6 +1,7 @@
 """`solve`: one layer, one pattern, a named amount of effort; every step is kept only if held-out error falls.
 
 - `mask`: Wanda's mask and the old weights, nothing else.
+- `quick`: Wanda's mask with exact weights against the dense target, at one damping: what levels are compared by.
 - `fast`: Wanda's mask, and SparseGPT's, each with exact weights against the dense target, at one damping.
 - `balanced`: the damping is chosen on held-out data, then ADMM finds the mask, `refit` its weights.
 - `best`: more dampings, ADMM to its end, ExactOBS where the layer is small enough, masks from all of them.
@@ -29,7 +30,7 @@ from prunec.passes.solve.solution import Solution, Trial
 from prunec.patterns import Pattern, masked
 from prunec.patterns.base import Mask, Scope
 
-Portfolio = Literal["mask", "fast", "balanced", "best"]
+Portfolio = Literal["mask", "quick", "fast", "balanced", "best"]
 Effort = Portfolio | Single
 EFFORTS: tuple[Portfolio, ...] = ("fast", "balanced", "best")
 
@@ -49,6 +50,7 @@ FINE_DAMPINGS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 FIRST = 0.1
 SETTINGS: dict[Portfolio, Settings] = {
     "mask": Settings((0.0,), 0, 0, 0),
+    "quick": Settings((0.03,), 0, 0, 0),
     "fast": Settings((0.03,), 0, 0, 0),
     "balanced": Settings(DAMPINGS, 60, 10, 48),
     "best": Settings(FINE_DAMPINGS, 300, 60, 512),
@@ -115,6 +117,8 @@ def _candidates(
     if effort != "balanced":
         mask = wanda_mask(q, pattern, level, own)
         yield "wanda+refit", damping, _refitted(q, pattern, mask), mask
+        if effort == "quick":
+            return
         refusal = sparsegpt.refusal(q, pattern)
         if refusal is None:
             _, mask, more = sparsegpt.sparsegpt(q, pattern, level)

@@ -16,6 +16,7 @@ from prunec.graph.cost import FLOAT_TYPES, model_macs, node_macs, parameter_coun
 from prunec.graph.shapes import dims, is_constant
 from prunec.passes.compensate import CompensationRecord as Compensation
 from prunec.plan.budget import NUMBERS
+from prunec.plan.levels import DEFAULT_SOURCE
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
@@ -79,6 +80,7 @@ def command_line(source: str, plan: Plan, extra: Mapping[str, object]) -> str:
         is_implied = plan.budget.kind == "sparsity" or plan.budget.is_measured
         words += [] if is_implied else ["--sparsity", f"{level:g}"]
         words += [] if plan.allocation is None else ["--allocation", plan.allocation]
+        words += [] if plan.losses in (None, DEFAULT_SOURCE) else ["--losses", plan.losses]
         words += ["--pattern", plan.pattern, "--solver", plan.solver or "balanced"]
         if (plan.permutation is not None) != orders_by_default(plan.solver):  # not what happens by itself
             words.append("--no-permute" if plan.permutation is None else "--permute")

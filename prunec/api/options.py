@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from prunec.api.opening import InputShapes
 from prunec.api.target_list import check_target, patterns_of
@@ -15,7 +15,7 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Samples
 from prunec.patterns import Pattern, parse
 from prunec.plan.budget import Budget, BudgetKind
-from prunec.plan.levels import ALLOCATIONS
+from prunec.plan.levels import ALLOCATIONS, DEFAULT_SOURCE, SOURCES, Source
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
 from prunec.plan.recovery import METHODS, RecoveryPlan
@@ -56,6 +56,7 @@ class PlanOptions:
     structures: str | Sequence[str] | None = None
     solver: str | None = None
     allocation: str | None = None
+    losses: str | None = None
     permute: bool | None = None
     finer: float | None = None
     polish: int = 0
@@ -98,6 +99,8 @@ class PlanOptions:
         if self.allocation is not None and not is_sparse:
             message = "--allocation is for sparsity patterns; --scope says how a cut of channels is spread"
             raise PrunecError("PC208", message, where="--allocation", hint="add --pattern block:4x1")
+        if self.losses is not None:
+            self._check_losses(is_sparse=is_sparse)
         if self.permute is not None and not is_sparse:
             message = "the order of channels matters to sparsity patterns only"
             raise PrunecError("PC208", message, where=self._permute_option(), hint="add --pattern 2:4")
@@ -115,6 +118,26 @@ class PlanOptions:
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
         self._check_recovery()
+
+    def _check_losses(self, *, is_sparse: bool) -> None:
+        """Refuse a source of losses that is none, or where no layers are compared by losses of zeros. PC203, PC208."""
+        assert self.losses is not None
+        if self.losses not in SOURCES:
+            raise unknown_name("PC203", "source of losses", self.losses, SOURCES)
+        if not is_sparse:
+            message = (
+                "--losses is for sparsity patterns: what a cut of channels loses depends on the refit of all that read "
+                "them, so no layer can be solved or changed for it alone"
+            )
+            raise PrunecError("PC208", message, where="--losses", hint="add --pattern block:16x1, or leave it out")
+        if self.allocation not in (None, "loss"):
+            message = f"--allocation {self.allocation} asks for no losses"
+            raise PrunecError("PC208", message, where="--losses", hint="leave one of the two out")
+
+    @property
+    def loss_source(self) -> Source:
+        """Where losses of single layers come from."""
+        return DEFAULT_SOURCE if self.losses is None else cast(Source, self.losses)
 
     def _check_recovery(self) -> None:
         minutes = self.recover_minutes
@@ -234,14 +257,16 @@ class PlanOptions:
         `max_drop` is the budget when it stands alone, and a gate beside another one.
 
         Raises:
-            PrunecError PC220: two budgets; PC208: out of range; PC224: no level for the pattern; PC230: a measured
-            budget for what is not timed.
+            PrunecError PC220: two budgets; PC208: out of range, or losses that nothing reads; PC224: no level for the
+            pattern; PC230: a measured budget for what is not timed.
         """
         pattern = self.sparse_pattern()
         measured = self._measured_budget(pattern, max_drop)
         if measured is not None:
             return measured
         level = None if pattern is None else pattern.mean_level(self.sparsity)
+        if self.losses is not None and pattern is not None and level is not None:
+            self._check_compared(pattern, level)
         goes = self.sparsity if pattern is None else None
         budgets: tuple[tuple[BudgetKind, float | None], ...] = (
             ("sparsity", goes), ("flops", self.flops), ("params", self.params), ("size-mb", self.size_mb),
@@ -280,6 +305,15 @@ class PlanOptions:
         if pattern is not None:
             self._check_cuts_nothing()
         return Budget.of(*given[0])
+
+    def _check_compared(self, pattern: Pattern, level: float) -> None:
+        """Refuse losses that nothing reads: without a budget of time, zeros are spread evenly. PrunecError PC208."""
+        fixed = pattern.fixed_level
+        if self.allocation == "loss" if fixed is None else level < fixed - 1e-9:
+            return
+        why = "every layer gets the same share" if fixed is None else f"every layer gets {pattern.name}"
+        hint = "add --allocation loss, or a budget of time" if fixed is None else "give a --sparsity below it"
+        raise PrunecError("PC208", f"no losses are compared: {why}", where="--losses", hint=hint)
 
     def _is_timeable(self) -> bool:
         """Whether compiled models of the target are timed while a plan is made."""
@@ -322,7 +356,8 @@ class PlanOptions:
             "latency-ms": self.latency_ms, "size-mb": self.size_mb, "criterion": self.criterion,
             "scope": self.scope, "include": self.include or None, "exclude": self.exclude or None,
             "round-to": self.round_to, "structures": self.structures, "solver": self.solver,
-            "allocation": self.allocation, "finer": self.finer, "polish": self.polish or None, "steps": self.steps,
+            "allocation": self.allocation, "losses": self.losses, "finer": self.finer, "polish": self.polish or None,
+            "steps": self.steps,
             "pattern": None if self.pattern in CHANNELS else self.pattern,
         }  # fmt: skip
         given = [f"--{name}" for name, value in decided.items() if value is not None]

@@ -79,9 +79,10 @@ def with_layers(
     And what there is to say about layers that the target runs no faster with zeros.
 
     Raises:
-        PrunecError PC206: a name matches no layer; PC225: no layer can have it.
+        PrunecError PC206: a name matches no layer; PC208: options about an allocation that it is not; PC225: no layer
+        can have it.
     """
-    level = pattern.level(options.sparsity)
+    level, allocation = pattern.level(options.sparsity), chosen_allocation(options, pattern)
     rules = target_rules(options.target, cut)
     finer = finer_patterns(pattern, options)
     layers, *others = (
@@ -95,12 +96,12 @@ def with_layers(
             hint = f"prunec explain MODEL --target {options.target} has all reasons; --include '*' takes what can be"
         raise PrunecError("PC225", f"no layer is to be {pattern}: {why}", where="--pattern", hint=hint)
     mean = pattern.mean_level(options.sparsity)
-    allocation = chosen_allocation(options, pattern)
     layers = allocate_levels(layers, cut, pattern, allocation, mean, calibration, options, progress)
     layers = finer_blocks(layers, cut, finer, options, progress)
     own = {"pattern": pattern.name, "solver": options.solver or "balanced", "layers": layers}
     spread = {} if allocation == "uniform" else {"allocation": allocation, "level": mean}
-    return plan.model_copy(update={**own, **spread}), notes
+    by_loss = {"losses": options.loss_source} if allocation == "loss" else {}
+    return plan.model_copy(update={**own, **spread, **by_loss}), notes
 
 
 def target_rules(target: str, model: ir.Model) -> TargetRules:

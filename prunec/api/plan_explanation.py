@@ -9,6 +9,7 @@ from prunec.api.results import Decision, PlanExplanation
 from prunec.diagnostics import PrunecError
 from prunec.package.manifest import PLAN
 from prunec.plan.layers import DENSE
+from prunec.plan.levels import Source
 from prunec.plan.plan import ChoicePlan, Plan
 
 WORDS = {
@@ -20,6 +21,12 @@ WORDS = {
     "excluded": "--include or --exclude keeps it whole",
 }
 """Of the reasons in a plan of channels."""
+LOSSES: dict[Source, str] = {
+    "masked": "masks on one layer alone",
+    "solved": "one layer alone, solved at each level",
+    "zeroth-order": "small random changes of one layer alone",
+}
+"""What outputs lose by; of the sources in a plan of zeros."""
 STAYS = "it would lose more than others for what it saves"
 
 
@@ -45,7 +52,14 @@ def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
             hint = "without a name all are listed"
             raise PrunecError("PC120", f"the plan decides nothing about {name!r}", where=str(path), hint=hint)
     budget = f"--{plan.budget.kind} {plan.budget.value:g}"
-    return PlanExplanation(plan=path.name, target=plan.target, budget=budget, decisions=tuple(found))
+    return PlanExplanation(
+        plan=path.name, target=plan.target, budget=budget, losses=_losses(plan), decisions=tuple(found)
+    )
+
+
+def _losses(plan: Plan) -> str | None:
+    """Of the source in a plan of zeros; channels have one that is not chosen."""
+    return None if plan.losses is None else f"{plan.losses}: {LOSSES[plan.losses]}"
 
 
 def _blocks(plan: Plan) -> list[Decision]:

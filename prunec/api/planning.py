@@ -76,6 +76,7 @@ def plan(
     structures: str | Sequence[str] | None = None,
     solver: str | None = None,
     allocation: str | None = None,
+    losses: str | None = None,
     permute: bool | None = None,
     finer: float | None = None,
     polish: int = 0,
@@ -96,7 +97,7 @@ def plan(
         flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
-        allocation=allocation, permute=permute, finer=finer, polish=polish,
+        allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish,
         input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()

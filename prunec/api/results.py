@@ -158,11 +158,12 @@ class Decision(Result):
 
 
 class PlanExplanation(Result):
-    """Every decision of a plan."""
+    """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none."""
 
     plan: str
     target: str
     budget: str
+    losses: str | None = None
     decisions: tuple[Decision, ...]
 
 

@@ -129,7 +129,7 @@ class Rounds:
         pattern = self.options.sparse_pattern()
         if pattern is None:
             return plan
-        bare = plan.model_copy(update={"layers": (), "allocation": None, "level": None})
+        bare = plan.model_copy(update={"layers": (), "allocation": None, "losses": None, "level": None})
         level = pattern.mean_level(self.options.sparsity)
         target = on_the_way(pattern, level, share_at(number, self.last))
         if target is None:

@@ -88,7 +88,12 @@ class TimedPlanner(ABC):
 
     @abstractmethod
     def one_shot(self, rungs: Sequence[int]) -> ir.Model:
-        """The canonical model with these choices and nothing refitted."""
+        """The canonical model with these choices and nothing refitted, or of layers that were solved beforehand."""
+
+    @property
+    def is_presolved(self) -> bool:
+        """Whether `one_shot` is put together from solved layers."""
+        return False
 
     @abstractmethod
     def candidate(self, rungs: Rungs) -> Candidate:

@@ -4,9 +4,10 @@ time every layer dense and at each of `LEVELS` in the target's kernels, and whol
 least loss within the time                → a level for each layer (`plan.knapsack`), dense where zeros do not pay
 measure the compiled model with those     → accept it, or learn from it and choose again (`api.timed`)
 
-What a layer loses at a level is estimated, as `--allocation loss` does: it ranks choices, and says nothing of the
-finished model. Zeros lie by magnitude where only times are asked for: they depend on how many there are. The other
-allocations spread the zeros as they do without times; only how many there are is chosen by time.
+What a layer loses at a level is estimated, as `--allocation loss` does, from the source that `--losses` names: it
+ranks choices, and says nothing of the finished model. Zeros lie by magnitude where only times are asked for: they
+depend on how many there are. The other allocations spread the zeros as they do without times; only how many there are
+is chosen by time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import onnx_ir as ir
 from scipy.optimize import nnls
 
 from prunec.api.levels import Spread
-from prunec.api.loss_curves import loss_curves, with_masks
+from prunec.api.loss_curves import loss_curves
+from prunec.api.loss_sources import with_masks
 from prunec.api.opening import Opened, timed_sample
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import target_rules, whole_plan
@@ -35,16 +37,17 @@ from prunec.frontend.calibration import Calibration
 from prunec.measure.shares import Candidate, Stopwatch
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.supernet import Supernet
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.budget import Budget
 from prunec.plan.knapsack import choose_rungs
 from prunec.plan.latency_model import Fit
 from prunec.plan.layers import DENSE, choose_layers
-from prunec.plan.levels import Allocation, grid
+from prunec.plan.levels import LADDER, Allocation, grid
 from prunec.plan.plan import LayerPlan, Plan
 
-LEVELS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.8125, 0.875)
+LEVELS = LADDER
 """Shares that may go, where the pattern does not fix its own."""
 FINE = tuple(step / 32 for step in range(8, 29))
 """The same where an allocation spreads them: times in between are interpolated."""
@@ -85,6 +88,7 @@ class TimedZeros(TimedPlanner):
             raise PrunecError("PC225", message, where="--pattern", hint=hint)
         free = {name: layer for name in self.cells if isinstance(layer := own[name], Layer)}
         self._spread: Spread | None = None
+        self._supernet: Supernet | None = None
         self._inputs: Mapping[str, list[np.ndarray] | None] = {}
         if self._allocation == "loss":
             self._losses = self._loss_table(free, pattern, calibration, progress)
@@ -101,6 +105,10 @@ class TimedZeros(TimedPlanner):
         )  # fmt: skip
         super().__init__(stopwatch, options.threads, progress)
         self.learn(self._design())
+
+    @property
+    def is_presolved(self) -> bool:
+        return self._supernet is not None
 
     @property
     def bottom(self) -> Rungs:
@@ -126,10 +134,11 @@ class TimedZeros(TimedPlanner):
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
         chosen = dict(zip(self.cells, rungs, strict=True))
         layers = tuple(self._planned(layer, chosen.get(layer.node)) for layer in self._layers)
+        source = self._options.loss_source if self._spread is None else None
         mean = sum(p.level * self._sizes[p.node] for p in layers if p.node in chosen) / sum(self._sizes.values())
         return whole_plan(self._opened, self._options, budget).model_copy(
             update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
-                    "allocation": self._allocation, "level": round(mean, 6)}
+                    "allocation": self._allocation, "losses": source, "level": round(mean, 6)}
         )  # fmt: skip
 
     def cell(self, number: int, rung: int) -> Cell:
@@ -138,6 +147,8 @@ class TimedZeros(TimedPlanner):
 
     def one_shot(self, rungs: Sequence[int]) -> ir.Model:
         levels = {name: own.level for name, own in self._wanted(rungs).items()}
+        if self._supernet is not None:
+            return self._supernet.assembled(levels)
         return with_masks(self._opened.canonical, self._pattern, levels, self._inputs)
 
     def refit(self) -> Fit:
@@ -185,7 +196,7 @@ class TimedZeros(TimedPlanner):
         """Loss of each layer dense and at every level."""
         model, options = self._opened.canonical, self._options
         found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
-        self._inputs, self._sizes = found.inputs, found.sizes
+        self._inputs, self._sizes, self._supernet = found.inputs, found.sizes, found.supernet
         if pattern.fixed_level is not None:
             return {name: np.array([0.0, found.losses[name]]) for name in layers}
         return {name: np.interp([0.0, *self.levels], grid(), found.curves[name]) for name in layers}

@@ -92,6 +92,8 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
         steps = (_step(step, one) for step in (one.milder, one.deeper))
         table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, Text(one.why))
     out.print(table)
+    if found.losses is not None:
+        out.print(Text(f"Losses are those of the outputs by {found.losses}."))
 
 
 def _kept(kept: float, of: float) -> str:

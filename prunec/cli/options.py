@@ -36,6 +36,14 @@ Allocation = Annotated[
     str | None,
     typer.Option("--allocation", help="How zeros are spread: uniform, erk, lamp, global, loss.", metavar="NAME"),
 ]
+Losses = Annotated[
+    str | None,
+    typer.Option(
+        "--losses",
+        metavar="masked|solved|zeroth-order",
+        help="What layers are compared by, for zeros by loss or by time: masks, solved layers, or small changes.",
+    ),
+]
 Permute = Annotated[
     bool | None,
     typer.Option(

@@ -55,6 +55,7 @@ def plan(
     structures: o.Structures = None,
     solver: o.Solver = None,
     allocation: o.Allocation = None,
+    losses: o.Losses = None,
     permute: o.Permute = None,
     finer: o.Finer = None,
     polish: o.Polish = 0,
@@ -78,7 +79,7 @@ def plan(
         curve.refuse_beside(
             {"sparsity": sparsity, "flops": flops, "params": params, "speedup": speedup, "latency-ms": latency_ms,
              "size-mb": size_mb, "max-drop": max_drop, "structures": structures, "allocation": allocation,
-             "permute": permute, "finer": finer, "polish": polish or None}
+             "losses": losses, "permute": permute, "finer": finer, "polish": polish or None}
         )  # fmt: skip
         if sweep is None:
             return curve.pick(model, pick, source, output, show_plan)
@@ -96,7 +97,7 @@ def plan(
             sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
             max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
-            allocation=allocation, permute=permute, finer=finer, polish=polish, cache=not no_cache,
+            allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish, cache=not no_cache,
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)
@@ -129,6 +130,9 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
         out.print(Text(f"Judged: {plan.drop.metric} drops by {plan.drop.drop:.3g}{upper}."))
     if plan.polish is not None:
         before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
-        out.print(Text(f"Polished: relative squared error {before} → {after}, {plan.polish.judged} models judged."))
+        more = f", {plan.polish.assembled} put together from solved layers" if plan.polish.assembled else ""
+        out.print(
+            Text(f"Polished: relative squared error {before} → {after}, {plan.polish.judged} models judged{more}.")
+        )
     for note in plan.notes:
         out.print(Text(f"note: {note}"))

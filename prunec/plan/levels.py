@@ -5,11 +5,14 @@
     global   one threshold on the squared weights of all layers, pooled over the pattern's units
     lamp     one threshold on w² / Σ v², over the v of the layer that are not smaller (arXiv 2010.07611)
     loss     lamp with w²·E[x²], the energy of the products, in the place of w², and every layer scaled to what the
-             model's outputs lose by masks of the shares `MEASURED` on it alone (`statistics.output_errors`)
+             model's outputs lose by a change of it alone (`statistics.output_errors`), which has three `SOURCES`:
+             masked        a mask of the shares `MEASURED`
+             solved        the layer as it was solved for each of the `LADDER` (`passes.sparsify.supernet`)
+             zeroth-order  small random changes, and the energy itself as the curve (`api.zeroth_order`)
 
-The last three are curves, loss against level, per layer; steps along their convex hulls are taken in the order of loss
-per weight. For lamp the curve is −log of the energy that is left: its slope is the score. Patterns that fix their own
-level leave layers dense instead: `whole_levels`.
+lamp, global and loss are curves, loss against level, per layer; steps along their convex hulls are taken in the order
+of loss per weight. For lamp the curve is −log of the energy that is left: its slope is the score. Patterns that fix
+their own level leave layers dense instead: `whole_levels`.
 """
 
 from __future__ import annotations
@@ -26,9 +29,14 @@ from prunec.plan.hull import hull
 
 Allocation = Literal["uniform", "erk", "lamp", "global", "loss"]
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
+Source = Literal["masked", "solved", "zeroth-order"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+DEFAULT_SOURCE: Source = "masked"
 STEPS = 32
 """Levels of a curve: multiples of one over this, the last one step below all of the layer."""
 MEASURED = (0.5,)
+LADDER = (0.25, 0.375, 0.5, 0.625, 0.75, 0.8125, 0.875)
+"""Shares at which layers are timed, or solved beforehand."""
 SMALLEST = 1e-6
 """Relative losses below it are rounding."""
 

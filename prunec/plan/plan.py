@@ -27,7 +27,7 @@ from pydantic import (
 
 from prunec.diagnostics import PrunecError
 from prunec.plan.budget import Budget
-from prunec.plan.levels import Allocation
+from prunec.plan.levels import Allocation, Source
 from prunec.plan.normalise import Normalise
 from prunec.plan.permutation import PermutationPlan
 from prunec.plan.recovery import RecoveryPlan
@@ -158,11 +158,15 @@ class DropPlan(_Strict):
 
 
 class PolishPlan(_Strict):
-    """What swaps of levels did: relative squared error of the refitted model's outputs, and models `judged`."""
+    """What swaps of levels did: relative squared error of the refitted model's outputs, and models `judged`.
+
+    `assembled`: models that were put together from layers that had been solved beforehand, and judged as they were.
+    """
 
     judged: int
     before: float
     after: float
+    assembled: int = 0
 
 
 class StepPlan(_Strict):
@@ -195,7 +199,8 @@ class Plan(_Strict):
     `structures` names the stages (`plan.structures`): `depth` goes first, then the channels of `groups`, then those of
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
-    do not all get the same, `allocation` says by what and `level` what the mean is.
+    do not all get the same, `allocation` says by what and `level` what the mean is; `losses` where those come from that
+    an allocation by loss compares.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
     `polish` and `choices` (why each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
@@ -210,6 +215,7 @@ class Plan(_Strict):
     pattern: str = "channel"
     solver: Solver | None = None
     allocation: Allocation | None = None
+    losses: Source | None = None
     level: Share | None = None
     criterion: str
     normalise: Normalise
@@ -267,6 +273,7 @@ class Plan(_Strict):
             "head_width",
             "solver",
             "allocation",
+            "losses",
             "level",
             "permutation",
             "layers",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prunec.api import planning, timed, timing
+from prunec.api.choices import Judge
 from prunec.diagnostics import PrunecError
 from prunec.measure.shares import Candidate, Share
 from prunec.plan.plan import Plan
@@ -45,6 +46,18 @@ def test_a_wrong_loss_is_made_up_for(model: Path, misled: None, tmp_path: Path) 
 def test_zeros_are_polished_too(tmp_path: Path) -> None:
     found = plan(network(tmp_path / "model.onnx"), speedup=2, target="cpu", solver="fast", polish=1)
     assert found.polish is not None and found.polish.after <= found.polish.before
+    assert found.time is not None and found.time.share <= 1 / 2
+
+
+def test_swaps_of_solved_layers_are_judged_without_solving_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models are refitted, what the knapsack chose and what the search found, and only the better one stays."""
+    refitted, real = list[object](), Judge.model
+    monkeypatch.setattr(Judge, "model", lambda self, plan: refitted.append(plan) or real(self, plan))
+    found = plan(network(tmp_path / "model.onnx"), speedup=2, target="cpu", solver="fast", losses="solved", polish=3)
+    assert found.polish is not None and found.polish.after <= found.polish.before and found.losses == "solved"
+    assert found.polish.judged == len(refitted) <= 2 < found.polish.assembled
     assert found.time is not None and found.time.share <= 1 / 2
 
 

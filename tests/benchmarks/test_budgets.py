@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import budgets
 from benchmarks.budget_plot import write_plots
-from benchmarks.budget_rows import Row, curve_rows, drop_row, polish_rows, prediction_row, speed_rows, unseen_drop
+from benchmarks.budget_rows import Row, curve_rows, drop_row, polish_rows, prediction_rows, speed_rows, unseen_drop
 from benchmarks.budget_subject import BLOCKS, BudgetSubject
 from prunec.api import timing
 from prunec.api.opening import open_model
@@ -97,9 +97,11 @@ def test_a_drop_is_looked_at_on_what_nobody_has_seen(subject: Known, monkeypatch
     row = drop_row(own, 0.2, 20, 40)
     assert row.drop is not None and row.upper is not None and row.drop <= row.upper <= 0.2
     assert row.speedup is not None and row.speedup > 1 and row.unseen is not None and row.others == 40 and not row.note
+    tried = [float(one.split(":")[0]) for one in row.tried.split("; ")]
+    assert len(tried) >= 2 and tried == sorted(tried) and f"{row.drop:.3g} ≤ {row.upper:.3g}" in row.tried
     monkeypatch.setattr(Clock, "noise", 50.0)
     refused = drop_row(own, 0.2, 20, 40)
-    assert refused.speedup is None and "no model that keeps the quality" in refused.note
+    assert refused.speedup is None and "no model that keeps the quality" in refused.note and refused.tried
 
 
 def test_what_is_unseen_is_worked_out_from_both_halves() -> None:
@@ -109,9 +111,13 @@ def test_what_is_unseen_is_worked_out_from_both_halves() -> None:
 
 def test_predictions_are_held_against_what_came_out(subject: Known) -> None:
     own: Any = BudgetSubject(subject, "cpu", solver="fast")  # type: ignore[arg-type]
-    row = prediction_row(own, 6)
-    assert row.choices >= 4 and row.time_rank > 0.95 and row.time_error < 0.1
-    assert row.loss_cut > 0.5 and row.factor > 0
+    rows = list(prediction_rows(own, 6))
+    assert [row.losses for row in rows] == ["masked", "solved", "zeroth-order"]
+    for row in rows:
+        assert row.choices == rows[0].choices >= 5 and row.time_rank > 0.95 and row.time_error < 0.1
+        assert row.loss_shown > 0.5 and row.factor > 0 and row.own_error > 0
+    masked, solved, _ = rows
+    assert solved.factor < masked.factor and solved.factor_screen < masked.factor_screen
 
 
 def test_what_swaps_add_is_measured(subject: Known) -> None:

@@ -100,7 +100,7 @@ def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[st
     """Compare with ONNX Runtime under qemu.
 
     Raises:
-        GateError PC526: an output differs by more than the tolerance.
+        GateError PC526: an output differs by more than the tolerance, from float64 too.
     """
     return compare_model(reference, EmulatedModel(folder), samples, 1)
 

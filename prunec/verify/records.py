@@ -59,12 +59,19 @@ class LoweringRecord(Record):
     """The target's artifact against the pruned ONNX model in ONNX Runtime.
 
     `l2_rel`: ‖y − y'‖/‖y‖ of the worst output, there where it is what `tolerance` bounds; else that is `max_rel`.
+    `decided_in` float64: ONNX Runtime disagreed, and `max_rel` is against the same graph evaluated in float64, as is
+    `float64_max_rel`. `float32_max_rel` is against ONNX Runtime, and `reference_float64_max_rel` ONNX Runtime's own
+    error; both are absent where integers differ, which is no distance.
     """
 
     max_rel: float
     l2_rel: float | None = None
     tolerance: float
     passed: bool
+    decided_in: Literal["float32", "float64"] | None = None
+    float32_max_rel: float | None = None
+    float64_max_rel: float | None = None
+    reference_float64_max_rel: float | None = None
 
     @property
     def bounds(self) -> Literal["max_rel", "l2_rel"]:

@@ -170,3 +170,15 @@ def test_reductions(kind: str) -> None:
     outer = ReduceOuter(3, (1, 5), 21, Access(x.size, 0, (105, 0, 21, 1)), Access(63, 0, (21, 1)), kind)
     wanted = functions[kind](x.astype(np.float64), 1)
     assert worst(runs(outer, isa)(x, empty(63)).reshape(3, 21), wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("reduced", [(120, 97), (1, 9001), (3, 2001), (2001, 3), (8, 8)])
+def test_long_reductions_over_pixels_are_made_in_parts(reduced: tuple[int, int]) -> None:
+    """Of positive numbers, one after the other, they are off by 1e-5 and more: a gate multiplies a channel by that."""
+    (isa, *_) = [p.values[0] for p in isas() if not p.marks]
+    x = np.abs(normal(2, *reduced, 7)) + np.float32(1)
+    strides = (7 * reduced[0] * reduced[1], 7 * reduced[1], 7, 1)
+    for kind, function in (("mean", np.mean), ("l1", np.sum), ("sum_square", lambda a, axis: (a * a).sum(axis))):
+        outer = ReduceOuter(2, reduced, 7, Access(x.size, 0, strides), Access(14, 0, (7, 1)), kind)
+        found = runs(outer, isa)(x, empty(14)).reshape(2, 7)
+        assert worst(found, function(x.astype(np.float64), axis=(1, 2))) <= 1e-6, kind

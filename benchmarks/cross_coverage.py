@@ -4,8 +4,9 @@
 
 Models of the zoo by name or all of them, or ONNX files. Each is compiled as it is, with its free axes as in
 `benchmarks.cpu_coverage`, and run on two inputs, those of the zoo where it has some: WebAssembly in wasmtime and in
-Node, 64-bit ARM under qemu. `error` is the largest difference of an output relative to its range; `code` is what is
-left of the module or the shared library without weights.
+Node, 64-bit ARM under qemu. `error` is the largest difference of an output relative to its range, from ONNX Runtime or,
+where that disagrees, from the same graph in float64 (`reference`); `code` is what is left of the module or the shared
+library without weights.
 """
 
 from __future__ import annotations
@@ -40,12 +41,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Row:
+    """`error` is against `reference`: ONNX Runtime, or float64 where that disagrees.
+
+    Then the last two are given: how far we are from ONNX Runtime, and how far that is from float64.
+    """
+
     model: str
     verdict: str
     error: str
     code: str
     weights: str
     arena: str
+    reference: str = "ONNX Runtime"
+    from_onnxruntime: str = ""
+    onnxruntime_from_float64: str = ""
 
 
 def main() -> int:
@@ -117,7 +126,14 @@ def _samples(calib: str | None, model: ir.Model, ready: ir.Model) -> list[dict[s
 
 def _row(name: str, record: LoweringRecord, code: int, spec: ModelSpec) -> Row:
     sizes = (f"{size / 1e6:.2f} MB" for size in (code, spec.weights_bytes, spec.arena_bytes))
-    return Row(name, "equal", f"{record.max_rel:.1e}", *sizes)
+    row = Row(name, "equal", f"{record.max_rel:.1e}", *sizes)
+    if record.decided_in == "float64":
+        row.reference = "float64"
+        row.from_onnxruntime, row.onnxruntime_from_float64 = (
+            "other integers" if error is None else f"{error:.1e}"
+            for error in (record.float32_max_rel, record.reference_float64_max_rel)
+        )
+    return row
 
 
 if __name__ == "__main__":

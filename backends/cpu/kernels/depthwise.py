@@ -74,9 +74,6 @@ class Depthwise(Kernel):
     def _sums(self, where: tuple[Any, Any, Any], channel: Any, wide: int, x: Any, weight: Any, bias: Any) -> Sums:
         """Of the pixels of one tile. A number of X is loaded once for all of the pixels that read it."""
         sums, rows = Sums(self.tile, wide, self.x.dtype), self.kernel
-        start = T.bind(load(bias, channel, wide))
-        for i in range(self.tile):
-            sums.set(i, start)
         base = T.bind(self.x.at(*where, 0, 0) + channel)
         for r in range(rows[0]):
             pixels: dict[int, Any] = {}
@@ -86,7 +83,11 @@ class Depthwise(Kernel):
                     at = r * self.x.strides[3] + q * self.x.strides[4] + i * self.x.strides[2]
                     if at not in pixels:
                         pixels[at] = T.bind(load(x, base + at, wide))
-                    sums.set(i, sums.get(i) + pixels[at] * own)
+                    product = pixels[at] * own
+                    sums.set(i, product if r == q == 0 else sums.get(i) + product)
+        own = T.bind(load(bias, channel, wide))
+        for i in range(self.tile):  # last: a large one at the start rounds every sum behind it
+            sums.set(i, sums.get(i) + own)
         return sums
 
     def _write(self, where: tuple[Any, Any, Any], channel: Any, wide: int, value: Any, rest: tuple[Any, ...]) -> None:

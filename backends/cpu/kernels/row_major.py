@@ -129,35 +129,30 @@ class _Body:
         pixels = [(dy, dx) for dy in range(lines) for dx in range(kernel.tile[1])]
         sums = Sums(len(pixels) * rows // lanes, lanes, kernel.x.dtype)
 
-        def start() -> None:
-            for v in range(0, rows, lanes):
-                own = T.bind(load(self.bias, m * rows + v, lanes))
-                for i in range(len(pixels)):
-                    sums.set(i * self.vectors + v // lanes, own)
-
-        def start_at_zero() -> None:
-            for i in range(sums.count):
-                sums.set(i, splat(0.0, lanes))
-
         def add_staged() -> None:  # at the end: sums of parts round less than one of all
             for i in range(sums.count):
                 sums.set(i, sums.get(i) + load(self.stage, place + i * lanes, lanes))
+
+        def finish() -> None:  # the bias last: a large one at the start rounds every sum behind it
+            for v in range(0, rows, lanes):
+                own = T.bind(load(self.bias, m * rows + v, lanes))
+                for i in range(v // lanes, sums.count, self.vectors):
+                    sums.set(i, sums.get(i) + own)
+            self._write(corner, m, pixels, sums)
 
         def pause() -> None:
             for i in range(sums.count):
                 store(self.stage, place + i * lanes, sums.get(i), lanes)
 
-        if kernel.passes == 1:
-            start()
-        else:
-            _either(number == 0, start, start_at_zero)
+        for i in range(sums.count):
+            sums.set(i, splat(0.0, lanes))
         self._multiply(T.bind(kernel.x.at(*corner)), pixels, sums, T.bind(number * kernel.row_blocks + m))
         if kernel.passes == 1:
-            self._write(corner, m, pixels, sums)
+            finish()
         else:
             with T.If(number > 0), T.Then():
                 add_staged()
-            _either(number == kernel.passes - 1, lambda: self._write(corner, m, pixels, sums), pause)
+            _either(number == kernel.passes - 1, finish, pause)
 
     def _multiply(self, base: Any, pixels: list[tuple[int, int]], sums: Any, entry: Any) -> None:
         """Add the blocks of one entry of `pointer`."""

@@ -19,7 +19,7 @@ _FEWEST_BLOCKS = 24
 """Of a row in one pass: less would cost more than the sums that wait in memory are worth."""
 _PASSES = 4
 _TERMS, _MOST_PARTS = 64, 8
-"""Of a sum in one part, and parts at most: with 128 the 192 channels of ocr-det's layers were off by half as much again."""
+"""Of a sum in one part, and parts at most. With 128, layers of 192 channels were off by half as much again."""
 _SHORT_BYTES = 16
 _JOBS = 16
 """At least so many parts that threads can take, where the layer has them."""

@@ -75,6 +75,7 @@ def _run_node(
     from onnx.reference import ReferenceEvaluator
 
     from prunec.verify.reference_conv import Conv
+    from prunec.verify.reference_pool import GlobalMaxPool
 
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -83,7 +84,7 @@ def _run_node(
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
     graph = helper.make_graph([node], "node", inputs, outputs)
-    evaluator = ReferenceEvaluator(graph, opsets=opsets, functions=[*functions], new_ops=[Conv])
+    evaluator = ReferenceEvaluator(graph, opsets=opsets, functions=[*functions], new_ops=[Conv, GlobalMaxPool])
     found = evaluator.run(None, given)
     assert isinstance(found, list)
     return found

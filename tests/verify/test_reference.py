@@ -136,3 +136,15 @@ def test_an_operator_that_the_reference_lacks_is_named() -> None:
     opsets = [*OPSETS, onnx.helper.make_opsetid("com.example", 1)]
     with pytest.raises(NotEvaluable, match="FusedGelu"):
         evaluate_float64(ir.from_proto(helper.make_model(graph, opset_imports=opsets)), {"x": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 4), (1, 2, 3, 4, 5)])
+def test_global_maxima_of_any_rank(shape: tuple[int, ...]) -> None:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("GlobalMaxPool", ["x"], ["y"])], "pool", inputs, outputs)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=OPSETS))
+    x = np.random.default_rng(0).standard_normal(shape)
+    (found,) = evaluate_float64(model, {"x": x})
+    assert found.shape == (*shape[:2], *[1] * (len(shape) - 2))
+    assert np.array_equal(found, x.max(axis=tuple(range(2, x.ndim)), keepdims=True))

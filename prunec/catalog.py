@@ -48,7 +48,11 @@ BACKENDS: dict[str, str] = {
 }
 """Targets whose packages hold more than model.onnx."""
 
-INT8_BACKENDS: dict[str, str] = {"cpu": "prunec.backends.cpu.int8_target:Int8Cpu"}
+INT8_BACKENDS: dict[str, str] = {
+    "cpu": "prunec.backends.cpu.int8_target:Int8Cpu",
+    "wasm": "prunec.backends.wasm.int8_target:Int8Wasm",
+    "arm64": "prunec.backends.arm64.int8_target:Int8Arm64",
+}
 """What makes them with `--precision int8`, where that is another thing altogether."""
 
 

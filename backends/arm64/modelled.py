@@ -10,12 +10,13 @@ import onnx_ir as ir
 
 from prunec.backends.arm64.artifact import write_folder
 from prunec.backends.arm64.counting import Counts, step_counts
-from prunec.backends.cpu.isa import ARM64
+from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.timing import density_of
 from prunec.backends.cross.cost_model import core_for, node_times
 from prunec.backends.cross.lowered import bools
 from prunec.measure.modelled import Modelled, ModelledLayer
+from prunec.passes.quantise.strip import dequantised
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.plan.plan import LayerPlan
 
@@ -24,21 +25,22 @@ COUNTED = "; instructions were counted under qemu"
 
 
 def modelled(
-    folder: Path, program: Program, ready: ir.Model, dense: tuple[ir.Model, Program], layers: Sequence[LayerPlan]
+    folder: Path, program: Program, ready: ir.Model, dense: tuple[ir.Model, Program], layers: Sequence[LayerPlan],
+    isa: Isa,
 ) -> Modelled | None:
     """The layers with a pattern that there is a model of; None where there are none.
 
     `folder`: the package of `program`, whose model is `ready`; `dense`: the same of the dense model, built here.
     """
-    core = core_for(ARM64)
-    after, before = node_times(program, ARM64), node_times(dense[1], ARM64)
+    core = core_for(isa)
+    after, before = node_times(program, isa), node_times(dense[1], isa)
     wanted = [plan for plan in layers if plan.node in after and plan.node in before]
     if not wanted:
         return None
     with tempfile.TemporaryDirectory(prefix="prunec-dense-") as scratch:
-        other = write_folder(dense[1], bools(dense[0]), ARM64, Path(scratch), name="dense")
+        other = write_folder(dense[1], bools(dense[0]), isa, Path(scratch), name="dense")
         counted = [_by_node(program, step_counts(folder)), _by_node(dense[1], step_counts(other))]
-    prunable = prunable_layers(ready)
+    prunable = prunable_layers(dequantised(ready))
     found = []
     for plan in wanted:
         density = density_of(prunable.get(plan.node))

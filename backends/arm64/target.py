@@ -12,6 +12,7 @@ from prunec.backends.arm64.emulated import EmulatedModel, emulator
 from prunec.backends.arm64.layout import RUNNER
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
+from prunec.backends.cpu.generated import said_in_float
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
 from prunec.backends.cross.half import as_storage, stored_as
@@ -33,7 +34,7 @@ NOT_TIMED = Diagnostic(
     hint="the runner in the package times it on the device; `prunec bench OUT` prints the command",
 )
 _USAGE = """\
-The folder arm64/ holds the compiled model for 64-bit ARM Linux: libmodel.so (glibc 2.28 or newer), libmodel.a, the
+The folder arm64/ holds the compiled model for {machines}: libmodel.so (glibc 2.28 or newer), libmodel.a, the
 weights ({weights} MB), the C interface (prunec.h), and an example. The library without weights has {code:.2f} MB;
 {arena:.2f} MB hold intermediate results. On the device:
 
@@ -56,6 +57,7 @@ class Arm64(Cross):
     isa = ARM64
     rows = ROWS
     patterns = PATTERNS
+    machines = "64-bit ARM Linux"
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
@@ -67,7 +69,7 @@ class Arm64(Cross):
         """PC452: shapes that are not known; PC464: operators without generated code."""
         from prunec.backends.cross.lowered import lowered
 
-        lowered(model, ARM64, only_shapes(options))
+        lowered(model, self.isa, only_shapes(options))
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `arm64`, checked.
@@ -81,19 +83,28 @@ class Arm64(Cross):
 
         storage = as_storage(options.storage)
         model = stored_as(subject.model, storage)
-        ready, program = lowered(model, ARM64, only_shapes(options))
+        ready, program = lowered(model, self.isa, only_shapes(options))
         name = subject.name.removesuffix(".onnx")
-        own = write_folder(program, bools(ready), ARM64, folder, name=name, storage=storage)
+        own = write_folder(program, bools(ready), self.isa, folder, name=name, storage=storage)
         samples = one_by_one(subject.batches, ready)
-        rounding = self.rounding(subject.model, model, samples)
+        said = (*self.rounding(subject.model, model, samples), *said_in_float(program.in_float))
         if not options.builds:
-            return Artifact(_usage(own, is_checked=False), warnings=(*rounding, NOT_RUN))
+            return Artifact(self._usage(own, is_checked=False), warnings=(*said, NOT_RUN))
         lowering = check(model, own, samples)
         times = None
         if options.measures:
-            dense = lowered(subject.dense, ARM64, only_shapes(options))
-            times = modelled(own, program, ready, dense, subject.layers)
-        return Artifact(_usage(own, is_checked=True), lowering, warnings=(*rounding, NOT_TIMED), modelled=times)
+            dense = lowered(subject.dense, self.isa, only_shapes(options))
+            times = modelled(own, program, ready, dense, subject.layers, self.isa)
+        return Artifact(self._usage(own, is_checked=True), lowering, warnings=(*said, NOT_TIMED), modelled=times)
+
+    def _usage(self, folder: Path, *, is_checked: bool) -> str:
+        spec = ModelSpec.read(folder)
+        assert (folder / RUNNER).exists()
+        checked = "the outputs were compared with ONNX Runtime under qemu" if is_checked else "nothing was run at all"
+        return _USAGE.format(
+            weights=f"{spec.weights_bytes / 1e6:.1f}", code=(folder / LIBRARY).stat().st_size / 1e6,
+            arena=spec.arena_bytes / 1e6, checked=checked, machines=self.machines,
+        )  # fmt: skip
 
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:
@@ -103,13 +114,3 @@ def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[st
         GateError PC526: an output differs by more than the tolerance, from float64 too.
     """
     return compare_model(reference, EmulatedModel(folder), samples, 1)
-
-
-def _usage(folder: Path, *, is_checked: bool) -> str:
-    spec = ModelSpec.read(folder)
-    assert (folder / RUNNER).exists()
-    checked = "the outputs were compared with ONNX Runtime under qemu" if is_checked else "nothing was run at all"
-    return _USAGE.format(
-        weights=f"{spec.weights_bytes / 1e6:.1f}", code=(folder / LIBRARY).stat().st_size / 1e6,
-        arena=spec.arena_bytes / 1e6, checked=checked,
-    )  # fmt: skip

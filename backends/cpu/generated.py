@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from prunec.backends.base import BuildOptions, Verdict
 from prunec.backends.cpu.verdicts import judge
-from prunec.diagnostics import PrunecError
+from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.plan.layers import ANY_LAYER, TargetRules
 
 
@@ -23,6 +23,14 @@ class Generated:
     models_times = False
     precision: str | None = None
     """What its kernels compute in; None: float32."""
+
+    def form(self, model: ir.Model) -> ir.Model:
+        """A float32 model as its kernels would compute it, to be timed: with int8 on grids that mean nothing."""
+        if self.precision is None:
+            return model
+        from prunec.passes.quantise import unfitted
+
+        return unfitted(model)
 
     def check_options(self, options: BuildOptions) -> None:
         """PC455: no code generator; PC440, PC452: options about what generated code does not have."""
@@ -49,3 +57,13 @@ class Generated:
 
     def verify(self, package: Path) -> None:
         """Nothing of the artifact's own: `verify` compares every compiled model with ONNX Runtime."""
+
+
+def said_in_float(layers: Mapping[str, str]) -> tuple[Diagnostic, ...]:
+    """PC486: quantised layers that compute in float32, by node, with the reason; nothing where there are none."""
+    if not layers:
+        return ()
+    shown = "; ".join(f"{node} ({why})" for node, why in list(layers.items())[:4])
+    more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+    count = f"{len(layers)} quantised layers compute" if len(layers) > 1 else "one quantised layer computes"
+    return (Diagnostic("PC486", f"{count} in float32, for which there are no int8 kernels: {shown}{more}"),)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from prunec.backends.cpu.isa import Isa, int8_isa
 from prunec.backends.cpu.target import Cpu
 
@@ -11,10 +9,7 @@ PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "c
 
 
 class Int8Cpu(Cpu):
-    """The subject is a quantised model, and so is the dense one that it is compared with.
-
-    Where layers are only timed the model is float32 and quantised here, with grids that mean nothing.
-    """
+    """The subject is a quantised model, and so is the dense one that it is compared with."""
 
     precision = "int8"
 
@@ -24,8 +19,3 @@ class Int8Cpu(Cpu):
     @property
     def patterns(self) -> tuple[str, ...]:
         return PATTERNS
-
-    def form(self, model: ir.Model) -> ir.Model:
-        from prunec.passes.quantise import unfitted
-
-        return unfitted(model)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from prunec.diagnostics import PrunecError
 
+Int8 = Literal["x86", "wasm", "arm64"]
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1}
 
 
@@ -14,9 +16,10 @@ _BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "int8": 1}
 class Isa:
     """`mcpu`, `triple` and `attributes` for LLVM; registers of `vector_bytes` bytes.
 
-    `flags` as in /proc/cpuinfo, all of them needed to run; other systems and processors than x86 have no use for them.
+    `flags` as in /proc/cpuinfo, all of them needed to run; WebAssembly has no use for them.
     `loads_ahead`: its compiler loads what a loop reads before it computes, so that all of it needs registers too.
-    `has_dot`: an instruction adds the products of four bytes each to 32-bit sums.
+    `int8`: whose code int8 kernels are made of (`kernels/dot.py`); None: there are none. `has_dot`: an instruction adds
+    the products of four bytes each to 32-bit sums.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Isa:
     attributes: tuple[str, ...] = ()
     has_threads: bool = True
     loads_ahead: bool = False
+    int8: Int8 | None = None
     has_dot: bool = False
 
     def lanes(self, dtype: str) -> int:
@@ -35,13 +39,14 @@ class Isa:
         return self.vector_bytes // _BYTES[dtype]
 
 
-AVX2 = Isa("x86-avx2", "haswell", 32, 16, ("avx", "avx2", "fma", "f16c", "bmi1", "bmi2"))
+AVX2 = Isa("x86-avx2", "haswell", 32, 16, ("avx", "avx2", "fma", "f16c", "bmi1", "bmi2"), int8="x86")
 AVX512 = Isa(
     "x86-avx512",
     "skylake-avx512",
     64,
     32,
     (*AVX2.flags, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    int8="x86",
 )
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512, AVX2)}
 """What code is generated for and can run in this process, the best first."""
@@ -53,12 +58,16 @@ X86_INT8: dict[str, Isa] = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX
 """What int8 kernels are generated for, the best first: floating point gains nothing from the first two."""
 WASM = Isa(
     "wasm", "generic", 16, 15, (), "wasm32-unknown-unknown-wasm", ("+simd128", "+bulk-memory"), has_threads=False,
-    loads_ahead=True,
+    loads_ahead=True, int8="wasm",
 )  # fmt: skip
 """Registers are those of x86-64, of which V8 keeps one for itself."""
-RELAXED_WASM = replace(WASM, name="wasm-relaxed", attributes=(*WASM.attributes, "+relaxed-simd"))
+RELAXED_WASM = replace(WASM, name="wasm-relaxed", attributes=(*WASM.attributes, "+relaxed-simd"), has_dot=True)
 ARM64 = Isa("arm64", "generic", 16, 32, (), "aarch64-unknown-linux-gnu", ("+neon",))
 """Every 64-bit ARM processor: single precision gains nothing from what later ones added."""
+ARM64_DOT = replace(
+    ARM64, name="arm64-dotprod", attributes=("+neon", "+dotprod"), flags=("asimddp",), int8="arm64", has_dot=True
+)
+"""Armv8.2-A with dot products, as phones and boards have them since 2018 (Cortex-A55, A75 and newer)."""
 
 
 def cpu_flags() -> frozenset[str]:

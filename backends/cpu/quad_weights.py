@@ -11,6 +11,8 @@ from prunec.backends.cpu.quads import QUAD
 from prunec.diagnostics import PrunecError
 
 _LARGEST = 2.0**31 - 1
+_MOVED = 64
+"""What makes numbers of 7 bits positive."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Weights:
     scale: np.ndarray
     x_zero: int
 
-    def corrected_bias(self) -> np.ndarray:
-        """int32 [M]: bias − x_zero · Σ weights, so that sums over x are sums over x − x_zero.
+    def corrected_bias(self, moved: int = 0) -> np.ndarray:
+        """int32 [M]: bias − (x_zero − moved) · Σ weights, so that sums over x − moved are sums over x − x_zero.
 
         Raises:
             PrunecError PC485: sums may leave int32 on the way, or behind the scale.
@@ -39,8 +41,31 @@ class Weights:
         scaled = largest * np.maximum(np.abs(self.scale.astype(np.float64)), 1.0)
         if not (np.isfinite(self.scale).all() and (scaled <= _LARGEST).all()):
             raise PrunecError("PC485", "int8 sums of this layer may leave 32 bits", hint="keep the layer in float32")
-        corrected: np.ndarray = bias.astype(np.int32)
+        corrected: np.ndarray = (bias + moved * rows.sum(axis=1)).astype(np.int32)  # beyond 32 bits sums come round
         return corrected
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How instructions want the weights of a layer: `words` of 32 bits for four of them.
+
+    One word holds four bytes, two hold pairs of 16 bits for where products of bytes cannot be added. `weights_moved` is
+    added to weights, `pixels_moved` taken from pixels (`kernels/dot_wasm.py`, `dot_arm64.py`).
+    """
+
+    words: int
+    pixels_moved: int = 0
+    weights_moved: int = 0
+
+
+def packing(isa: Isa, matrix: np.ndarray, *, is_depthwise: bool = False) -> Packing:
+    """What a layer with these int8 weights gets."""
+    if not isa.has_dot:
+        return Packing(2)
+    if isa.int8 == "wasm":
+        has_seven_bits = matrix.min(initial=0) >= -_MOVED and matrix.max(initial=0) < _MOVED
+        return Packing(1, 128, _MOVED) if has_seven_bits and not is_depthwise else Packing(2)
+    return Packing(1, 128 if isa.int8 == "arm64" else 0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +81,7 @@ class Blocks:
         return len(self.index)
 
 
-def pack_quads(matrix: np.ndarray, offsets: np.ndarray, isa: Isa, passes: int = 1) -> Blocks:
+def pack_quads(matrix: np.ndarray, offsets: np.ndarray, form: Packing, passes: int = 1) -> Blocks:
     """The non-zero blocks of `matrix` int8 [M, C, kh, kw], row of blocks by row of blocks.
 
     `offsets` int [quads, kh, kw]: what goes into `index` for a quad of channels and a position. Blocks of the first
@@ -77,14 +102,14 @@ def pack_quads(matrix: np.ndarray, offsets: np.ndarray, isa: Isa, passes: int = 
         counts.append(own.sum(axis=(1, 2, 3)))
     pointer = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Blocks(
-        packed_words(np.concatenate(values), isa), np.concatenate(index).astype(np.int32), pointer.astype(np.int32)
+        packed_words(np.concatenate(values), form), np.concatenate(index).astype(np.int32), pointer.astype(np.int32)
     )
 
 
-def packed_words(weights: np.ndarray, isa: Isa) -> np.ndarray:
-    """int32, flat, of int8 [..., 4]: four bytes, or two pairs of 16 bits where products of bytes cannot be added."""
-    if isa.has_dot:
-        return np.ascontiguousarray(weights).reshape(-1).view(np.int32)
+def packed_words(weights: np.ndarray, form: Packing) -> np.ndarray:
+    """int32, flat, of int8 [..., 4]: four bytes, or two pairs of 16 bits."""
+    if form.words == 1:
+        return np.ascontiguousarray(weights + np.int8(form.weights_moved)).reshape(-1).view(np.int32)
     wide = weights.astype(np.int16)
     pairs = np.stack([wide[..., 0::2], wide[..., 1::2]], axis=-2)
     return np.ascontiguousarray(pairs).reshape(-1).view(np.int32)

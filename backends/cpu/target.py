@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
 from prunec.backends.cpu.checking import compare, samples_for
-from prunec.backends.cpu.generated import Generated
+from prunec.backends.cpu.generated import Generated, said_in_float
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
 from prunec.cache import Cache, cache_root
@@ -61,10 +61,6 @@ class Cpu(Generated):
 
     def isa(self) -> Isa:
         return host_isa()
-
-    def form(self, model: ir.Model) -> ir.Model:
-        """A float32 model as its kernels would compute it, to be timed."""
-        return model
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -173,15 +169,7 @@ class Avx512(Cpu):
 def _said(split: Split) -> Iterator[Diagnostic]:
     if not split.is_whole:
         yield _partitioned(split.refusals)
-    if split.in_float:
-        yield _in_float(split.in_float)
-
-
-def _in_float(layers: Mapping[str, str]) -> Diagnostic:
-    shown = "; ".join(f"{node} ({why})" for node, why in list(layers.items())[:4])
-    more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
-    count = f"{len(layers)} quantised layers compute" if len(layers) > 1 else "one quantised layer computes"
-    return Diagnostic("PC486", f"{count} in float32, for which there are no int8 kernels: {shown}{more}")
+    yield from said_in_float(split.in_float)
 
 
 def _partitioned(refusals: Sequence[Refusal]) -> Diagnostic:

@@ -9,14 +9,16 @@ roof). What the model leaves out (branches, cache sets, other processes) is why 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from prunec.backends.cpu.isa import ARM64, RELAXED_WASM, WASM, Isa
+from prunec.backends.cpu.isa import ARM64, ARM64_DOT, RELAXED_WASM, WASM, Isa
 from prunec.backends.cpu.kernels.base import ceil_div
+from prunec.backends.cpu.kernels.quad_product import QuadProduct
 from prunec.backends.cpu.kernels.row_major import RowMajor
 from prunec.backends.cpu.lower.candidates import Choice, Product, by_rule
 from prunec.backends.cpu.lower.program import Program, Step
 from prunec.backends.cpu.lower.tiles import choose_jobs, choose_tile, most_pixels
+from prunec.backends.cross.quad_cost import quad_cycles
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,19 @@ WASM_HOST = Core(
 """128-bit products and sums apart, two of either in a cycle. `python -m benchmarks.cost_model` compares it with V8."""
 CORES: Mapping[str, Core] = {
     ARM64.name: CORTEX_A76,
+    ARM64_DOT.name: CORTEX_A76,
     WASM.name: WASM_HOST,
     RELAXED_WASM.name: WASM_HOST,
 }
 
 
-def core_for(isa: Isa) -> Core:
-    """The one that its layers are modelled on. KeyError for an instruction set that is measured instead."""
-    return CORES[isa.name]
+def core_for(isa: Isa, *, is_int8: bool = False) -> Core:
+    """The one that its layers are modelled on. KeyError for an instruction set that is measured instead.
+
+    What was calibrated are products in float32.
+    """
+    core = CORES[isa.name]
+    return replace(core, calibration=1.0, error=None) if is_int8 else core
 
 
 @dataclass(frozen=True)
@@ -128,11 +135,14 @@ def cycles(core: Core, isa: Isa, work: Work) -> float:
 
 def microseconds(core: Core, isa: Isa, step: Step) -> float | None:
     """Of one step of a program; None for a kernel that there is no model of."""
-    if not isinstance(step.call, RowMajor):
+    if not isinstance(step.call, (RowMajor, QuadProduct)):
         return None
     pointer = step.buffers[3].data
     assert pointer is not None
-    return cycles(core, isa, Work.of(step.call, int(pointer[-1]))) / core.ghz / 1e3
+    blocks = int(pointer[-1])
+    if isinstance(step.call, QuadProduct):
+        return quad_cycles(core, isa, step.call, blocks) / core.ghz / 1e3
+    return cycles(core, isa, Work.of(step.call, blocks)) / core.ghz / 1e3
 
 
 def node_times(program: Program, isa: Isa) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from prunec.backends.cpu.isa import ARM64, Isa
+from prunec.backends.cpu.isa import ARM64, ARM64_DOT, Isa
 from prunec.backends.cpu.lower.candidates import Choose, by_rule
 from prunec.backends.cpu.lower.lowering import Refusal
 from prunec.backends.cpu.lower.prepare import prepare
@@ -18,7 +18,7 @@ from prunec.frontend.input_shapes import complete_shapes
 
 Shapes = Mapping[str, Sequence[int]]
 _SHOWN = 8
-_CHOOSERS: Mapping[str, Choose] = {ARM64.name: by_model}
+_CHOOSERS: Mapping[str, Choose] = {ARM64.name: by_model, ARM64_DOT.name: by_model}
 """Of kernels, where not by rule: no ARM device was there to find a rule on."""
 
 
@@ -33,7 +33,7 @@ def lowered(model: ir.Model, isa: Isa, shapes: Shapes, choose: Choose | None = N
     program = split.parts[0].program
     if not split.is_whole or program is None:
         raise PrunecError(
-            "PC464", f"no generated code for {_listed(split.refusals)}", where=f"--target {isa.name}",
+            "PC464", f"no generated code for {_listed(split.refusals)}", where=f"--target {'wasm' if isa.int8 == 'wasm' else 'arm64'}",
             hint="there is no ONNX Runtime beside it to fall back on; --target cpu or onnx takes the model",
         )  # fmt: skip
     return ready, program

@@ -48,6 +48,11 @@ class ModelSpec(BaseModel):
     arena_bytes: int
     steps: tuple[str, ...]
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs by name."""
+        return {tensor.name: tensor.shape for tensor in self.inputs}
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """PrunecError PC610 where `folder` has none that prunec wrote."""

@@ -69,10 +69,10 @@ class Cross(Generated):
         from prunec.backends.cross.cost_model import core_for, node_times
         from prunec.backends.cross.lowered import lowered
 
-        models = (model, with_zeros(model, layers))
+        models = (self.form(each) for each in (model, with_zeros(model, layers)))
         programs = (lowered(each, self.isa, shapes or {})[1] for each in models)
         dense, sparse = (node_times(program, self.isa) for program in programs)
-        label = core_for(self.isa).label
+        label = core_for(self.isa, is_int8=self.precision == "int8").label
         return {n: LayerTimes(dense[n], sparse[n], label) for n in layers if n in dense and n in sparse}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from prunec.backends.wasm.spec import Placement
 
 @dataclass(frozen=True)
 class Built:
-    """`model` is what it computes; `ready` the same as it was lowered: static, in the form that the rules want."""
+    """`model` is what it computes; `ready` the same as it was lowered: static, in the form that the rules want.
+
+    `in_float`: as `Program` has it.
+    """
 
     folder: Path
     model: ir.Model
     ready: ir.Model
+    in_float: Mapping[str, str]
 
 
 def checked(model: ir.Model, isa: Isa, shapes: Shapes) -> tuple[ir.Model, Program]:
@@ -44,4 +49,4 @@ def build(
     model = stored_as(model, storage)
     ready, program = checked(model, isa, shapes)
     folder = write_folder(program, bools(ready), isa, package, name=name, placement=placement, storage=storage)
-    return Built(folder, model, ready)
+    return Built(folder, model, ready, program.in_float)

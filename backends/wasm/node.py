@@ -17,6 +17,8 @@ from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError
 
 _HOST = Path(__file__).parent / "module" / "host.mjs"
+_RELAXED = ["--experimental-wasm-relaxed-simd", "--no-liftoff"]
+"""Where relaxed SIMD is still an experiment (Node 20), the first of its two compilers gets products of bytes wrong."""
 
 
 def node() -> str | None:
@@ -38,7 +40,7 @@ class NodeModel:
         self.spec = WasmSpec.read(folder)
         self._folder = folder
         self._files = tempfile.TemporaryDirectory(prefix="prunec-node-")
-        flags = ["--experimental-wasm-relaxed-simd"] if self.spec.simd == "relaxed" else []
+        flags = _RELAXED if self.spec.simd == "relaxed" else []
         self._process = subprocess.Popen(
             [command, *flags, str(_HOST)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

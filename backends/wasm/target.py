@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from prunec.backends.base import Artifact, BuildOptions, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
+from prunec.backends.cpu.generated import said_in_float
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
 from prunec.backends.cpu.referee import Referee
 from prunec.backends.cross.feeds import describe
@@ -119,7 +120,7 @@ class Wasm(Cross):
                 )
                 dense = write_demo(built.folder, other.folder, built.model, samples, read_words(options.demo))
             usage += _PAGE
-        warnings += self.rounding(subject.model, built.model, samples)
+        warnings += (*self.rounding(subject.model, built.model, samples), *said_in_float(built.in_float))
         if not options.builds:
             return Artifact(usage, warnings=(*warnings, NOT_RUN))
         lowering = check(built.model, built.folder, samples)

@@ -75,12 +75,14 @@ def _bench_module(
     progress: Progress,
 ) -> Measurements:
     """A WebAssembly module in every engine that is here."""
+    from prunec.backends.cpu.lower.prepare import prepare
+    from prunec.backends.wasm.spec import WasmSpec
     from prunec.backends.wasm.timing import beside
 
     if source is not None:
         check_source(package, source)
     model, layers = ir.load(package.model_path), Plan.load(package.path / PLAN).layers
-    dense = None if source is None else load(source).model
+    dense = None if source is None else _alike(package, prepare(load(source).model, WasmSpec.read(folder).sizes))
     own = beside(folder.absolute(), model, dense, layers, seed)
     with own.scratch or contextlib.nullcontext():
         found = measure(own.contenders, own.feeds, blocks=blocks, seed=seed, progress=progress)
@@ -135,7 +137,6 @@ def compiled_contenders(
     folder = folder.absolute()
     ours = CompiledModel(folder, threads=threads)
     isa = (ISAS | X86_INT8)[ours.isa]
-    is_int8 = package.verification is not None and package.verification.quantisation is not None
     if importlib.util.find_spec("tvm") is None:
         return Compiled((Contender(OWN, folder, "cpu"),), time_layers(ours, None, ready, layers, feeds, None))
     if source is None:
@@ -145,13 +146,18 @@ def compiled_contenders(
         return Compiled((Contender(OWN, folder, "cpu"),), timed)
     from prunec.backends.cpu.companion import beside
 
-    dense = prepare(load(source).model, shapes)
-    if is_int8:
-        from prunec.passes.quantise import unfitted
-
-        dense = unfitted(dense)  # only its time is asked for
+    dense = _alike(package, prepare(load(source).model, shapes))
     found = beside(folder, ready, dense, layers, feeds, isa, threads)
     return Compiled(found.contenders, found.layers, found.scratch)
+
+
+def _alike(package: Package, dense: ir.Model) -> ir.Model:
+    """The prepared model that the package was made from, in 8 bits where that is; only its time is asked for."""
+    if package.verification is None or package.verification.quantisation is None:
+        return dense
+    from prunec.passes.quantise import unfitted
+
+    return unfitted(dense)
 
 
 def check_source(package: Package, source: PathLike) -> None:

@@ -31,6 +31,7 @@ from prunec.api.quantising import (
     dense_in_int8,
     implied_precision,
     quantised,
+    weight_bits,
 )
 from prunec.api.recovering import check_recovery
 from prunec.api.results import Compiled, Refused, WarningInfo
@@ -123,7 +124,7 @@ def compile(
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
-    prunec's own kernels (`target="cpu"`), which skip zero blocks of 4×4. `finer` gives layers finer blocks where those
+    prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4. `finer` gives layers finer blocks where those
     cost no more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
     `target="wasm"`, and so is `demo`: a page with the dense model beside it, which may have names of classes
     (`demo_labels`) and a WordPiece vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64)
@@ -217,9 +218,10 @@ def compile(
         made = pruned.plan
         beside, rival = list[Contender](), opened.canonical
         if is_int8:
-            pruned = quantised(opened, pruned, made, calibration, options, progress)
+            bits = weight_bits(relaxed_simd=relaxed_simd)
+            pruned = quantised(opened, pruned, made, calibration, options, bits, progress)
             if measure:
-                rival = dense_in_int8(opened, calibration, options, progress)
+                rival = dense_in_int8(opened, calibration, options, bits, progress)
                 beside.append(stack.enter_context(as_contender(rival)))
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)

@@ -1,6 +1,6 @@
 """Int8 after a cut: quantise what was pruned, in ONNX's own operators, and the dense model to compare with.
 
-Target `onnx` ships that; target `cpu` generates code for it.
+Target `onnx` ships that; `cpu`, `wasm` and `arm64` generate code for it.
 """
 
 from __future__ import annotations
@@ -40,19 +40,24 @@ DENSE_INT8 = "dense_int8_onnxruntime"
 
 NARROW = Diagnostic(
     "PC484",
-    "this processor adds products of 8 bits in 16, which overflow: weights have 7 bits",
-    hint="compile on a machine like the one that will run it; those with VNNI take 8",
+    "products of 8 bits would overflow here, or depend on the machine: weights have 7 bits",
+    hint="processors with VNNI take 8, and so does WebAssembly without --relaxed-simd, compiled on one of those",
 )
 
 IN_FLOAT = Diagnostic(
     "PC486",
     "the model was in 8 bits and will compute in float32",
-    hint="--target onnx keeps 8 bits, and so does --target cpu with --precision int8",
+    hint="--target onnx keeps 8 bits, and so do --target cpu, wasm and arm64 with --precision int8",
 )
 
 
-def weight_bits() -> int:
-    """7 on x86 processors without VNNI, whose multiply-adds of uint8 and int8 saturate; else 8."""
+def weight_bits(*, relaxed_simd: bool = False) -> int:
+    """7 on x86 processors without VNNI, whose multiply-adds of uint8 and int8 saturate; else 8.
+
+    Relaxed SIMD of WebAssembly multiplies by 7 bits, and ONNX Runtime on this machine is what code is compared with.
+    """
+    if relaxed_simd:
+        return 7
     flags = cpu_flags()
     return 7 if "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"} else 8
 
@@ -91,17 +96,18 @@ def implied_precision(opened: Opened, precision: str | None, options: PlanOption
 
 
 def quantised(
-    opened: Opened, pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, progress: Progress
-) -> Pruned:
-    """`pruned` with the model that is shipped and the record of it.
+    opened: Opened, pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, bits: int,
+    progress: Progress,
+) -> Pruned:  # fmt: skip
+    """`pruned` with the model that is shipped and the record of it. `bits`: of weights (`weight_bits`).
 
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; GateError PC523: a weight lost its pattern.
     """
-    found = _quantise(opened, pruned.model, calibration, options, progress, pruned.target)
+    found = _quantise(opened, pruned.model, calibration, options, bits, progress, pruned.target)
     record = QuantisationRecord(
         precision="int8",
-        weight_bits=weight_bits(),
+        weight_bits=bits,
         layers=found.layers,
         left_float=dict(found.left_float) or None,
         values=found.values,
@@ -113,7 +119,7 @@ def quantised(
         error_nearest=finite(found.error_nearest),
         error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
-    warnings = (*pruned.warnings, NARROW) if weight_bits() < 8 else pruned.warnings
+    warnings = (*pruned.warnings, NARROW) if bits < 8 else pruned.warnings
     twin, patterns = dequantised(found.model), pruned.patterns
     if patterns is not None:
         proved = patterns_record(plan, twin, None, patterns.permutation)
@@ -125,9 +131,11 @@ def quantised(
     )  # fmt: skip
 
 
-def dense_in_int8(opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress) -> ir.Model:
+def dense_in_int8(
+    opened: Opened, calibration: Calibration, options: PlanOptions, bits: int, progress: Progress
+) -> ir.Model:
     """The dense model, quantised alike. PrunecError PC48x as `quantised`."""
-    return _quantise(opened, opened.canonical, calibration, options, progress).model
+    return _quantise(opened, opened.canonical, calibration, options, bits, progress).model
 
 
 @contextlib.contextmanager
@@ -144,6 +152,7 @@ def _quantise(
     model: ir.Model,
     calibration: Calibration,
     options: PlanOptions,
+    bits: int,
     progress: Progress,
     target: Target | None = None,
 ) -> Quantised:
@@ -154,7 +163,7 @@ def _quantise(
         given = {name: Grid.of(scale, zero) for name, (scale, zero) in opened.stripped.grids.items()}
         exclude = [layer.name for layer in quantisable(model) if layer.name not in opened.stripped.layers]
     return quantise(
-        model, calibration, exclude=exclude, given=given, bits=weight_bits(), seed=options.seed,
+        model, calibration, exclude=exclude, given=given, bits=bits, seed=options.seed,
         threads=options.threads, target=target, rounding="joint" if refits else "nearest", cache=options.cache,
         progress=progress,
     )  # fmt: skip

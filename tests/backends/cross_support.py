@@ -101,8 +101,9 @@ def run_wasm(kernel: Kernel, isa: Isa, *arrays: np.ndarray) -> np.ndarray:
         folder = write_folder(single_step(kernel), [], isa, Path(name), name="kernel")
         model = WasmModel(folder)
         model._view("prunec_output", 0, model.spec.outputs[0])[:] = before
-        found = model.run(feeds)["result"]
+        found = model.run(feeds)["result"].copy()
         if node() is not None and not np.isnan(found).any():
             with NodeModel(folder) as other:
-                assert np.array_equal(other.run(feeds)["result"], found)
+                model._view("prunec_output", 0, model.spec.outputs[0])[:] = 0  # as it is there
+                np.testing.assert_array_equal(other.run(feeds)["result"], model.run(feeds)["result"])
     return found

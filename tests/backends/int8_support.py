@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunec.backends.cpu.isa import AVX2, AVX512_VNNI, X86_INT8, Isa, cpu_flags
-from prunec.backends.cpu.kernels.compiler import Callable
+from prunec.backends.cpu.isa import ARM64_DOT, AVX2, AVX512_VNNI, RELAXED_WASM, WASM, X86_INT8, Isa, cpu_flags
 from prunec.backends.cpu.lower.quad_layers import Built, Steps, Taps
 from prunec.backends.cpu.quad_weights import Weights
 from prunec.backends.cpu.quads import FloatRows, Quads
+from tests.backends.kernel_support import elsewhere, runs
 
 HALF = replace(AVX512_VNNI, name="x86-avx512-vnni-256", vector_bytes=32, registers=16)
 """The code of AVX-VNNI in the encoding that AVX-512 has for it: runs where the other one does not."""
@@ -29,7 +29,7 @@ def int8_isas(*, is_fast: bool = False) -> list[Any]:
         marks = [pytest.mark.skip(reason=f"this CPU lacks {', '.join(missing)}")] if missing else []
         marks += [] if is_fast or isa in (AVX512_VNNI, AVX2) else [pytest.mark.slow]
         found.append(pytest.param(isa, id=isa.name, marks=marks))
-    return found
+    return [*found, *elsewhere(WASM, RELAXED_WASM, ARM64_DOT)]
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ class Case:
 def case(
     seed: int, shape: tuple[int, int, int, int], outputs: int, kernel: int = 1, taps: Taps | None = None,
     density: float = 1.0, *, has_residual: bool = False, low: float = 0, high: float = 255, depthwise: bool = False,
+    largest: int = 127,
 ) -> Case:  # fmt: skip
-    """Random numbers, all extremes among them; blocks are zero at random, and all of output 2."""
+    """Random numbers, all extremes among them; blocks are zero at random, and all of output 2. `largest`: weight."""
     rng = np.random.default_rng(seed)
     taps = taps or Taps()
     image = _extreme(rng, 0, 255, shape).astype(np.uint8)
     channels = 1 if depthwise else shape[1]
-    matrix = _extreme(rng, -128, 127, (outputs, channels, kernel, kernel))
+    matrix = _extreme(rng, -largest - 1, largest, (outputs, channels, kernel, kernel))
     if not depthwise:
         mask = rng.random((-(-outputs // 4), -(-channels // 4), kernel, kernel)) < density
         matrix = matrix * mask.repeat(4, axis=0).repeat(4, axis=1)[:outputs, :channels]
@@ -134,4 +135,4 @@ def run(built: Built, isa: Isa, x: np.ndarray, y: Quads | FloatRows, residual: n
     """What y holds afterwards; 99 where nothing was written."""
     given = [] if residual is None else [residual]
     dtype = np.uint8 if isinstance(y, Quads) else np.float32
-    return Callable(built.kernel, isa)(x, *built.weights, *given, np.full(y.size, 99, dtype))
+    return runs(built.kernel, isa)(x, *built.weights, *given, np.full(y.size, 99, dtype))

@@ -29,21 +29,30 @@ def isas() -> list[Any]:
         missing = sorted(set(isa.flags) - have)
         marks = [pytest.mark.skip(reason=f"this CPU lacks {', '.join(missing)}")] if missing else []
         found.append(pytest.param(isa, id=isa.name, marks=marks))
+    return [*found, *elsewhere(WASM, ARM64)]
+
+
+def elsewhere(*others: Isa) -> list[Any]:
+    """Instruction sets of other machines as parameters, skipped where nothing here runs their code."""
     engine = pytest.mark.skipif(importlib.util.find_spec("wasmtime") is None, reason="needs the [cross] extra")
     emulated = pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-user")
-    others = ((WASM, engine), (ARM64, emulated))
-    return [*found, *(pytest.param(isa, id=isa.name, marks=[pytest.mark.slow, mark]) for isa, mark in others)]
+    marks = {True: emulated, False: engine}
+    return [pytest.param(isa, id=isa.name, marks=[pytest.mark.slow, marks[is_arm64(isa)]]) for isa in others]
+
+
+def is_arm64(isa: Isa) -> bool:
+    return isa.triple.startswith("aarch64")
 
 
 def runs(kernel: Kernel, isa: Isa) -> Callable[..., np.ndarray]:
     """The kernel as a function of its arrays, which returns what the written one holds afterwards."""
-    if isa.name in ISAS:
+    if isa.triple.startswith("x86"):
         from prunec.backends.cpu.kernels.compiler import Callable as Native
 
         return Native(kernel, isa)
     from tests.backends.cross_support import run_arm64, run_wasm
 
-    return partial(run_arm64 if isa is ARM64 else run_wasm, kernel, isa)
+    return partial(run_arm64 if is_arm64(isa) else run_wasm, kernel, isa)
 
 
 def worst(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.lower.quad_layers import Taps, border, dequantise, quad_depthwise, quantise
 from prunec.backends.cpu.quads import Quads
 from tests.backends.int8_support import bytes_wanted, case, int8_isas, run
+from tests.backends.kernel_support import runs
 
 AROUND = (1, 1, 1, 1)
 
@@ -69,7 +70,7 @@ def test_floats_become_quads_and_floats_again(isa: Isa, shape: tuple[int, ...], 
     np.testing.assert_array_equal(layout.unpack(held), wanted)
 
     built = dequantise(layout, floats, float(scale), zero)
-    back = Callable(built.kernel, isa)(held, *built.weights, np.full(x.size, np.nan, np.float32))
+    back = runs(built.kernel, isa)(held, *built.weights, np.full(x.size, np.nan, np.float32))
     found = back.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
     np.testing.assert_array_equal(found, (wanted.astype(np.float32) - np.float32(zero)) * scale)
 

@@ -9,7 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Argument, Kernel, Sums, load, splat, store
-from prunec.backends.cpu.kernels.dot import Dot
+from prunec.backends.cpu.kernels.dot import dot_for
 
 CHAINS = 12
 """Independent sums: more than latency × units of any of our processors, fewer than registers."""
@@ -81,7 +81,7 @@ class DotPeak(Kernel):
         return 2 * 4 * self.rounds * self.chains(isa) * isa.lanes("int32")
 
     def emit(self, isa: Isa, x: Any, weights: Any, y: Any) -> None:
-        dot = Dot(isa)
+        dot = dot_for(isa, 1 if isa.has_dot else 2)
         sums = Sums(self.chains(isa), dot.lanes, "int32")
         for chain in range(sums.count):
             sums.set(chain, splat(chain, dot.lanes, "int32"))

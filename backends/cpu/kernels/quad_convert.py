@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, splat, store
-from prunec.backends.cpu.kernels.dot import QUAD, Dot
+from prunec.backends.cpu.kernels.dot import QUAD, dot_for
 from prunec.backends.cpu.kernels.panel import transposed
 from prunec.backends.cpu.quads import Quads
 
@@ -57,7 +57,7 @@ class Quantise(_Conversion):
         )
 
     def emit(self, isa: Isa, x: Any, steps: Any, y: Any) -> None:
-        dot, channels, strides = Dot(isa), self.grid[1], self.floats.strides
+        dot, channels, strides = dot_for(isa), self.grid[1], self.floats.strides
         lanes = dot.lanes
 
         def stepped(position: Any, lanes: int) -> Any:
@@ -123,7 +123,7 @@ class Dequantise(_Conversion):
         )
 
     def emit(self, isa: Isa, x: Any, steps: Any, y: Any) -> None:
-        dot, channels, strides = Dot(isa), self.grid[1], self.floats.strides
+        dot, channels, strides = dot_for(isa), self.grid[1], self.floats.strides
         lanes = dot.lanes
 
         def real(values: Any, wide: int) -> Any:

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, span, store, tiles
-from prunec.backends.cpu.kernels.dot import QUAD, Dot
+from prunec.backends.cpu.kernels.dot import QUAD, Dot, dot_for
 from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 
 
@@ -61,7 +61,7 @@ class QuadDepthwise(Kernel):
         )
 
     def emit(self, isa: Isa, x: Any, values: Any, bias: Any, scale: Any, steps: Any, *rest: Any) -> None:
-        dot = Dot(isa)
+        dot = dot_for(isa, self.words)
         *residual, y = rest
         epilogue = Epilogue(dot, scale, steps, clamps=self.clamps, addition=self.addition)
         (n, h, w), wide = self.grid, dot.bytes

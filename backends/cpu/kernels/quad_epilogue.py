@@ -70,15 +70,12 @@ class Epilogue:
         if self.addition == "exact":
             other = T.bind((other - self._step(RESIDUAL_ZERO)) * self._step(RESIDUAL_SCALE))
             factor = load(self.scale, quad * QUAD + channel, self.dot.lanes, 0)
-            return self._fused(T.Cast(f"float32x{self.dot.lanes}", sums), factor, other)
+            return self.dot.fused(T.Cast(f"float32x{self.dot.lanes}", sums), factor, other)
         steps = T.Cast(f"float32x{self.dot.lanes}", self.dot.rounded(self.scaled(quad, channel, sums)))
         first = self._between(steps + self._step(FIRST_ZERO), FIRST_LOW, FIRST_HIGH)
         pairs = [(first, self._step(FIRST_SCALE)), (other, self._step(RESIDUAL_SCALE))]
         outer, inner = pairs if self.addition == "sum_first" else pairs[::-1]
-        return self._fused(outer[0], outer[1], self._fused(inner[0], inner[1], self._step(OFFSET)))
-
-    def _fused(self, value: Any, factor: Any, addend: Any) -> Any:
-        return T.bind(T.call_llvm_pure_intrin(f"float32x{self.dot.lanes}", "llvm.fma", value, factor, addend))
+        return self.dot.fused(outer[0], outer[1], self.dot.fused(inner[0], inner[1], self._step(OFFSET)))
 
     def _between(self, values: Any, low: int, high: int) -> Any:
         raised = T.bind(T.max(values, self._step(low)))

@@ -32,11 +32,12 @@ from prunec.backends.cpu.kernels.base import (
     pieces,
     prefetch,
     span,
+    splat,
     store,
     tiles,
     whole_or_rest,
 )
-from prunec.backends.cpu.kernels.dot import QUAD, Dot
+from prunec.backends.cpu.kernels.dot import QUAD, Dot, dot_for
 from prunec.backends.cpu.kernels.panel import part_of, transposed
 from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
@@ -115,7 +116,7 @@ class QuadProduct(Kernel):
         )
 
     def emit(self, isa: Isa, *buffers: Any) -> None:
-        _Body(self, Dot(isa), *buffers).emit()
+        _Body(self, dot_for(isa, self.words), *buffers).emit()
 
 
 class _Body:
@@ -125,7 +126,6 @@ class _Body:
         self, kernel: QuadProduct, dot: Dot, x: Any, values: Any, index: Any, pointer: Any, bias: Any, scale: Any,
         steps: Any, *rest: Any,
     ) -> None:  # fmt: skip
-        assert kernel.words == dot.words
         self.kernel, self.dot, self.lanes = kernel, dot, dot.lanes
         self.x, self.values, self.index, self.pointer, self.bias = x, values, index, pointer, bias
         self.epilogue = Epilogue(dot, scale, steps, clamps=kernel.clamps, addition=kernel.addition)
@@ -134,6 +134,8 @@ class _Body:
         self.is_float = kernel.y.dtype == "float32"
         self.squad = self.lanes // QUAD if self.is_float else 1
         """Rows of blocks that are written together."""
+        self.width = QUAD + dot.extra
+        """Sums of a row of blocks for every vector of pixels."""
         self.tile_bytes = kernel.vectors * dot.bytes
 
     def emit(self) -> None:
@@ -173,7 +175,7 @@ class _Body:
         if kernel.panel is not None:
             self.held = T.alloc_buffer((kernel.panel.size,), "uint8", scope="global")
         if kernel.passes > 1:
-            self.waiting = T.alloc_buffer((rows * QUAD * self.tile_bytes // 4,), "int32", scope="global")
+            self.waiting = T.alloc_buffer((rows * self.width * self.tile_bytes // 4,), "int32", scope="global")
         if self.is_float:
             self.stage = T.alloc_buffer((self.squad * QUAD * self.tile_bytes // 4,), "float32", scope="global")
         elif not kernel.is_direct:
@@ -197,7 +199,7 @@ class _Body:
                 if kernel.residual is not None:
                     at = kernel.residual.at(corner[0], m, 0) + held if kernel.is_direct else beside
                     residual = T.bind(load(self.residual if kernel.is_direct else self.stage, at, self.dot.bytes))
-                quads = self.epilogue.quads(m, [sums.get(o * vectors + v) for o in range(QUAD)], residual)
+                quads = self.epilogue.quads(m, [self._sum(sums, o, v, vectors) for o in range(QUAD)], residual)
                 if kernel.is_direct:
                     store(self.y, kernel.y.at(corner[0], m, 0) + held, quads, self.dot.bytes)
                 else:
@@ -213,8 +215,8 @@ class _Body:
                 finish(m, sums)
         if kernel.passes > 1:
             with T.serial(0, kernel.passes - 1) as number, span(*self._own_rows()) as m:
-                place = T.bind((m - self.first_row) * (QUAD * self.tile_bytes // 4))
-                sums = Sums(QUAD * vectors, self.lanes, "int32")
+                place = T.bind((m - self.first_row) * (self.width * self.tile_bytes // 4))
+                sums = Sums(self.width * vectors, self.lanes, "int32")
                 with T.If(number == 0):
                     with T.Then():
                         self._start(sums, m, vectors)
@@ -224,8 +226,8 @@ class _Body:
                 for at in range(sums.count):
                     store(self.waiting, place + at * self.lanes, sums.get(at), self.lanes)
             with self._rows(corner, start, vectors) as m:
-                place = T.bind((m - self.first_row) * (QUAD * self.tile_bytes // 4))
-                sums = Sums(QUAD * vectors, self.lanes, "int32")
+                place = T.bind((m - self.first_row) * (self.width * self.tile_bytes // 4))
+                sums = Sums(self.width * vectors, self.lanes, "int32")
                 self._fetch(sums, place)
                 self._multiply((kernel.passes - 1) * kernel.row_blocks + m, x, source, sums, vectors)
                 finish(m, sums)
@@ -251,7 +253,7 @@ class _Body:
             self._write_floats(squad, vectors, places)
 
     def _started(self, m: Any, vectors: int) -> Sums:
-        sums = Sums(QUAD * vectors, self.lanes, "int32")
+        sums = Sums(self.width * vectors, self.lanes, "int32")
         self._start(sums, m, vectors)
         return sums
 
@@ -260,6 +262,13 @@ class _Body:
             own = T.bind(load(self.bias, m * QUAD + o, self.lanes, 0))
             for v in range(vectors):
                 sums.set(o * vectors + v, own)
+        for at in range(QUAD * vectors, sums.count):
+            sums.set(at, splat(0, self.lanes, "int32"))
+
+    def _sum(self, sums: Sums, output: int, vector: int, vectors: int) -> Any:
+        """Of one output of a row of blocks, all blocks being added."""
+        extra = sums.get(QUAD * vectors + vector) if self.dot.extra else None
+        return self.dot.total(sums.get(output * vectors + vector), extra)
 
     def _fetch(self, sums: Sums, place: Any) -> None:
         for at in range(sums.count):
@@ -277,10 +286,11 @@ class _Body:
             at = T.bind(base + T.Cast("int64", self.index[p]))
             prefetch(self.values, p * block + PREFETCHED // 4)
             pixels = [dot.pixels(x, at + v * dot.bytes) for v in range(vectors)]
-            for o in range(QUAD):
-                weights = dot.weights(self.values, p * block + o * dot.words)
+            for o, weights in enumerate(dot.block(self.values, p * block)):
                 for v in range(vectors):
                     sums.set(o * vectors + v, dot.add(sums.get(o * vectors + v), pixels[v], weights))
+            for at in range(QUAD * vectors, sums.count):
+                sums.set(at, dot.add_extra(sums.get(at), pixels[at - QUAD * vectors]))
 
     def _staged(self, m: Any, v: int) -> Any:
         return (m - self.first_row) * self.tile_bytes + v * self.dot.bytes
@@ -320,7 +330,7 @@ class _Body:
         """Scaled and clamped: [channel of the squad, vector, lane]."""
         for o in range(QUAD):
             for v in range(vectors):
-                value = self.epilogue.limited(self.epilogue.scaled(m, o, sums.get(o * vectors + v)))
+                value = self.epilogue.limited(self.epilogue.scaled(m, o, self._sum(sums, o, v, vectors)))
                 at = ((m % self.squad * QUAD + o) * vectors + v) * self.lanes
                 store(self.stage, at, value, self.lanes)
 

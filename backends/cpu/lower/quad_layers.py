@@ -14,7 +14,7 @@ from prunec.backends.cpu.kernels.quad_depthwise import QuadDepthwise
 from prunec.backends.cpu.kernels.quad_epilogue import Addition
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
 from prunec.backends.cpu.kernels.quad_product import QuadProduct
-from prunec.backends.cpu.quad_weights import Weights, pack_quads, packed_words
+from prunec.backends.cpu.quad_weights import Packing, Weights, pack_quads, packed_words, packing
 from prunec.backends.cpu.quads import QUAD, FloatRows, Quads
 
 _PANEL_BYTES = 256 * 1024
@@ -106,22 +106,22 @@ def quad_product(
     outputs, channels, *kernel = weights.matrix.shape
     grid = (x.batch, _extent(x, 0, kernel, taps), _extent(x, 1, kernel, taps))
     assert channels == x.channels and _holds(x, taps)
-    chosen = choice or by_rule(isa, weights.matrix, taps, x, grid)
+    chosen, form = choice or by_rule(isa, weights.matrix, taps, x, grid), packing(isa, weights.matrix)
     source = Access(x.size, x.first - taps.pads[0] * x.strides[2] - taps.pads[1] * QUAD, x.strides[:3], "uint8")
     panel, offsets = None, _offsets(x, kernel, taps)
     if taps.strides != (1, 1):
         panel = _panel(x, y, kernel, taps, grid)
         offsets = panel.offsets()
-    blocks = pack_quads(weights.matrix, offsets, isa, chosen.passes)
+    blocks = pack_quads(weights.matrix, offsets, form, chosen.passes)
     clamps = (steps.low, steps.high) != ((0, 255) if isinstance(y, Quads) else (-math.inf, math.inf))
     product = QuadProduct(
         grid=grid, channels=outputs, columns=offsets.size, x=source, y=_written(y, grid, y_channel, outputs),
         panel=panel, residual=None if residual is None else _written(residual, grid, 0, outputs),
         addition=steps.addition, vectors=chosen.vectors, passes=chosen.passes, clamps=clamps,
-        words=1 if isa.has_dot else 2,
+        words=form.words,
     )  # fmt: skip
     product = _with_jobs(product, isa)
-    return Built(product, (blocks.values, blocks.index, blocks.pointer, *_numbers(weights, steps)))
+    return Built(product, (blocks.values, blocks.index, blocks.pointer, *_numbers(weights, steps, form)))
 
 
 def quad_depthwise(
@@ -148,15 +148,16 @@ def quad_depthwise(
     images = (source, written, *(() if beside is None else (beside,)))
     if taps.strides == (1, 1) and len({image.strides[2] for image in images}) == 1:
         grid = (grid[0], 1, (grid[1] - 1) * x.pitch + grid[2])  # lines follow each other alike everywhere: one long one
+    form = packing(isa, weights.matrix, is_depthwise=True)
     quads = np.zeros((x.quads, *kernel, QUAD, QUAD), np.int8)
     every = np.arange(channels)
     quads[every // QUAD, :, :, every % QUAD, every % QUAD] = weights.matrix[:, 0]
     depthwise = QuadDepthwise(
         grid=grid, channels=channels, kernel=(kernel[0], kernel[1]), strides=taps.strides, dilations=taps.dilations,
         x=source, y=written, residual=beside, addition=steps.addition,
-        clamps=(steps.low, steps.high) != (0, 255), words=1 if isa.has_dot else 2, jobs=min(x.quads, _JOBS),
+        clamps=(steps.low, steps.high) != (0, 255), words=form.words, jobs=min(x.quads, _JOBS),
     )  # fmt: skip
-    return Built(depthwise, (packed_words(quads, isa), *_numbers(weights, steps)))
+    return Built(depthwise, (packed_words(quads, form), *_numbers(weights, steps, form)))
 
 
 def quantise(x: Access, y: Quads, scale: float, zero: int) -> Built:
@@ -178,16 +179,16 @@ def _shape(image: Quads) -> tuple[int, int, int, int]:
     return image.batch, image.channels, image.height, image.width
 
 
-def _numbers(weights: Weights, steps: Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _numbers(weights: Weights, steps: Steps, form: Packing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bias and scale of whole quads, and steps."""
     missing = (0, -len(weights.matrix) % QUAD)
     scale = np.pad(weights.scale.astype(np.float32), missing)
-    return np.pad(weights.corrected_bias(), missing), scale, steps.array()
+    return np.pad(weights.corrected_bias(form.pixels_moved), missing), scale, steps.array()
 
 
 def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> Choice:
     """As many sums as there are registers for, in tiles alike; passes where a tile reads more than the first cache."""
-    most = _most_vectors(isa)
+    most = _most_vectors(isa, packing(isa, matrix))
     run = (grid[1] - 1) * x.pitch + grid[2] if taps.strides == (1, 1) else grid[1] * grid[2]
     vectors = ceil_div(run, isa.lanes("int32"))
     vectors = ceil_div(vectors, ceil_div(vectors, most))
@@ -198,11 +199,11 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
     return Choice(vectors, max(1, min(round(bytes_read / _PASS_BYTES), int(blocks / _FEWEST_BLOCKS))))
 
 
-def _most_vectors(isa: Isa) -> int:
+def _most_vectors(isa: Isa, form: Packing) -> int:
     """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them."""
     if isa.registers < 32:
-        return 3 if isa.has_dot else 2
-    return 6 if isa.has_dot else 4
+        return 3 if form.words == 1 and not form.weights_moved else 2
+    return 6 if form.words == 1 else 4
 
 
 def _present(matrix: np.ndarray) -> np.ndarray:
@@ -217,7 +218,7 @@ def _present(matrix: np.ndarray) -> np.ndarray:
 def candidates(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int, int, int]) -> list[Choice]:
     """What is worth measuring, the rule's choice first."""
     first = by_rule(isa, matrix, taps, x, grid)
-    most = _most_vectors(isa)
+    most = _most_vectors(isa, packing(isa, matrix))
     tiles = sorted({first.vectors, max(1, most - 2), most})
     others = [Choice(vectors, passes) for vectors in tiles for passes in dict.fromkeys((first.passes, 1))]
     return list(dict.fromkeys((first, *others)))

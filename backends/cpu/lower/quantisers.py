@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from prunec.backends.cpu.expression import Expression, dequantised, operand, quantised
-from prunec.backends.cpu.isa import X86_INT8
 from prunec.backends.cpu.kernels.base import Access
 from prunec.backends.cpu.lower import quad_layers
 from prunec.backends.cpu.lower.geometry import window_of
@@ -113,7 +112,7 @@ def can_hold(state: State, quantiser: ir.Node) -> bool:
     """Whether its result may lie in the layout of int8 kernels."""
     value = quantiser.outputs[0]
     rank = len(dims(value) or ())
-    return state.isa.name in X86_INT8 and 2 <= rank <= 4 and is_only_dequantised(value) and _has_grid(quantiser)
+    return state.isa.int8 is not None and 2 <= rank <= 4 and is_only_dequantised(value) and _has_grid(quantiser)
 
 
 def _has_grid(quantiser: ir.Node) -> bool:

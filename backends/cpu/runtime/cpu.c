@@ -1,4 +1,5 @@
-/* Which instructions this processor has and the system has switched on (Intel SDM volume 2, CPUID and XGETBV). */
+/* Which instructions this processor has and the system has switched on (Intel SDM volume 2, CPUID and XGETBV; on ARM
+   Linux tells). */
 #include "program.h"
 
 #if defined(__x86_64__)
@@ -44,6 +45,25 @@ int prunec_cpu_is_able(const char **missing) {
             if (!strcmp(known[i].name, *flag))
                 has = words[known[i].word] >> known[i].bit & 1 && (states & known[i].state) == known[i].state;
         if (!has) return *missing = *flag, 0;
+    }
+    return 1;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+#include <string.h>
+#include <sys/auxv.h>
+
+static const struct {
+    const char *name;
+    unsigned long bit;
+} known[] = {{"asimddp", 1ul << 20}}; /* HWCAP_ASIMDDP, the same on every Linux */
+
+int prunec_cpu_is_able(const char **missing) {
+    unsigned long has = getauxval(AT_HWCAP);
+    for (const char *const *flag = prunec_the_program.flags; *flag; flag++) {
+        int is_there = 0;
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+            if (!strcmp(known[i].name, *flag)) is_there = (has & known[i].bit) != 0;
+        if (!is_there) return *missing = *flag, 0;
     }
     return 1;
 }

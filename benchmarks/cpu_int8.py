@@ -133,7 +133,8 @@ class Subject:
             self.notes.append(_short(f"{density:g} of the blocks: {no.diagnostic}"))
         return Contender(own_name(density), built.folder, "cpu")
 
-    def quantised(self, density: float) -> ir.Model:
+    def quantised(self, density: float, bits: int = 8) -> ir.Model:
+        """The QDQ graph; `bits`: of weights."""
         model = self.model
         if density < 1:
             pattern = parse(PATTERN)
@@ -143,7 +144,7 @@ class Subject:
         placement = place(model)
         seen = observe(model, placement.values, lambda: iter(self.batches), seed=0, threads=1)
         grids = {name: min_max(seen[name]) for name in placement.values}
-        graph = write(model, placement, grids | {name: grids[root] for name, root in placement.shared.items()})
+        graph = write(model, placement, grids | {name: grids[root] for name, root in placement.shared.items()}, bits)
         ir.save(graph, self.graph_file(density))
         return graph
 

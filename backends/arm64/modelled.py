@@ -25,7 +25,11 @@ COUNTED = "; instructions were counted under qemu"
 
 
 def modelled(
-    folder: Path, program: Program, ready: ir.Model, dense: tuple[ir.Model, Program], layers: Sequence[LayerPlan],
+    folder: Path,
+    program: Program,
+    ready: ir.Model,
+    dense: tuple[ir.Model, Program],
+    layers: Sequence[LayerPlan],
     isa: Isa,
 ) -> Modelled | None:
     """The layers with a pattern that there is a model of; None where there are none.

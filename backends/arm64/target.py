@@ -56,7 +56,7 @@ class Arm64(Cross):
     name = "arm64"
     isa = ARM64
     rows = ROWS
-    patterns = PATTERNS
+    patterns: tuple[str, ...] = PATTERNS
     machines = "64-bit ARM Linux"
 
     def check(self, options: BuildOptions) -> None:

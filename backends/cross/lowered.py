@@ -32,8 +32,9 @@ def lowered(model: ir.Model, isa: Isa, shapes: Shapes, choose: Choose | None = N
     split = split_model(ready, isa, choose or _CHOOSERS.get(isa.name, by_rule))
     program = split.parts[0].program
     if not split.is_whole or program is None:
+        target = "wasm" if isa.int8 == "wasm" else "arm64"
         raise PrunecError(
-            "PC464", f"no generated code for {_listed(split.refusals)}", where=f"--target {'wasm' if isa.int8 == 'wasm' else 'arm64'}",
+            "PC464", f"no generated code for {_listed(split.refusals)}", where=f"--target {target}",
             hint="there is no ONNX Runtime beside it to fall back on; --target cpu or onnx takes the model",
         )  # fmt: skip
     return ready, program

@@ -22,13 +22,13 @@ _EPILOGUE = 20
 
 def quad_cycles(core: Core, isa: Isa, kernel: QuadProduct, blocks: int) -> float:
     """Of one run on one thread; `blocks`: all that are there."""
-    (n, h, _), runs = kernel.grid, 1 if kernel.panel is None else ceil_div(kernel.grid[1], kernel.lines)
+    runs = kernel.grid[0] * (1 if kernel.panel is None else ceil_div(kernel.grid[1], kernel.lines))
     in_registers = 0.0
     for _, count, vectors in tiles(ceil_div(kernel.run, isa.lanes("int32")), kernel.vectors):
         per_block = _block(core, isa, kernel.words, vectors)
         rows = kernel.row_blocks * kernel.passes
         per_row = core.tile + vectors * _EPILOGUE / core.arithmetic
-        in_registers += n * runs * count * (blocks * per_block + rows * per_row)
+        in_registers += runs * count * (blocks * per_block + rows * per_row)
     weights = blocks * (QUAD * kernel.words + 1) * 4
     values = kernel.x.size + kernel.y.size * (4 if kernel.y.dtype == "float32" else 1)
     copied = 2 * kernel.x.size / isa.vector_bytes / core.loads if kernel.panel is not None else 0.0

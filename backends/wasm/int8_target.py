@@ -1,4 +1,4 @@
-"""The target `wasm` with `--precision int8`: a module for a quantised model, in products of 16 bits, or relaxed ones."""
+"""The target `wasm` with `--precision int8`: a module for a quantised model."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Wasm(Cross):
     name = "wasm"
     isa = WASM
     rows = ROWS
-    patterns = PATTERNS
+    patterns: tuple[str, ...] = PATTERNS
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463, PC470: options; PC453, PC455: nothing to build or to check with."""

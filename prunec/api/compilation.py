@@ -124,8 +124,8 @@ def compile(
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
-    prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4. `finer` gives layers finer blocks where those
-    cost no more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
+    prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4. `finer` gives layers finer blocks
+    where those cost no more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
     `target="wasm"`, and so is `demo`: a page with the dense model beside it, which may have names of classes
     (`demo_labels`) and a WordPiece vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64)
     rounds weights to half precision, which halves their file; they are float32 again once the model is created.

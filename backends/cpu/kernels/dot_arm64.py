@@ -11,7 +11,8 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.kernels.base import load
-from prunec.backends.cpu.kernels.dot import QUAD, Dot
+from prunec.backends.cpu.kernels.dot import Dot
+from prunec.backends.cpu.quads import QUAD
 
 
 class Arm64Dot(Dot):

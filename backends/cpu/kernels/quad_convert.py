@@ -17,9 +17,9 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, ceil_div, load, splat, store
-from prunec.backends.cpu.kernels.dot import QUAD, dot_for
+from prunec.backends.cpu.kernels.dot import dot_for
 from prunec.backends.cpu.kernels.panel import transposed
-from prunec.backends.cpu.quads import Quads
+from prunec.backends.cpu.quads import QUAD, Quads
 
 SCALE, ZERO, STEPS = range(3)
 """Places in the argument `steps`."""

@@ -16,8 +16,9 @@ from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Access, Argument, Kernel, Sums, ceil_div, load, span, store, tiles
-from prunec.backends.cpu.kernels.dot import QUAD, Dot, dot_for
+from prunec.backends.cpu.kernels.dot import Dot, dot_for
 from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
+from prunec.backends.cpu.quads import QUAD
 
 
 @dataclass(frozen=True)

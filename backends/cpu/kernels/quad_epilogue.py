@@ -18,7 +18,8 @@ from typing import Any, Literal
 from tvm.tirx.script.builder import ir as T
 
 from prunec.backends.cpu.kernels.base import load
-from prunec.backends.cpu.kernels.dot import QUAD, Dot
+from prunec.backends.cpu.kernels.dot import Dot
+from prunec.backends.cpu.quads import QUAD
 
 ZERO, LOW, HIGH, RESIDUAL_SCALE, RESIDUAL_ZERO, FIRST_SCALE, FIRST_ZERO, FIRST_LOW, FIRST_HIGH, OFFSET, STEPS = range(
     11

@@ -37,10 +37,11 @@ from prunec.backends.cpu.kernels.base import (
     tiles,
     whole_or_rest,
 )
-from prunec.backends.cpu.kernels.dot import QUAD, Dot, dot_for
+from prunec.backends.cpu.kernels.dot import Dot, dot_for
 from prunec.backends.cpu.kernels.panel import part_of, transposed
 from prunec.backends.cpu.kernels.quad_epilogue import STEPS, Addition, Epilogue
 from prunec.backends.cpu.kernels.quad_panel import QuadPanel
+from prunec.backends.cpu.quads import QUAD
 
 PREFETCHED = 1024
 """Bytes ahead of the weights in use, which are read once for every tile."""

@@ -32,6 +32,11 @@ def int8_isas(*, is_fast: bool = False) -> list[Any]:
     return [*found, *elsewhere(WASM, RELAXED_WASM, ARM64_DOT)]
 
 
+def largest_weight(isa: Isa) -> int:
+    """Of a test for an instruction set: weights of 7 bits for products that take no more."""
+    return 63 if isa is RELAXED_WASM else 127
+
+
 @dataclass(frozen=True)
 class Case:
     """A layer with its numbers: `image` uint8 [n, c, h, w]; `residual` as the output, or None."""

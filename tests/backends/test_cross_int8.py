@@ -70,9 +70,9 @@ def test_graphs(make: object, isa: Isa, tmp_path: Path) -> None:
 
 @needs_x86
 @pytest.mark.parametrize("isa", OTHERS)
-@pytest.mark.parametrize("name", ["fashion-net", "crepe-tiny"])
-def test_models_give_what_the_cpu_target_gives(name: str, isa: Isa, tmp_path: Path) -> None:
-    """To the last bit, in weights of 7 bits, which relaxed products take."""
+@pytest.mark.parametrize(("name", "tolerance"), [("fashion-net", 0.0), ("crepe-tiny", 2e-6)])
+def test_models_give_what_the_cpu_target_gives(name: str, tolerance: float, isa: Isa, tmp_path: Path) -> None:
+    """To the last bit, in weights of 7 bits, which relaxed products take; but for the sigmoid at the end of crepe."""
     model = raised(canonicalise(load(zoo.get(name).path).model))
     batches = list(open_calibration(None, model, samples=2, seed=0).fit())
     placement = place(model)
@@ -84,7 +84,7 @@ def test_models_give_what_the_cpu_target_gives(name: str, isa: Isa, tmp_path: Pa
     here = CompiledModel(build_here(graph, int8_isa(), tmp_path / "here").folder, threads=1)
     found = answers(graph, isa, feeds, tmp_path)
     for key, wanted in here.run(feeds).items():
-        np.testing.assert_array_equal(found[key], wanted)
+        np.testing.assert_allclose(found[key], wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
     here.close()
 
 

@@ -284,14 +284,21 @@ class _Body:
         base = T.bind(T.Cast("int64", source))
         with T.serial(T.int64(0), last - first) as step:
             p = T.bind(first + step)
-            at = T.bind(base + T.Cast("int64", self.index[p]))
-            prefetch(self.values, p * block + PREFETCHED // 4)
+            at = self._seen(base + T.Cast("int64", self.index[p]))
+            words = self._seen(p * block)
+            prefetch(self.values, words + PREFETCHED // 4)
             pixels = [dot.pixels(x, at + v * dot.bytes) for v in range(vectors)]
-            for o, weights in enumerate(dot.block(self.values, p * block)):
+            for o, weights in enumerate(dot.block(self.values, words)):
                 for v in range(vectors):
                     sums.set(o * vectors + v, dot.add(sums.get(o * vectors + v), pixels[v], weights))
             for at in range(QUAD * vectors, sums.count):
                 sums.set(at, dot.add_extra(sums.get(at), pixels[at - QUAD * vectors]))
+
+    def _seen(self, position: Any) -> Any:
+        """A position that a compiler sees not to be negative: its distances become offsets of loads (decision 0016)."""
+        if not self.dot.isa.loads_ahead:
+            return T.bind(position)
+        return T.bind(T.bitwise_and(T.Cast("int32", position), T.int32(0x7FFFFFFF)))
 
     def _staged(self, m: Any, v: int) -> Any:
         return (m - self.first_row) * self.tile_bytes + v * self.dot.bytes

@@ -64,7 +64,7 @@ class Cross(Generated):
         cache: Cache | None,
     ) -> Mapping[str, LayerTimes]:
         """Modelled (`cost_model`), of the layers that there is a model of. PC452, PC464 where it has no code."""
-        self.check_options(BuildOptions(builds=False))
+        self.check_options(BuildOptions(builds=False, precision=self.precision))
         from prunec.backends.cpu.kernel_table import with_zeros
         from prunec.backends.cross.cost_model import core_for, node_times
         from prunec.backends.cross.lowered import lowered

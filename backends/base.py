@@ -8,7 +8,7 @@ A target of `api/target_list.py` without a row in `prunec.catalog.BACKENDS` is s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -242,6 +242,24 @@ class Timeable(Backend, Protocol):
 
     def provenance(self) -> str:
         """All that its times depend on beside the model: code, instructions."""
+
+
+@runtime_checkable
+class Quantising(Timeable, Protocol):
+    """A target whose layers are timed in 8 bits, or in float32 where it is told so."""
+
+    def leaving(self, in_float: Collection[str], /) -> Quantising:
+        """The same target where these layers, and no others, are in float32."""
+
+    def between_us(
+        self,
+        model: ir.Model,
+        layers: Collection[str],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        /,
+    ) -> float:
+        """What one run of a dense model takes outside its `layers`, in µs: conversions are in it."""
 
 
 def spell_range(name: str, given: Range) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,32 @@ def layer_times(
             found[node] = times
             if cache is not None:
                 cache.write(keys[node], {"us": np.array([times.dense_us, times.sparse_us])})
+    return found
+
+
+def between_us(
+    model: ir.Model, layers: Collection[str], isa: Isa, *, threads: int = 1, shapes: Shapes | None = None
+) -> float:
+    """µs of one run of what is in the same step as none of the `layers`: conversions, pools, what has no weights.
+
+    Raises:
+        PrunecError PC452, PC453, PC454: no code can be generated.
+    """
+    _, (split,) = split_for(model, isa, [] if shapes is None else [shapes])
+    own, found = frozenset(layers), 0.0
+    for program in (part.program for part in split.parts):
+        if program is None:
+            continue
+        with tempfile.TemporaryDirectory(prefix="prunec-times-") as name:
+            write_artifact((program,), isa, Path(name))
+            with Model(Path(name, LIBRARY), Path(name, WEIGHTS), threads=threads, takes_nan=True) as compiled:
+                feeds = {info.name: _made_up(info) for info in compiled.inputs}
+                least, start, runs = float("inf"), time.perf_counter(), 0
+                while runs < FEWEST or time.perf_counter() - start < ENOUGH_S:
+                    runs += 1
+                    steps = compiled.profile(feeds)
+                    least = min(least, sum(taken for names, taken in steps if own.isdisjoint(names.split(", "))))
+        found += least / 1e3
     return found
 
 

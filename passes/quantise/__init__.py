@@ -5,8 +5,9 @@
 The result is standard ONNX (QuantizeLinear and DequantizeLinear around float operators), which runtimes fuse.
 """
 
+from prunec.passes.quantise.alone import LayerLosses, layer_losses
 from prunec.passes.quantise.driver import Quantised, Rounding, quantise
 from prunec.passes.quantise.sweep import Target
 from prunec.passes.quantise.unfitted import unfitted
 
-__all__ = ["Quantised", "Rounding", "Target", "quantise", "unfitted"]
+__all__ = ["LayerLosses", "Quantised", "Rounding", "Target", "layer_losses", "quantise", "unfitted"]

@@ -66,6 +66,7 @@ def quantise(
     target: Target | None = None,
     rounding: Rounding = "joint",
     given: Mapping[str, Grid] | None = None,
+    planned: Mapping[str, str] | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Quantised:
@@ -75,7 +76,8 @@ def quantise(
     back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
     Weights are rounded to their nearest values and in a sweep towards `target` (the model itself), which finds zeros
     anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: the most
-    that is tried. `given`: grids of values that have one already, by name; then no channel is scaled.
+    that is tried. `given`: grids of values that have one already, by name; then no channel is scaled. `planned`: layers
+    that a plan leaves in float, with the reason; no others are looked for then.
 
     Raises:
         PrunecError PC480: a value or an output is infinite; PC481: no layer can be quantised; PC482: the opset is old.
@@ -86,17 +88,22 @@ def quantise(
     def judged(other: ir.Model) -> float:
         return math.sqrt(errors.of(other))
 
+    def own_error(own: Prepared) -> float:
+        return judged(own.written(bits))
+
     look = partial(
-        prepare, calibration=calibration, exclude=exclude, seed=seed, threads=threads, progress=progress, given=given
-    )
-    found, scales = look(model), Scales()
-    plain = judged(write(model, found.placement, found.widest, bits))
-    if not math.isfinite(plain):
-        message, hint = "the outputs are infinite or NaN on the calibration data", "give real inputs: --calib"
-        raise PrunecError("PC480", message, where="--precision", hint=hint)
+        prepare, calibration=calibration, exclude={*exclude, *(planned or ())}, seed=seed, threads=threads,
+        progress=progress, given=given,
+    )  # fmt: skip
+    found = look(model)
+    plain = finite_error(judged(write(model, found.placement, found.widest, bits)))
+    scales = Scales()
     if not given:
-        found, scales = evenly(found, look, lambda own: judged(own.written(bits)), calibration, threads, progress)
-    found, left, error = float_again(found, lambda own: judged(own.written(bits)), exclude, progress)
+        found, scales = evenly(found, look, own_error, calibration, threads, progress)
+    if planned is None:
+        found, left, error = float_again(found, own_error, exclude, progress)
+    else:
+        left, error = {**dict.fromkeys(exclude, "excluded"), **planned}, own_error(found)
 
     progress("correcting biases", 0, 0)
     chosen, is_corrected = found.written(bits), False
@@ -134,6 +141,14 @@ def quantise(
         error_swept=error_swept,
         equalised=sum(int((scale != 1).sum()) for _, scale in scales),
     )
+
+
+def finite_error(error: float) -> float:
+    """`error` itself. PrunecError PC480 where an output is infinite."""
+    if not math.isfinite(error):
+        message, hint = "the outputs are infinite or NaN on the calibration data", "give real inputs: --calib"
+        raise PrunecError("PC480", message, where="--precision", hint=hint)
+    return error
 
 
 def _with_biases(found: Prepared, calibration: CalibrationData, bits: int, threads: int) -> tuple[ir.Model, bool]:

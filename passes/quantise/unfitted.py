@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from prunec.passes.quantise.driver import raised
@@ -12,13 +14,15 @@ from prunec.passes.quantise.write import write
 _GRID = Grid(2.0**-5, 128, "none")
 
 
-def unfitted(model: ir.Model) -> ir.Model:
+def unfitted(model: ir.Model, in_float: Collection[str] = ()) -> ir.Model:
     """As `quantise` writes it, with the same grid everywhere; a model without layers for 8 bits as it is.
+
+    `in_float`: layers that stay so.
 
     Raises:
         PrunecError PC482: the opset is too old.
     """
     model = raised(model)
-    placement = place(model)
+    placement = place(model, in_float)
     names = [*placement.values, *placement.shared]
     return write(model, placement, dict.fromkeys(names, _GRID))

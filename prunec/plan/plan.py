@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import (
@@ -37,6 +37,7 @@ Scope = Literal["layer", "global", "loss"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Solver = Literal["fast", "balanced", "best", "magnitude", "wanda", "dsnot", "sparsegpt", "admm", "exactobs", "udfc"]
 """How much effort goes into the weights of layers with a pattern, or one solver by name (`prunec.passes.solve`)."""
+Precision = Literal["int8", "float32"]
 Compensation = Literal["none", "bias", "lsq", "auto"]
 """none: cut only; bias: means of what went move into biases; lsq: least squares; auto: the best on held-out data."""
 Why = Literal["ratio", "threshold", "loss", "floor", "rounding", "excluded"]
@@ -46,6 +47,17 @@ the channel step; excluded: the user's --include or --exclude keeps it whole."""
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Brief(_Strict):
+    """What is None is left out of the file, but for the fields in `_spelled`."""
+
+    _spelled: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return {name: value for name, value in document.items() if value is not None or name in self._spelled}
 
 
 class GroupPlan(_Strict):
@@ -104,14 +116,18 @@ class WidthPlan(_Strict):
     groups: tuple[GroupPlan, ...]
 
 
-class LayerPlan(_Strict):
-    """One layer: `pattern` is a name that `prunec.patterns.parse` reads, or "dense"; `level` the share that goes."""
+class LayerPlan(_Brief):
+    """One layer: `pattern` is a name that `prunec.patterns.parse` reads, or "dense"; `level` the share that goes.
+
+    `precision`: what it computes in, where the plan decides that.
+    """
 
     node: str
     tensor: str
     pattern: str
     level: Annotated[float, Field(ge=0, lt=1)]
     why: str
+    precision: Precision | None = None
 
 
 class Realised(_Strict):
@@ -169,19 +185,35 @@ class PolishPlan(_Strict):
     assembled: int = 0
 
 
-class StepPlan(_Strict):
-    """The choice beside the one that was made: by how much predicted loss and share of the dense time would differ."""
+class StepPlan(_Brief):
+    """The choice beside the one that was made: by how much predicted loss and share of the dense time would differ.
+
+    `precision`: the layer's there, where that is chosen as well.
+    """
 
     kept: float
     loss: float
     time: float
+    precision: Precision | None = None
 
 
-class ChoicePlan(_Strict):
+class QuantisedPlan(_Strict):
+    """What 8 bits do to one layer, whatever was chosen.
+
+    `loss`: relative squared error of the dense model's outputs with this layer alone in 8 bits, measured; `saved`: of
+    the dense model's time against float32 with the same zeros, as predicted: below 0 where it costs time.
+    """
+
+    loss: float
+    saved: float
+
+
+class ChoicePlan(_Brief):
     """Why a group or layer was left this much: what it is predicted to lose, and to save of the dense model's time.
 
     `kept` and `of`: channels, or shares of the weights, or 0 and 1 for a block. `milder`, `deeper`: the steps on both
-    sides; None where there is none. What was decided by hand afterwards is not in it.
+    sides; None where there is none. What was decided by hand afterwards is not in it. `precision` and `quantised` are
+    there where layers compute in 8 bits, or might.
     """
 
     name: str
@@ -191,6 +223,9 @@ class ChoicePlan(_Strict):
     saved: float
     milder: StepPlan | None
     deeper: StepPlan | None
+    precision: Precision | None = None
+    quantised: QuantisedPlan | None = None
+    _spelled: ClassVar[frozenset[str]] = frozenset({"milder", "deeper"})
 
 
 class Plan(_Strict):
@@ -200,7 +235,8 @@ class Plan(_Strict):
     `head_width`. `fingerprint` is that of the model that `groups` are about; without such a stage, of the dense one.
     `layers` get sparsity patterns after the cut; `pattern` is the one that was asked for ("channel": none). Where they
     do not all get the same, `allocation` says by what and `level` what the mean is; `losses` where those come from that
-    an allocation by loss compares.
+    an allocation by loss compares. `precision`: int8 or mixed, where times were measured so; then every layer has its
+    own.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
     `polish` and `choices` (why each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
@@ -217,6 +253,7 @@ class Plan(_Strict):
     allocation: Allocation | None = None
     losses: Source | None = None
     level: Share | None = None
+    precision: Literal["int8", "mixed"] | None = None
     criterion: str
     normalise: Normalise
     scope: Scope
@@ -275,6 +312,7 @@ class Plan(_Strict):
             "allocation",
             "losses",
             "level",
+            "precision",
             "permutation",
             "layers",
             "compensation",

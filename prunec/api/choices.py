@@ -1,4 +1,4 @@
-"""Choices of widths, blocks or zeros judged as a compile would: cut, refitted, compared with the dense model."""
+"""Choices judged as a compile would: cut or with zeros, refitted, in 8 bits, compared with the dense model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import sparsifier
 from prunec.api.pruning import Judged, judge
+from prunec.api.quantising import as_planned_in_8_bits
 from prunec.api.refitting import refit
 from prunec.api.stages import stages_of
 from prunec.frontend.calibration import Calibration
@@ -33,7 +34,9 @@ class Judge:
         if method != "none" or solver is not None:
             how = Options(method=method, seed=self._options.seed, threads=self._options.threads)
             model = refit(steps, self._calibration, how, None, solver, self._options.cache).model
-        return model
+        if plan.precision is None:
+            return model
+        return as_planned_in_8_bits(self._opened, steps, model, plan, self._calibration, self._options)
 
     def quality(self, plan: Plan) -> QualityRecord | None:
         """Of that model; None where the data shows nothing. PrunecError PC351."""

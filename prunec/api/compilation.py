@@ -29,6 +29,7 @@ from prunec.api.quantising import (
     as_contender,
     check_precision,
     dense_in_int8,
+    has_8_bits,
     implied_precision,
     quantised,
     weight_bits,
@@ -124,8 +125,9 @@ def compile(
     finished layers are kept in `prunec.cache` and found there by the next call with the same inputs, unless `cache`
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
-    prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4. `finer` gives layers finer blocks
-    where those cost no more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
+    prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4; on `cpu` budgets of time are met in 8
+    bits, and "mixed" chooses each layer's data type as well. `finer` gives layers finer blocks where those cost no
+    more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
     `target="wasm"`, and so is `demo`: a page with the dense model beside it, which may have names of classes
     (`demo_labels`) and a WordPiece vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64)
     rounds weights to half precision, which halves their file; they are float32 again once the model is created.
@@ -217,11 +219,11 @@ def compile(
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
         made = pruned.plan
         beside, rival = list[Contender](), opened.canonical
-        if is_int8:
+        if is_int8 and has_8_bits(made):
             bits = weight_bits(relaxed_simd=relaxed_simd)
             pruned = quantised(opened, pruned, made, calibration, options, bits, progress)
             if measure:
-                rival = dense_in_int8(opened, calibration, options, bits, progress)
+                rival = dense_in_int8(opened, made, calibration, options, bits, progress)
                 beside.append(stack.enter_context(as_contender(rival)))
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from prunec.api.opening import InputShapes
-from prunec.api.target_list import check_target, patterns_of
+from prunec.api.target_list import MIXED, check_target, patterns_of
 from prunec.cache import Cache
 from prunec.catalog import BACKENDS, unknown_name
 from prunec.diagnostics import PrunecError
@@ -101,6 +101,9 @@ class PlanOptions:
             raise PrunecError("PC208", message, where="--allocation", hint="add --pattern block:4x1")
         if self.losses is not None:
             self._check_losses(is_sparse=is_sparse)
+        if self.precision == MIXED and self.allocation not in (None, "loss"):
+            message = f"--allocation {self.allocation} knows zeros only, and data types are chosen beside them by loss"
+            raise PrunecError("PC208", message, where="--allocation", hint="leave it out, or use --precision int8")
         if self.permute is not None and not is_sparse:
             message = "the order of channels matters to sparsity patterns only"
             raise PrunecError("PC208", message, where=self._permute_option(), hint="add --pattern 2:4")

@@ -16,10 +16,12 @@ from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_
 from prunec.api.permuting import with_permutation
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged, judge_dense
+from prunec.api.quantising import check_planned_precision
 from prunec.api.sample_count import default_samples, samples_for_drop
 from prunec.api.scoring import scored
 from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
+from prunec.api.target_list import MIXED
 from prunec.api.timed_planning import make_timed
 from prunec.cache import default_cache
 from prunec.criteria import create
@@ -80,11 +82,14 @@ def plan(
     permute: bool | None = None,
     finer: float | None = None,
     polish: int = 0,
+    precision: str | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
 ) -> Planned:
     """Decide which channels of `model` go, for `target` and one budget; `output` is where to write it.
+
+    `precision` (int8 or mixed, `target="cpu"`): what layers are timed and judged in, or may be.
 
     `model`: an ONNX file, or a torch module with `example_inputs` (see `prunec.frontend.torch`).
     Statistics are kept in `prunec.cache` for the next call, unless `cache` is False.
@@ -93,8 +98,8 @@ def plan(
         PrunecError PC0xx: the model; PC2xx: the budget, a name, a pattern; PC3xx: the calibration data; PC401: target.
     """
     options = PlanOptions(
-        target=target, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope, sparsity=sparsity,
-        flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
+        target=target, precision=precision, pattern=pattern, recipe=recipe, criterion=criterion, scope=scope,
+        sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
         calib=calib, samples=samples, seed=seed, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish,
@@ -102,6 +107,7 @@ def plan(
     )  # fmt: skip
     options.check()
     budget = options.required_budget(max_drop=max_drop)
+    check_planned_precision(options, budget)
     if metric is not None and (max_drop is None or not budget.is_measured):
         message = "a plan is judged by a metric where --max-drop is a budget"
         raise PrunecError("PC220", message, where="--metric", hint="compile judges the finished model; or leave it out")
@@ -233,6 +239,10 @@ def replay(opened: Opened, path: PathLike, options: PlanOptions, seed: int | Non
     if found.target != options.target:
         message = f"the plan is for target {found.target}, not {options.target}"
         raise PrunecError("PC221", message, where=str(path), hint=f"pass --target {found.target}")
+    if found.precision not in (None, options.precision) or (found.precision is None and options.precision == MIXED):
+        message = f"the plan is for {found.precision or 'one data type'}, not {options.precision or 'float32'}"
+        hint = f"pass --precision {found.precision or 'int8'}"
+        raise PrunecError("PC221", message, where=str(path), hint=hint)
     return checked(opened, found), as_planned(options, found, seed)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +16,18 @@ import onnx_ir as ir
 from prunec.api.evidence import finite
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
-from prunec.api.patterning import patterns_record
-from prunec.api.progress import Progress
-from prunec.api.pruning import Pruned
-from prunec.api.target_list import INT8, ONNX
+from prunec.api.patterning import patterns_record, planned_layers
+from prunec.api.progress import Progress, silent
+from prunec.api.pruning import Pruned, target_of
+from prunec.api.stages import Stage
+from prunec.api.target_list import INT8, MIXED, ONNX
 from prunec.backends.cpu.isa import cpu_flags
 from prunec.catalog import INT8_BACKENDS
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
 from prunec.package.writer import save_model
-from prunec.passes.quantise import Quantised, Target, quantise
+from prunec.passes.quantise import LayerLosses, Quantised, Target, layer_losses, quantise
 from prunec.passes.quantise.placement import quantisable
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.strip import computes_in_integers, dequantised
@@ -66,17 +67,31 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     """Whether to quantise what is left: for ONNX Runtime and for prunec's own kernels, other targets do it themselves.
 
     Raises:
-        PrunecError PC440: no such precision; PC483: a measured budget beside it.
+        PrunecError PC440: no such precision for the target; PC483: a measured budget that knows no 8 bits; PC487: one
+        that is not measured where layers choose their data type.
     """
     if precision is None or options.target not in (ONNX, *INT8_BACKENDS):
         return False
-    if precision != INT8:
+    if precision not in (INT8, MIXED) or (precision == MIXED and options.target == ONNX):
         message = f"{options.target} computes in float32 as the model does, or in int8, not in {precision}"
         raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
-    if budget is not None and budget.is_measured:
-        message = f"--{budget.kind} is met by the float model that is timed and judged while it is planned"
-        raise PrunecError("PC483", message, where="--precision", hint="give --flops, and gates for the finished model")
+    if budget is not None and budget.is_measured and options.target == ONNX:
+        message = f"--{budget.kind} is met by widths, which are timed and judged in the float model"
+        hint = "use --target cpu, where zeros are timed in 8 bits; or give --flops, and gates for the finished model"
+        raise PrunecError("PC483", message, where="--precision", hint=hint)
+    if precision == MIXED and budget is not None and not budget.is_measured:
+        message = f"--{budget.kind} says nothing of what each data type takes, by which layers get theirs"
+        hint = "give --speedup, --latency-ms or --max-drop, or use --precision int8"
+        raise PrunecError("PC487", message, where="--precision mixed", hint=hint)
     return True
+
+
+def check_planned_precision(options: PlanOptions, budget: Budget | None) -> None:
+    """Refuse a data type for a plan that knows none. PrunecError PC440, PC483 and PC487 as `check_precision`."""
+    if options.precision is not None and options.target not in INT8_BACKENDS:
+        message = f"a plan for {options.target} is the same in every data type"
+        raise PrunecError("PC440", message, where="--precision", hint="give it to prunec compile, or use --target cpu")
+    check_precision(options.precision, options, budget)
 
 
 def implied_precision(opened: Opened, precision: str | None, options: PlanOptions) -> str | None:
@@ -102,9 +117,11 @@ def quantised(
     """`pruned` with the model that is shipped and the record of it. `bits`: of weights (`weight_bits`).
 
     Raises:
-        PrunecError PC480, PC481, PC482: it cannot be quantised; GateError PC523: a weight lost its pattern.
+        PrunecError PC480, PC481, PC482: it cannot be quantised; PC204: an edited plan has a layer in 8 bits that has no
+        such form; GateError PC523: a weight lost its pattern.
     """
-    found = _quantise(opened, pruned.model, calibration, options, bits, progress, pruned.target)
+    planned = planned_floats(plan, pruned.model)
+    found = _quantise(opened, pruned.model, calibration, options, bits, progress, pruned.target, planned)
     record = QuantisationRecord(
         precision="int8",
         weight_bits=bits,
@@ -132,10 +149,51 @@ def quantised(
 
 
 def dense_in_int8(
-    opened: Opened, calibration: Calibration, options: PlanOptions, bits: int, progress: Progress
+    opened: Opened, plan: Plan, calibration: Calibration, options: PlanOptions, bits: int, progress: Progress
 ) -> ir.Model:
     """The dense model, quantised alike. PrunecError PC48x as `quantised`."""
-    return _quantise(opened, opened.canonical, calibration, options, bits, progress).model
+    planned = planned_floats(plan, opened.canonical)
+    return _quantise(opened, opened.canonical, calibration, options, bits, progress, planned=planned).model
+
+
+def as_planned_in_8_bits(
+    opened: Opened, steps: Sequence[Stage], model: ir.Model, plan: Plan, calibration: Calibration, options: PlanOptions
+) -> ir.Model:
+    """What `quantised` makes of a refitted `model` whose plan decides the data types; itself where that is float32."""
+    if not has_8_bits(plan):
+        return model
+    target, planned = target_of(steps, planned_layers(plan)), planned_floats(plan, model)
+    return _quantise(opened, model, calibration, options, weight_bits(), silent, target, planned).model
+
+
+def losses_in_8_bits(opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress) -> LayerLosses:
+    """What 8 bits lose on each layer of the dense model. PrunecError PC48x as `quantised`."""
+    given, exclude = _as_it_came(opened, opened.canonical)
+    return layer_losses(
+        opened.canonical, calibration, exclude=exclude, bits=weight_bits(), seed=options.seed, threads=options.threads,
+        given=given, progress=progress,
+    )  # fmt: skip
+
+
+def has_8_bits(plan: Plan) -> bool:
+    """Whether something is left to quantise: a plan may have found every layer better off in float32."""
+    return plan.precision is None or any(layer.precision == INT8 for layer in plan.layers)
+
+
+def planned_floats(plan: Plan, model: ir.Model) -> dict[str, str] | None:
+    """Layers of `model` that the plan leaves in float, with its reason; None where it says nothing of data types.
+
+    Raises:
+        PrunecError PC204: it was edited, and a layer in 8 bits has no such form.
+    """
+    if plan.precision is None:
+        return None
+    able = {layer.name for layer in quantisable(model)}
+    wrong = next((own.node for own in plan.layers if own.precision == INT8 and own.node not in able), None)
+    if wrong is not None:
+        hint = "undo the edit, or write the plan again with prunec plan"
+        raise PrunecError("PC204", "the layer has no form in 8 bits", where=wrong, hint=hint)
+    return {own.node: own.why for own in plan.layers if own.precision == "float32" and own.node in able}
 
 
 @contextlib.contextmanager
@@ -155,15 +213,21 @@ def _quantise(
     bits: int,
     progress: Progress,
     target: Target | None = None,
+    planned: Mapping[str, str] | None = None,
 ) -> Quantised:
     """On the grids, and of the layers, that a model in 8 bits came with. Without compensation nothing is solved."""
     refits = options.chosen_recipe().compensation != "none"
-    given, exclude = dict[str, Grid](), list[str]()
-    if opened.stripped is not None:
-        given = {name: Grid.of(scale, zero) for name, (scale, zero) in opened.stripped.grids.items()}
-        exclude = [layer.name for layer in quantisable(model) if layer.name not in opened.stripped.layers]
+    given, exclude = _as_it_came(opened, model)
     return quantise(
-        model, calibration, exclude=exclude, given=given, bits=bits, seed=options.seed,
+        model, calibration, exclude=exclude, given=given, planned=planned, bits=bits, seed=options.seed,
         threads=options.threads, target=target, rounding="joint" if refits else "nearest", cache=options.cache,
         progress=progress,
     )  # fmt: skip
+
+
+def _as_it_came(opened: Opened, model: ir.Model) -> tuple[dict[str, Grid], list[str]]:
+    """Grids of a model in 8 bits, and layers of `model` that had none there."""
+    if opened.stripped is None:
+        return {}, []
+    given = {name: Grid.of(scale, zero) for name, (scale, zero) in opened.stripped.grids.items()}
+    return given, [layer.name for layer in quantisable(model) if layer.name not in opened.stripped.layers]

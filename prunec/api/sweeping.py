@@ -20,6 +20,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import judge_dense
+from prunec.api.quantising import check_planned_precision
 from prunec.api.timed_planning import timed_planner
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
@@ -54,6 +55,7 @@ def sweep(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     round_to: int | None = None,
+    precision: str | None = None,
     cache: bool = True,
     input_shapes: InputShapes | None = None,
     progress: Progress = silent,
@@ -70,18 +72,20 @@ def sweep(
         hint = f"from 2 to {MOST}"
         raise PrunecError("PC208", f"{points} is not a number of points", where="--sweep", hint=hint)
     options = PlanOptions(
-        target=target, pattern=pattern, solver=solver, recipe=recipe, criterion=criterion, scope=scope, calib=calib,
-        samples=samples, seed=seed, threads=threads, include=include, exclude=exclude, round_to=round_to,
-        input_shapes=input_shapes, cache=default_cache() if cache else None,
+        target=target, precision=precision, pattern=pattern, solver=solver, recipe=recipe, criterion=criterion,
+        scope=scope, calib=calib, samples=samples, seed=seed, threads=threads, include=include, exclude=exclude,
+        round_to=round_to, input_shapes=input_shapes, cache=default_cache() if cache else None,
     )  # fmt: skip
     options.check()
     options.check_measured("sweep")
+    check_planned_precision(options, None)
     judged_by = None if metric is None else load_metric(metric)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     folder = Path(output)
     given = {"pattern": pattern, "solver": solver, "recipe": recipe, "criterion": criterion, "scope": scope,
              "samples": samples, "seed": seed,
+             "precision": precision,
              "include": ",".join(include), "exclude": ",".join(exclude), "round-to": round_to, "metric": metric,
              "calib": calib if isinstance(calib, str | Path) else None}  # fmt: skip
     with os_errors(folder):

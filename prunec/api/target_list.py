@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ONNX = "onnx"
 INT8 = "int8"
+MIXED = "mixed"
+"""Each layer in 8 bits or in float32."""
 INT8_PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "channel")
 """Whole blocks of 4 outputs × 4 inputs, which is what int8 kernels skip."""
 
@@ -106,14 +108,14 @@ def backend_for(name: str, precision: str | None = None) -> Backend | None:
     """
     if name not in BACKENDS:
         return None
-    is_int8 = precision == INT8 and name in INT8_BACKENDS
+    is_int8 = precision in (INT8, MIXED) and name in INT8_BACKENDS
     made: Backend = (int8_backends if is_int8 else backends).load(name)()
     return made
 
 
 def patterns_of(target: str, precision: str | None = None) -> tuple[str, ...]:
     """What --pattern may be, the first what `auto` means."""
-    if precision == INT8 and target in INT8_BACKENDS:
+    if precision in (INT8, MIXED) and target in INT8_BACKENDS:
         return INT8_PATTERNS
     return next(one.patterns for one in TARGETS if one.name == target)
 

@@ -19,7 +19,7 @@ from prunec.measure.machine import describe_machine
 from prunec.measure.shares import QUICK, SURE, Candidate, Share, Stopwatch
 from prunec.plan.budget import Budget
 from prunec.plan.latency_model import Fit
-from prunec.plan.plan import ChoicePlan, Plan, StepPlan, TimePlan
+from prunec.plan.plan import ChoicePlan, Plan, Precision, QuantisedPlan, StepPlan, TimePlan
 
 Rungs = tuple[int, ...]
 ROUNDS = 5
@@ -42,12 +42,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell is at a rung: the group's or layer's name, what is `kept` `of` it, and its predicted loss."""
+    """What one cell is at a rung: the group's or layer's name, what is `kept` `of` it, and its predicted loss.
+
+    `precision`: what it computes in, where that is chosen.
+    """
 
     name: str
     kept: float
     of: float
     loss: float
+    precision: Precision | None = None
 
 
 class TimedPlanner(ABC):
@@ -107,6 +111,10 @@ class TimedPlanner(ABC):
     @abstractmethod
     def at_its_end(self) -> str:
         """What the narrowest choice is, in words."""
+
+    def quantised(self, number: int, rungs: Rungs) -> QuantisedPlan | None:
+        """What 8 bits do to one cell; None where nothing computes in 8 bits."""
+        return None
 
     # -- what they share --------------------------------------------------------------------------------------------
     def learn(self, design: Sequence[Rungs]) -> None:
@@ -205,7 +213,8 @@ class TimedPlanner(ABC):
                 return None
             here, there = self.cell(number, rungs[number]), self.cell(number, rung)
             time = self.predict((*rungs[:number], rung, *rungs[number + 1 :])) - now
-            return StepPlan(kept=_short(there.kept), loss=_short(there.loss - here.loss), time=round(time, DIGITS))
+            loss = _short(there.loss - here.loss)
+            return StepPlan(kept=_short(there.kept), loss=loss, time=round(time, DIGITS), precision=there.precision)
 
         found = []
         for number, rung in enumerate(rungs):
@@ -220,6 +229,8 @@ class TimedPlanner(ABC):
                     saved=round(dense - now, DIGITS),
                     milder=beside(number, rung - 1),
                     deeper=beside(number, rung + 1),
+                    precision=own.precision,
+                    quantised=self.quantised(number, rungs),
                 )
             )
         return tuple(found)

@@ -11,6 +11,7 @@ from prunec.api.dropping import DropPlanner
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.polishing import Polisher
+from prunec.api.precision_timing import TimedPrecisions
 from prunec.api.progress import Progress
 from prunec.api.pruning import Judged
 from prunec.api.saving import dense_file
@@ -29,14 +30,18 @@ from prunec.plan.structures import DEFAULT_STRUCTURES
 def timed_planner(
     opened: Opened, calibration: Calibration, options: PlanOptions, progress: Progress
 ) -> Iterator[tuple[TimedPlanner, tuple[Diagnostic, ...]]]:
-    """Widths of channels, with blocks if they may go, or zeros for a pattern; and what the criterion had to say."""
+    """Widths of channels, with blocks if they may go, or zeros for a pattern, with data types where int8 is asked for.
+
+    And what the criterion had to say.
+    """
     with dense_file(opened.source) as dense:
         if options.sparse_pattern() is not None:
-            yield TimedZeros(opened, dense, calibration, options, progress), ()
+            planners = TimedZeros if options.precision is None else TimedPrecisions
+            yield planners(opened, dense, calibration, options, progress), ()
             return
         planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
-        planners = TimedWidths if options.chosen_recipe().structures == DEFAULT_STRUCTURES else TimedDepth
-        yield planners(opened, planner, dense, calibration, options, progress), planner.notes
+        of_channels = TimedWidths if options.chosen_recipe().structures == DEFAULT_STRUCTURES else TimedDepth
+        yield of_channels(opened, planner, dense, calibration, options, progress), planner.notes
 
 
 def make_timed(

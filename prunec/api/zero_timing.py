@@ -31,6 +31,7 @@ from prunec.api.patterning import target_rules, whole_plan
 from prunec.api.progress import Progress
 from prunec.api.target_list import backend_for
 from prunec.api.timed import Cell, Rungs, TimedPlanner
+from prunec.api.zero_ladders import Ladder, Option
 from prunec.backends.base import Timeable
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
@@ -39,7 +40,6 @@ from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.supernet import Supernet
 from prunec.passes.sparsify.views import prunable_layers
-from prunec.patterns import Pattern
 from prunec.plan.budget import Budget
 from prunec.plan.knapsack import choose_rungs
 from prunec.plan.latency_model import Fit
@@ -78,26 +78,19 @@ class TimedZeros(TimedPlanner):
         self.levels = FINE if is_fine else self._timed_levels
         rules = target_rules(options.target, opened.canonical)
         self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
-        own = prunable_layers(opened.canonical)
-        plain = [p.node for p in self._layers if p.pattern != DENSE and isinstance(own[p.node], Layer)]
-        self._times = self._layer_times(plain, progress)
-        self.cells = tuple(self._times)
-        if not self.cells:
-            hint = f"prunec explain MODEL --target {options.target} has the reasons"
-            message = f"no layer that can be {pattern} has a kernel of its own"
-            raise PrunecError("PC225", message, where="--pattern", hint=hint)
-        free = {name: layer for name in self.cells if isinstance(layer := own[name], Layer)}
+        found = prunable_layers(opened.canonical)
+        self._own = {name: layer for name, layer in found.items() if isinstance(layer, Layer)}
+        plain = [p.node for p in self._layers if p.pattern != DENSE and p.node in self._own]
         self._spread: Spread | None = None
         self._supernet: Supernet | None = None
         self._inputs: Mapping[str, list[np.ndarray] | None] = {}
-        if self._allocation == "loss":
-            self._losses = self._loss_table(free, pattern, calibration, progress)
-        else:
-            own_spread = Spread(free, opened.canonical, pattern, self._allocation, calibration, options, progress)
-            self._sizes = own_spread.sizes
-            whole = sum(self._sizes.values())
-            self._losses = {name: self._sizes[name] / whole * np.array([0.0, *self.levels]) for name in free}
-            self._spread = own_spread
+        self._sizes: Mapping[str, int] = {}
+        self._ladders = self._make_ladders(plain, calibration, progress)
+        self.cells = tuple(self._ladders)
+        if not self.cells or max(self.bottom) == 0:
+            hint = f"prunec explain MODEL --target {options.target} has the reasons"
+            message = f"no layer that can be {pattern} has a kernel of its own"
+            raise PrunecError("PC225", message, where="--pattern", hint=hint)
         stopwatch = Stopwatch(
             dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
             identity=f"{opened.source.sha256} {options.target} {pattern} {backend.provenance()}",
@@ -112,7 +105,7 @@ class TimedZeros(TimedPlanner):
 
     @property
     def bottom(self) -> Rungs:
-        return (len(self.levels),) * len(self.cells)
+        return tuple(len(ladder) - 1 for ladder in self._ladders.values())
 
     @property
     def at_its_end(self) -> str:
@@ -122,20 +115,21 @@ class TimedZeros(TimedPlanner):
         if self._spread is not None:
             along = (self._spread_out(self._spread, step / MEANS) for step in range(MEANS))
             return next((rungs for rungs in (*along, self.bottom) if self.predict(rungs) <= limit), None)
-        found = choose_rungs([self._losses[name] for name in self.cells], self.predict, limit)
+        losses = [np.array([option.loss for option in ladder]) for ladder in self._ladders.values()]
+        found = choose_rungs(losses, self.predict, limit)
         return None if found is None else tuple(found)
 
     def loss(self, rungs: Sequence[int]) -> float:
-        return sum(float(self._losses[name][rung]) for name, rung in zip(self.cells, rungs, strict=True))
+        return sum(option.loss for option in self._at(rungs).values())
 
     def predict(self, rungs: Sequence[int]) -> float:
         return float(self._coefficients @ [1.0, self._layer_ms(rungs)])
 
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
-        chosen = dict(zip(self.cells, rungs, strict=True))
+        chosen = self._at(rungs)
         layers = tuple(self._planned(layer, chosen.get(layer.node)) for layer in self._layers)
         source = self._options.loss_source if self._spread is None else None
-        mean = sum(p.level * self._sizes[p.node] for p in layers if p.node in chosen) / sum(self._sizes.values())
+        mean = sum(p.level * self._sizes.get(p.node, 0) for p in layers) / max(sum(self._sizes.values()), 1)
         return whole_plan(self._opened, self._options, budget).model_copy(
             update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
                     "allocation": self._allocation, "losses": source, "level": round(mean, 6)}
@@ -143,7 +137,8 @@ class TimedZeros(TimedPlanner):
 
     def cell(self, number: int, rung: int) -> Cell:
         name = self.cells[number]
-        return Cell(name, 1 - (0.0, *self.levels)[rung], 1, float(self._losses[name][rung]))
+        option = self._ladders[name][rung]
+        return Cell(name, 1 - option.level, 1, option.loss, option.precision)
 
     def one_shot(self, rungs: Sequence[int]) -> ir.Model:
         levels = {name: own.level for name, own in self._wanted(rungs).items()}
@@ -165,20 +160,36 @@ class TimedZeros(TimedPlanner):
         return Fit(guess, shares)
 
     def candidate(self, rungs: Rungs) -> Candidate:
-        wanted = self._wanted(rungs)
-        key = json.dumps([[name, own.level] for name, own in wanted.items()])
-        return key, lambda: self._written(wanted)
+        wanted, backend = self._wanted(rungs), self._backend_at(rungs)
+        return self._key(rungs), lambda: self._written(backend, wanted)
 
     # -- tables -------------------------------------------------------------------------------------------------------
-    def _layer_times(self, names: Sequence[str], progress: Progress) -> dict[str, np.ndarray]:
-        """ms of each layer dense and at every level, never rising: float64 [1 + levels]."""
+    def _make_ladders(self, names: Sequence[str], calibration: Calibration, progress: Progress) -> dict[str, Ladder]:
+        """Every one of the layers that has a kernel, dense and at every level."""
+        times = self._layer_times(self._backend, names, self._timed_levels, progress)
+        losses = self._zero_losses(tuple(times), calibration, progress)
+        return {
+            name: tuple(
+                Option(level, float(ms), float(loss))
+                for level, ms, loss in zip((0.0, *self.levels), own, losses[name], strict=True)
+            )
+            for name, own in times.items()
+        }
+
+    def _layer_times(
+        self, backend: Timeable, names: Sequence[str], levels: Sequence[float], progress: Progress
+    ) -> dict[str, np.ndarray]:
+        """ms of each layer dense and at every one of `self.levels`, never rising: float64 [1 + levels].
+
+        Timed at `levels`, and interpolated in between.
+        """
         found: dict[str, list[tuple[float, float]]] = {}
-        options, of = self._options, len(self._timed_levels)
+        options, of = self._options, len(levels)
         model, shapes = self._opened.canonical, options.made_up_shapes or None
-        for number, level in enumerate(self._timed_levels):
+        for number, level in enumerate(levels if names else ()):
             progress("timing layers", number, of)
             wanted = {name: LayerPattern(self._pattern, level) for name in names}
-            times = self._backend.times(model, wanted, options.threads, shapes, options.cache)
+            times = backend.times(model, wanted, options.threads, shapes, options.cache)
             for name, own in times.items():
                 found.setdefault(name, []).append((own.dense_us, own.sparse_us))
         progress("timing layers", of, of)
@@ -187,14 +198,20 @@ class TimedZeros(TimedPlanner):
             for name, own in found.items()
             if len(own) == of
         }
-        places = [0.0, *self.levels], [0.0, *self._timed_levels]
+        places = [0.0, *self.levels], [0.0, *levels]
         return {name: np.interp(*places, own) for name, own in falling.items()}
 
-    def _loss_table(
-        self, layers: Mapping[str, Layer], pattern: Pattern, calibration: Calibration, progress: Progress
-    ) -> dict[str, np.ndarray]:
-        """Loss of each layer dense and at every level."""
-        model, options = self._opened.canonical, self._options
+    def _zero_losses(self, names: Sequence[str], calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
+        """What the zeros of each layer lose, dense and at every level; where others spread them, how many there are."""
+        model, options, pattern = self._opened.canonical, self._options, self._pattern
+        layers = {name: self._own[name] for name in names}
+        if not layers:
+            return {}
+        if self._allocation != "loss":
+            self._spread = Spread(layers, model, pattern, self._allocation, calibration, options, progress)
+            self._sizes = self._spread.sizes
+            whole = sum(self._sizes.values())
+            return {name: self._sizes[name] / whole * np.array([0.0, *self.levels]) for name in layers}
         found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
         self._inputs, self._sizes, self._supernet = found.inputs, found.sizes, found.supernet
         if pattern.fixed_level is not None:
@@ -203,44 +220,55 @@ class TimedZeros(TimedPlanner):
 
     def _spread_out(self, spread: Spread, mean: float) -> Rungs:
         """Every layer at the level nearest to the one that it is given, dense where zeros do not pay."""
-        levels, known = spread.levels(mean), np.array([0.0, *self.levels])
-        near = {name: int(np.abs(known - levels[name]).argmin()) for name in self.cells}
-        return tuple(rung if self._times[name][rung] < self._times[name][0] else 0 for name, rung in near.items())
+        levels, found = spread.levels(mean), list[int]()
+        for name, ladder in self._ladders.items():
+            known = np.array([option.level for option in ladder])
+            rung = int(np.abs(known - levels.get(name, 0.0)).argmin())
+            found.append(rung if ladder[rung].ms < ladder[0].ms else 0)
+        return tuple(found)
 
     # -- single choices -----------------------------------------------------------------------------------------------
+    def _at(self, rungs: Sequence[int]) -> dict[str, Option]:
+        return {name: ladder[rung] for (name, ladder), rung in zip(self._ladders.items(), rungs, strict=True)}
+
     def _layer_ms(self, rungs: Sequence[int]) -> float:
-        return sum(float(self._times[name][rung]) for name, rung in zip(self.cells, rungs, strict=True))
+        return sum(option.ms for option in self._at(rungs).values())
 
     def _wanted(self, rungs: Sequence[int]) -> dict[str, LayerPattern]:
         return {
-            name: LayerPattern(self._pattern, self.levels[rung - 1])
-            for name, rung in zip(self.cells, rungs, strict=True)
-            if rung
+            name: LayerPattern(self._pattern, option.level) for name, option in self._at(rungs).items() if option.level
         }
 
-    def _planned(self, layer: LayerPlan, rung: int | None) -> LayerPlan:
-        """`layer` at its rung; one that is no cell stays dense."""
-        if rung is None and layer.pattern == DENSE:
+    def _backend_at(self, rungs: Sequence[int]) -> Timeable:
+        """What compiles the choice."""
+        return self._backend
+
+    def _key(self, rungs: Sequence[int]) -> str:
+        """What tells the choice from others."""
+        return json.dumps([[name, own.level] for name, own in self._wanted(rungs).items()])
+
+    def _planned(self, layer: LayerPlan, option: Option | None) -> LayerPlan:
+        """`layer` as it was chosen; one that is no cell stays dense."""
+        if layer.pattern == DENSE:
             return layer
-        if not rung:
-            why = "has no kernel that was timed" if rung is None else "others lose less for the time they save"
-            if self._spread is not None and rung == 0:
+        if option is None or not option.level:
+            why = "has no kernel that was timed" if option is None else "others lose less for the time they save"
+            if self._spread is not None and option is not None:
                 why = f"{self._allocation}: others can spare more, or zeros do not pay"
             return layer.model_copy(update={"pattern": DENSE, "level": 0.0, "why": why})
-        times = self._times[layer.node]
-        lost = float(self._losses[layer.node][rung])
-        reason = f"for an estimated loss of {lost:.2g}" if self._spread is None else f"level by {self._allocation}"
-        why = f"{times[rung] * 1e3:.3g} µs, dense {times[0] * 1e3:.3g} µs, {reason}"
-        return layer.model_copy(update={"level": self.levels[rung - 1], "why": why})
+        reason = f"level by {self._allocation}"
+        if self._spread is None:
+            reason = f"for an estimated loss of {option.loss:.2g}"
+        why = f"{option.ms * 1e3:.3g} µs, dense {self._ladders[layer.node][0].ms * 1e3:.3g} µs, {reason}"
+        return layer.model_copy(update={"level": option.level, "why": why})
 
     def _design(self) -> list[Rungs]:
         """The dense one, all in between at one level each, and the one with the most zeros."""
-        count = len(self.levels)
-        between = np.unique(np.linspace(0, count, BETWEEN + 2).round().astype(int))
-        return [(int(rung),) * len(self.cells) for rung in between]
+        places = (np.array(self.bottom) * share for share in np.linspace(0, 1, BETWEEN + 2))
+        return list(dict.fromkeys(tuple(int(rung) for rung in own.round()) for own in places))
 
     @contextlib.contextmanager
-    def _written(self, wanted: Mapping[str, LayerPattern]) -> Iterator[File]:
+    def _written(self, backend: Timeable, wanted: Mapping[str, LayerPattern]) -> Iterator[File]:
         with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
             shapes = self._options.made_up_shapes or None
-            yield self._backend.write_timed(File(folder), self._opened.canonical, wanted, shapes)
+            yield backend.write_timed(File(folder), self._opened.canonical, wanted, shapes)

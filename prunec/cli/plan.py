@@ -59,6 +59,7 @@ def plan(
     permute: o.Permute = None,
     finer: o.Finer = None,
     polish: o.Polish = 0,
+    precision: o.Precision = None,
     no_cache: o.NoCache = False,
     input_shape: o.InputShape = None,
     json: o.Json = False,
@@ -87,8 +88,8 @@ def plan(
         return curve.sweep(
             model, sweep, output, target=target, pattern=pattern, solver=solver, recipe=recipe, criterion=criterion,
             scope=scope, calib=calib, metric=metric, samples=samples, seed=seed, threads=threads,
-            include=include or (), exclude=exclude or (), round_to=round_to, cache=not no_cache,
-            input_shapes=o.input_shapes(input_shape),
+            include=include or (), exclude=exclude or (), round_to=round_to, precision=precision,
+            cache=not no_cache, input_shapes=o.input_shapes(input_shape),
         )  # fmt: skip
     start = time.perf_counter()
     with shown() as progress:
@@ -97,7 +98,8 @@ def plan(
             sparsity=sparsity, flops=flops, params=params, speedup=speedup, latency_ms=latency_ms, size_mb=size_mb,
             max_drop=max_drop, metric=metric, calib=calib, samples=samples, seed=seed, threads=threads,
             include=include or (), exclude=exclude or (), round_to=round_to, structures=structures, solver=solver,
-            allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish, cache=not no_cache,
+            allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish, precision=precision,
+            cache=not no_cache,
             input_shapes=o.input_shapes(input_shape), progress=progress,
         )  # fmt: skip
     show_warnings(found.warnings)

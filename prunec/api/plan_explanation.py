@@ -107,6 +107,7 @@ def _layers(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
             kept=round(1 - layer.level, 6),
             of=1,
             why=layer.why,
+            precision=layer.precision,
             **_numbers(why.get(layer.node)),
         )
         for layer in plan.layers
@@ -116,4 +117,5 @@ def _layers(plan: Plan, why: dict[str, ChoicePlan]) -> list[Decision]:
 def _numbers(choice: ChoicePlan | None) -> dict[str, Any]:
     if choice is None:
         return {}
-    return {"loss": choice.loss, "saved": choice.saved, "milder": choice.milder, "deeper": choice.deeper}
+    own = ("loss", "saved", "milder", "deeper", "quantised")
+    return {name: getattr(choice, name) for name in own}

@@ -10,7 +10,7 @@ from prunec.diagnostics import Diagnostic, GateError
 from prunec.measure.modelled import Modelled
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
-from prunec.plan.plan import Plan, StepPlan
+from prunec.plan.plan import Plan, Precision, QuantisedPlan, StepPlan
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class Decision(Result):
     """What a plan leaves of one group or layer, and why: `kept` of `of` channels, or shares of the weights.
 
     `loss` is predicted (relative squared error of the outputs with this alone), `saved` a predicted share of the dense
-    model's time; both are there where the plan was made for a time.
+    model's time; both are there where the plan was made for a time. `precision`: of a layer, where the plan decides
+    that; `quantised`: what 8 bits do to it, whatever was chosen.
     """
 
     name: str
@@ -155,6 +156,8 @@ class Decision(Result):
     saved: float | None = None
     milder: StepPlan | None = None
     deeper: StepPlan | None = None
+    precision: Precision | None = None
+    quantised: QuantisedPlan | None = None
 
 
 class PlanExplanation(Result):

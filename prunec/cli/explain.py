@@ -86,14 +86,25 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
     table = Table("group or layer", "what", title=f"{found.target}, {found.budget}", title_justify="left")
     for heading in ("kept", "predicted loss", "time saved", "milder", "deeper"):
         table.add_column(heading, justify="right")
+    has_types = any(one.precision is not None for one in found.decisions)
+    for heading in ("computes in", "8 bits alone") if has_types else ():
+        table.add_column(heading, justify="right")
     table.add_column("why", overflow="fold")
     for one in found.decisions:
         numbers = ("–" if one.loss is None else units.error(one.loss), _share(one.saved))
         steps = (_step(step, one) for step in (one.milder, one.deeper))
-        table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, Text(one.why))
+        types = _types(one) if has_types else ()
+        table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, *types, Text(one.why))
     out.print(table)
     if found.losses is not None:
         out.print(Text(f"Losses are those of the outputs by {found.losses}."))
+
+
+def _types(one: Decision) -> tuple[str, str]:
+    """What the layer computes in, and what 8 bits without zeros do to its loss and its time."""
+    if one.quantised is None:
+        return one.precision or "–", "–"
+    return one.precision or "–", f"loss {one.quantised.loss:+.2g}, time {-one.quantised.saved:+.2%}"
 
 
 def _kept(kept: float, of: float) -> str:
@@ -105,7 +116,10 @@ def _share(value: float | None) -> str:
 
 
 def _step(step: StepPlan | None, one: Decision) -> str:
-    return "–" if step is None else f"{_kept(step.kept, one.of)}: loss {step.loss:+.2g}, time {step.time:+.2%}"
+    if step is None:
+        return "–"
+    kind = "" if step.precision in (None, one.precision) else f" {step.precision}"
+    return f"{_kept(step.kept, one.of)}{kind}: loss {step.loss:+.2g}, time {step.time:+.2%}"
 
 
 def show(out: Console, found: Explanation) -> None:

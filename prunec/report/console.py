@@ -67,10 +67,12 @@ def print_layers(console: Console, plan: Document) -> None:
     layers = plan.get("layers", ())
     if not layers:
         return
-    table = Table("layer", "pattern", "zeros", "why", title="layers", title_justify="left")
+    types = ["type"] if any("precision" in layer for layer in layers) else []
+    table = Table("layer", "pattern", "zeros", *types, "why", title="layers", title_justify="left")
     for layer in layers:
         zeros = units.share(layer["level"]) if layer["level"] else "–"
-        table.add_row(Text(layer["node"]), Text(layer["pattern"]), zeros, Text(layer["why"]))
+        own = [layer.get("precision", "–")] if types else []
+        table.add_row(Text(layer["node"]), Text(layer["pattern"]), zeros, *own, Text(layer["why"]))
     console.print(table)
 
 

@@ -12,6 +12,7 @@ from benchmarks.subject import Subject
 from prunec.api.choices import Judge
 from prunec.api.depth_timing import TimedDepth
 from prunec.api.options import PlanOptions
+from prunec.api.precision_timing import TimedPrecisions
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged
 from prunec.api.saving import dense_file
@@ -45,7 +46,9 @@ ZEROS: dict[str, Allocation] = {
     "global LAMP": "lamp",
     "ERK": "erk",
 }
-WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": tuple(ZEROS)}
+TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
+"""As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
+WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (*ZEROS, *TYPES)}
 """By target: channels in ONNX Runtime, zeros in generated kernels."""
 
 
@@ -78,17 +81,19 @@ class BudgetSubject:
                 planners = TimedDepth if way == BLOCKS else TimedWidths
                 yield planners(opened, self._channels(way), dense, calibration, options, self._progress)
             else:
-                yield TimedZeros(opened, dense, calibration, options, self._progress)
+                planners = TimedPrecisions if way in TYPES else TimedZeros
+                yield planners(opened, dense, calibration, options, self._progress)
 
     def options(self, way: str, losses: Source | None = None) -> PlanOptions:
         seed, cache = self.subject.seed, self._cache
         if self.target == "onnx":
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
-        source = losses or self._losses if ZEROS[way] == "loss" else None
+        allocation: Allocation = ZEROS.get(way, "loss")
+        source = losses or self._losses if allocation == "loss" else None
         return PlanOptions(
-            target=self.target, allocation=ZEROS[way], losses=source, solver=self._solver, seed=seed, cache=cache,
-            made_up_shapes=self._shapes,
+            target=self.target, precision=TYPES.get(way), allocation=allocation, losses=source, solver=self._solver,
+            seed=seed, cache=cache, made_up_shapes=self._shapes,
         )  # fmt: skip
 
     def judge(self, way: str, own: Judged | None = None) -> Judge:

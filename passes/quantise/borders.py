@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from prunec.frontend.input_shapes import apply_input_shapes, complete_shapes
 from prunec.graph.shapes import dims, is_constant
@@ -37,6 +38,7 @@ def borders(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) 
     """
     static = model.clone()
     apply_input_shapes(static, complete_shapes(static, shapes or {}))
+    static = ShapeInferencePass()(static).model
     layers = {layer.name: layer for layer in quantisable(static)}
     found = []
     for name, layer in layers.items():

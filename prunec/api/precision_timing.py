@@ -21,7 +21,6 @@ from pathlib import Path as File
 import numpy as np
 import onnx_ir as ir
 
-from prunec.api.loss_curves import with_masks
 from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
@@ -70,9 +69,7 @@ class TimedPrecisions(TimedZeros):
         return super().describe(rungs, budget).model_copy(update={"precision": self._options.precision})
 
     def one_shot(self, rungs: Sequence[int]) -> ir.Model:
-        levels = {name: own.level for name, own in self._wanted(rungs).items()}
-        masked = with_masks(self._opened.canonical, self._pattern, levels, self._inputs)
-        return self._in_8_bits.written(masked, self._in_float(rungs))
+        return self._in_8_bits.written(super().one_shot(rungs), self._in_float(rungs))
 
     def quantised(self, number: int, rungs: Rungs) -> QuantisedPlan | None:
         name = self.cells[number]

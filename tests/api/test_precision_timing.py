@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import prunec
-from prunec.api import planning, precision_timing, zero_timing
+from prunec.api import dropping, planning, precision_timing, zero_timing
 from prunec.api.choices import Judge
 from prunec.api.opening import open_model
 from prunec.api.options import PlanOptions
@@ -168,15 +167,15 @@ def test_conversions_are_paid_for(model: Path, sensitive: str) -> None:
 
 
 def test_dear_conversions_keep_neighbours_alike(model: Path) -> None:
-    """8 bits would save the slow layer's neighbours less than the borders around it cost."""
+    """A layer that 8 bits make slower stays in float32, unless the two borders around it cost more than that."""
     Machine.slow = names(model)[2]
     cheap = plan(model, "mixed", speedup=1.8)
     assert types(cheap)[Machine.slow] == "float32"
     Machine.border_us = LAYER_US
     dear = plan(model, "mixed", speedup=1.4)
-    kinds = list(types(dear).values())
-    assert sum(one != other for one, other in pairwise(kinds)) <= 1
-    assert dear.time is not None and dear.time.predicted == pytest.approx(dear.time.share, abs=5e-3)
+    kinds = [types(dear)[name] for name in names(model)[1:4]]
+    assert len(set(kinds)) == 1
+    assert dear.time is not None and dear.time.predicted == pytest.approx(dear.time.share, abs=2e-3)
 
 
 def test_what_is_judged_is_in_8_bits_as_planned(model: Path, sensitive: str) -> None:
@@ -188,10 +187,13 @@ def test_what_is_judged_is_in_8_bits_as_planned(model: Path, sensitive: str) -> 
     assert weights == {name for name, kind in types(found).items() if kind == "int8"}
 
 
-def test_a_drop_is_that_of_the_model_in_8_bits(model: Path) -> None:
-    tight, loose = (plan(model, "int8", max_drop=drop, solver="fast") for drop in (0.001, 0.2))
-    assert tight.drop is not None and tight.drop.drop > 0 and tight.time is not None and loose.time is not None
-    assert loose.time.share < tight.time.share < IN_8_BITS + 0.1
+def test_a_drop_is_that_of_the_model_in_8_bits(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropping, "TRIALS", 1)
+    found = plan(model, "int8", max_drop=0.2, solver="fast")
+    opened, options = open_model(model), PlanOptions(target="cpu", precision="int8", samples=40)
+    quality = Judge(opened, planning.open_data(opened, options), options, None).quality(found)
+    assert found.drop is not None and found.time is not None and found.time.share < 1
+    assert quality is not None and found.drop.drop == pytest.approx(quality.drop, abs=1e-6)
 
 
 def test_points_of_a_curve(model: Path, tmp_path: Path) -> None:
@@ -238,7 +240,6 @@ def test_an_edited_plan_may_move_a_layer_to_float_and_not_beyond(model: Path) ->
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"precision": "mixed", "flops": 0.5}, "PC487"),
         ({"precision": "mixed", "sparsity": 0.5}, "PC487"),
         ({"precision": "mixed", "speedup": 2, "allocation": "uniform"}, "PC208"),
         ({"precision": "int8", "speedup": 2, "target": "onnx"}, "PC440"),

@@ -13,6 +13,7 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
 import prunec as package
 from prunec.api.target_list import backend_for
+from prunec.backends.cpu.int8_target import Int8Cpu
 from prunec.backends.cpu.isa import cpu_flags, int8_isa
 from prunec.diagnostics import PrunecError
 from prunec.passes.canonicalise import canonicalise
@@ -128,3 +129,15 @@ def test_layers_are_timed_in_int8() -> None:
     assert backend is not None and name is not None
     found = backend.times(model, {name: LayerPattern(parse("block:4x4"), 0.5)}, 1, None, None)
     assert found[name].sparse_us > 0 and found[name].dense_us > 0
+
+
+def test_layers_left_in_float_are_timed_so() -> None:
+    """For plans that choose between the types, and for what conversions between them take."""
+    model = canonicalise(residual([1, 3, 9, 7], 16))
+    first, second, *_ = (node.name or "" for node in model.graph if node.op_type == "Conv")
+    backend = backend_for("cpu", "mixed")
+    assert isinstance(backend, Int8Cpu)
+    made = backend.leaving({first}).form(model).graph
+    assert f"{first}.weight.int8" not in made.initializers and f"{second}.weight.int8" in made.initializers
+    between = backend.leaving({first}).between_us(model, (first, second), 1, None)
+    assert 0 < between < 1e6

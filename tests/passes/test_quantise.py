@@ -14,7 +14,7 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.diagnostics import PrunecError
 from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
-from prunec.passes.quantise import quantise
+from prunec.passes.quantise import layer_losses, quantise
 from prunec.passes.quantise.histogram import AT_ONCE, Histogram
 from prunec.passes.quantise.placement import place
 from prunec.passes.quantise.ranges import choose_grid
@@ -155,7 +155,7 @@ def test_the_quantised_model_computes_nearly_the_same_with_the_same_zeros() -> N
     assert ir.to_proto(again.model).SerializeToString() == ir.to_proto(found.model).SerializeToString()
 
 
-def test_a_layer_that_8_bits_hurt_goes_back_to_float() -> None:
+def hurting() -> tuple[ir.Model, str, Data]:
     """One input channel a thousand times smaller than the others, its weights as much larger: no one scale serves."""
     model = network()
     first = next(node for node in model.graph if node.op_type == "Conv")
@@ -170,9 +170,38 @@ def test_a_layer_that_8_bits_hurt_goes_back_to_float() -> None:
             feeds["x"][:, 0] /= 1000
             yield feeds
 
-    found = quantise(model, Data(uneven), rounding="nearest")
-    assert str(first.name) in found.left_float and str(first.name) not in found.layers
+    return model, str(first.name), Data(uneven)
+
+
+def test_a_layer_that_8_bits_hurt_goes_back_to_float() -> None:
+    model, first, data = hurting()
+    found = quantise(model, data, rounding="nearest")
+    assert first in found.left_float and first not in found.layers
     assert found.error < 0.1 * found.plain
+
+
+def test_what_8_bits_lose_is_known_layer_by_layer() -> None:
+    model, first, data = hurting()
+    found = layer_losses(model, data)
+    names = [str(node.name) for node in model.graph if node.op_type in ("Conv", "Gemm")]
+    assert set(found.alone) == set(names) and first in found.hurt
+    assert found.alone[first] > 100 * max(loss for name, loss in found.alone.items() if name != first) > 0
+    feeds = [*data.held_out()]
+    wanted, got = (
+        np.stack([next(iter(run(make_session(m), own).values())) for own in feeds])
+        for m in (model, found.written(model, [name for name in names if name != first]))
+    )
+    assert found.alone[first] == pytest.approx(np.square(got - wanted).sum() / np.square(wanted).sum(), rel=1e-5)
+
+
+def test_a_plan_says_which_layers_stay_in_float() -> None:
+    """And then no others are looked for, be they hurt or not."""
+    model, first, data = hurting()
+    other = next(str(node.name) for node in model.graph if node.op_type == "Gemm")
+    found = quantise(model, data, rounding="nearest", planned={other: "it may"})
+    assert dict(found.left_float) == {other: "it may"} and first in found.layers and other not in found.layers
+    everything = quantise(model, data, rounding="nearest", planned={})
+    assert not everything.left_float and len(everything.layers) == 4
 
 
 def test_excluded_layers_stay_and_nothing_left_is_refused() -> None:

@@ -73,10 +73,11 @@ class TimedPrecisions(TimedZeros):
 
     def quantised(self, number: int, rungs: Rungs) -> QuantisedPlan | None:
         name = self.cells[number]
-        loss, saved = self._in_8_bits.alone.get(name), self._dense_ms["float32"][name] - self._dense_ms["int8"][name]
-        if loss is None:
+        in_8_bits, in_float = (self._dense_ms[kind].get(name) for kind in ("int8", "float32"))
+        if in_8_bits is None or in_float is None:
             return None
-        return QuantisedPlan(loss=float(f"{loss:.4g}"), saved=round(float(self._coefficients[1]) * saved, DIGITS))
+        saved = float(self._coefficients[1]) * (in_float - in_8_bits)
+        return QuantisedPlan(loss=float(f"{self._in_8_bits.alone[name]:.4g}"), saved=round(saved, DIGITS))
 
     # -- tables -------------------------------------------------------------------------------------------------------
     def _make_ladders(self, names: Sequence[str], calibration: Calibration, progress: Progress) -> dict[str, Ladder]:

@@ -28,6 +28,7 @@ from prunec.passes.sparsify import LayerPattern
 from prunec.plan.layers import DENSE
 from prunec.plan.plan import Plan
 from tests.api.test_zero_timing import LAYER_US, Clock, network
+from tests.graph.builder import Builder
 
 IN_8_BITS = 0.5
 """Time of a layer in 8 bits over that in float32."""
@@ -213,6 +214,21 @@ def test_explain_has_the_data_types(model: Path, sensitive: str, tmp_path: Path)
     assert by_name[sensitive].precision == "float32" and own is not None and own.loss == 10.0
     whole = 0.8 / (5 * LAYER_US) * LAYER_US
     assert own.saved == pytest.approx(whole * (1 - IN_8_BITS), rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_a_layer_without_an_8_bit_form_gets_zeros_in_float(precision: str, tmp_path: Path) -> None:
+    b = Builder(0)
+    x = b.relu(b.conv(b.input("x", [1, 3, 8, 8]), 16, 3))
+    x = b.relu(b.op("ConvTranspose", [x, b.weight(16, 16, 3, 3)]))
+    b.output(b.conv(b.relu(b.conv(x, 16, 3)), 8, 3))
+    ir.save(b.model(), tmp_path / "model.onnx")
+    plan(tmp_path / "model.onnx", precision, speedup=1.6, output=tmp_path / "plan.json")
+    found = prunec.explain(tmp_path / "plan.json")
+    assert isinstance(found, PlanExplanation)
+    by_kind = {one.precision: one for one in found.decisions if one.quantised is None}
+    assert set(by_kind) == {"float32"} and by_kind["float32"].loss is not None
+    assert sum(one.quantised is not None for one in found.decisions) == 3
 
 
 def test_plans_keep_what_they_were_made_for(model: Path, tmp_path: Path) -> None:

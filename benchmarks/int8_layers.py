@@ -10,6 +10,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.cpu_layers import LAYERS, Run
+from prunec.api.quantising import weight_bits
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.compiler import callables
 from prunec.backends.cpu.lower.quad_layers import Choice, Steps, Taps, candidates, quad_product
@@ -50,7 +51,8 @@ class Layer:
         rows, columns = -(-outputs // 4), -(-channels // 4) * kernel * kernel
         kept = rng.permuted(np.arange(columns) < round(self.density * columns) * np.ones((rows, 1)), axis=1)
         mask = kept.reshape(rows, -1, kernel, kernel).repeat(4, axis=0).repeat(4, axis=1)
-        values = rng.integers(1, 128, (outputs, channels, kernel, kernel)) * rng.choice((-1, 1), (outputs, 1, 1, 1))
+        most = 2 ** (weight_bits() - 1)  # without VNNI ONNX Runtime's sums of 8-bit weights saturate
+        values = rng.integers(1, most, (outputs, channels, kernel, kernel)) * rng.choice((-1, 1), (outputs, 1, 1, 1))
         matrix = (values * mask[:outputs, :channels]).astype(np.int8)
         return Weights(matrix, np.zeros(outputs, np.int32), np.full(outputs, 2e-4, np.float32), _ZERO)
 

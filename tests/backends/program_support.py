@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunec.backends.cpu.artifact import write_artifact
-from prunec.backends.cpu.isa import host_isa
+from prunec.backends.cpu.isa import Isa, host_isa
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.candidates import Choose, by_rule
@@ -21,11 +21,11 @@ from prunec.verify.metrics import max_relative
 TOLERANCE = 1e-5
 
 
-def lowered(model: ir.Model, choose: Choose = by_rule) -> Program:
-    """The program of a model in which every node has generated code."""
+def lowered(model: ir.Model, choose: Choose = by_rule, isa: Isa | None = None) -> Program:
+    """The program of a model in which every node has generated code, for this machine unless told otherwise."""
     ready = prepare(model)
     program, refusals = lower(
-        list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), host_isa(), choose
+        list(ready.graph), list(ready.graph.inputs), list(ready.graph.outputs), isa or host_isa(), choose
     )
     assert not refusals, [(r.node.op_type, r.reason) for r in refusals]
     return program

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
+from prunec.api.quantising import weight_bits
 from prunec.backends.cpu.artifact import write_artifact
 from prunec.backends.cpu.checking import compare_model
 from prunec.backends.cpu.isa import AVX2, X86_INT8, Isa, int8_isa
@@ -41,12 +42,12 @@ pytestmark = needs_x86
 GRIDS = (Grid(0.05, 120, ""), Grid(0.07, 0, ""), Grid(0.04, 131, ""), Grid(0.06, 97, ""))
 
 
-def quantised(model: ir.Model) -> ir.Model:
+def quantised(model: ir.Model, bits: int = 8) -> ir.Model:
     """As `quantise` writes it, with grids that differ from value to value."""
     model = canonicalise(model)
     placement = place(model)
     own = {name: GRIDS[number % len(GRIDS)] for number, name in enumerate(placement.values)}
-    return write(model, placement, own | {name: own[root] for name, root in placement.shared.items()})
+    return write(model, placement, own | {name: own[root] for name, root in placement.shared.items()}, bits)
 
 
 def lowered(model: ir.Model, isa: Isa | None = None) -> tuple[Program, list[Refusal]]:
@@ -170,7 +171,7 @@ def test_single_roundings_are_those_of_fused_operators(tmp_path: Path) -> None:
     first = b.op("Add", [b.conv(y, 64, 1), y])
     second = b.relu(b.op("Add", [first, b.conv(first, 64, 1, bias=True)]))
     b.output(b.conv(second, 4, 1))
-    model = quantised(b.model())
+    model = quantised(b.model(), weight_bits())
     model.graph.outputs.extend(numbers_behind(model, name) for name in (y, first, second))
     write_artifact([lowered(model)[0]], int8_isa(), tmp_path)
     feeds = random_feeds(model, np.random.default_rng(5))

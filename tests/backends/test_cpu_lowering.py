@@ -242,7 +242,7 @@ def test_the_arena_shares_memory_but_never_at_the_same_time() -> None:
 def shortcuts(*, is_used_later: bool) -> ir.Model:
     """Two residual blocks of 1×1 convolutions, in tiles that do not overlap; the first shortcut may be needed again."""
     b = Builder(0)
-    start = value = b.relu(b.conv(b.input("x", [1, 16, 7, 8]), 32, 1))
+    start = value = b.relu(b.conv(b.input("x", [1, 16, 7, 12]), 32, 1))
     for _ in range(2):
         value = b.relu(b.op("Add", [b.conv(b.relu(b.conv(value, 16, 1)), 32, 1), value]))
     b.output(b.op("GlobalAveragePool", [b.op("Mul", [value, start]) if is_used_later else value]))

@@ -108,7 +108,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuses(done, "PC464")
     assert "LpPool (no generated code for this operator)" in done.err
     for code, *options in (
-        ("PC440", "--weights", "embedded"), ("PC440", "--precision", "int8"), ("PC463", "--tune", "quick"),
+        ("PC440", "--weights", "embedded"), ("PC440", "--precision", "fp16"), ("PC463", "--tune", "quick"),
         ("PC452", "--shape-range", "x=1x3x9x7:1x3x9x7:1x3x9x7"),
     ):  # fmt: skip
         refuses(prunec(*command, "--no-build", *options, cwd=tmp_path), code)

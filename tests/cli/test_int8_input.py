@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (form, per_channel, kind) in KINDS.items():
         quantization.quantize_static(
             path / "float.onnx", path / f"{name}.onnx", Reader(data[:20]), quant_format=form, per_channel=per_channel,
-            activation_type=kind, weight_type=quantization.QuantType.QInt8,
+            activation_type=kind, weight_type=quantization.QuantType.QInt8, reduce_range=True,
         )  # fmt: skip
     return path
 

@@ -205,7 +205,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     refuses(done, "PC464")
     assert "LpPool (no generated code for this operator)" in done.err
     for code, *options in (
-        ("PC440", "--threads", "2"), ("PC440", "--weights", "elsewhere"), ("PC440", "--precision", "int8"),
+        ("PC440", "--threads", "2"), ("PC440", "--weights", "elsewhere"), ("PC440", "--precision", "fp16"),
         ("PC463", "--tune", "quick"), ("PC452", "--shape-range", "x=1x3x9x7:1x3x9x7:1x3x9x7"),
     ):  # fmt: skip
         refuses(prunec("compile", model, *TARGET, *FAST, *options, cwd=tmp_path), code)

@@ -66,11 +66,13 @@ def explain(
             model, target, layer,
             example_inputs=example_inputs, dynamic_shapes=dynamic_shapes, input_shapes=input_shapes,
         )  # fmt: skip
-    if layer is None:
+    is_missing = isinstance(model, str | os.PathLike) and not Path(model).exists()  # said when it is opened
+    if layer is None and not is_missing:
         hint = "prunec explain MODEL LAYER, or prunec explain MODEL --target tensorrt-2:4 for all layers"
         raise PrunecError("PC121", "nothing says which layer to explain", where="LAYER", hint=hint)
     wanted = DEFAULT_STRUCTURES if structures is None else parse_structures(structures)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    assert layer is not None
     node = find_layer(opened.canonical, layer)
     parts = tuple(_parts(inspected(opened, wanted), node))
     macs, total = node_macs(node), model_macs(opened.canonical)

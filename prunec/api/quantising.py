@@ -74,7 +74,10 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
         return False
     if precision not in (INT8, MIXED) or (precision == MIXED and options.target == ONNX):
         message = f"{options.target} computes in float32 as the model does, or in int8, not in {precision}"
-        raise PrunecError("PC440", message, where="--precision", hint="--precision int8, or leave it out")
+        hint = "--precision int8, or leave it out"
+        if precision == MIXED:
+            hint += "; mixed is for --target cpu with --speedup, --latency-ms or --max-drop"
+        raise PrunecError("PC440", message, where="--precision", hint=hint)
     if budget is not None and budget.is_measured and options.target == ONNX:
         message = f"--{budget.kind} is met by widths, which are timed and judged in the float model"
         hint = "use --target cpu, where zeros are timed in 8 bits; or give --flops, and gates for the finished model"

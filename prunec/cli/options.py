@@ -132,8 +132,8 @@ Precision = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="int8 for onnx, cpu, wasm, arm64 (static, from the calibration data); mixed for cpu and a time: layer by "
-        "layer; fp16 (default) or int8 for TensorRT.",
+        help="int8 for onnx, cpu, wasm, arm64 (static, from the calibration data); mixed for cpu and a budget of time "
+        "or drop: layer by layer; fp16 (default) or int8 for TensorRT.",
     ),
 ]
 Products = Annotated[

@@ -261,6 +261,8 @@ def test_explain_all_layers_or_one(folder: Path) -> None:
     one = prunec("explain", "model.onnx", found["layers"][1]["node"], *TARGET, cwd=folder)
     assert one.code == 0 and "32 × 9" in one.out
     refuses(prunec("explain", "model.onnx", cwd=folder), "PC121")
+    missing = prunec("explain", "no-such-model", cwd=folder)
+    assert missing.code == 2 and "PC121" not in missing.err and "no-such-model" in missing.err
     refuses(prunec("explain", "model.onnx", "--target", "onnx", cwd=folder), "PC404")
     refuses(prunec("explain", "model.onnx", "nothing", *TARGET, cwd=folder), "PC120")
 

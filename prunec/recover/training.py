@@ -148,7 +148,8 @@ class _Training:
             begun = self.best_error
             made, stop, _ = self._descend(rate, of - done, limit - done, end)
             done, rate = done + made, rate / 4
-            if stop == "no progress" and not self.best_error < begun and limit - done >= FEWEST_TO_TRY:
+            is_vain = stop == "no progress" and not self.best_error < begun
+            if is_vain and of - done >= FEWEST_TO_TRY and done < limit:  # by `of`, so that a replay does the same
                 self.student.restore(self.best)
                 stop = None
         return done, stop

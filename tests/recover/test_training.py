@@ -58,6 +58,37 @@ def test_what_ended_while_rates_were_tried_is_made_again_as_it_was(monkeypatch: 
     assert all(np.array_equal(array, arrays(again.model)[name]) for name, array in arrays(found.model).items())
 
 
+def test_a_rate_that_was_in_vain_is_left_again_in_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the replay has few steps left, while the training itself had many."""
+    from prunec.recover import end_to_end
+
+    of, calls = 200, 150
+    monkeypatch.setattr(recovery, "FULL_RATE", 3.0)
+    for name, value in (("HARMLESS", np.inf), ("DIVERGED", np.inf), ("PATIENCE", 1)):
+        monkeypatch.setattr(training, name, value)
+    monkeypatch.setattr(training._Training, "_affordable", lambda *_: of)
+    honest, descend, made, rates = end_to_end._Distillation.loss, training._Training._descend, [0], list[float]()
+
+    def pressed(task: Any) -> Any:
+        made[0] += 1
+        if made[0] == calls:
+            signal.raise_signal(signal.SIGINT)
+        return honest(task)
+
+    def told(run: Any, rate: float, *rest: Any) -> Any:
+        rates.append(rate)
+        return descend(run, rate, *rest)
+
+    monkeypatch.setattr(end_to_end._Distillation, "loss", pressed)
+    monkeypatch.setattr(training._Training, "_descend", told)
+    found = recovered(minutes=5)
+    first = rates.copy()
+    assert found.runs[0].done == calls and len(first) > 2 and first[-1] < first[1]
+    rates.clear()
+    again = recovered(*(run.planned() for run in found.runs))
+    assert rates == first and again.runs[0].after == found.runs[0].after
+
+
 @pytest.fixture
 def watched() -> Iterator[Any]:
     """Watched outputs of a student whose weights are the dense model's, and the student."""

@@ -44,7 +44,7 @@ class Judge:
 
     def of(self, model: ir.Model) -> QualityRecord | None:
         """Quality of any model in the place of the dense one. PrunecError PC351."""
-        return judge(self._opened, model, self._calibration, self._options, self._own)
+        return judge(self._opened, model, self._calibration, self._options, self._own, is_bounded=True)
 
 
 def with_drop(plan: Plan, quality: QualityRecord, trials: int) -> Plan:

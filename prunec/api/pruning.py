@@ -138,7 +138,7 @@ def target_of(steps: Sequence[Stage], patterns: Mapping[str, LayerPattern]) -> T
 
 @dataclass(frozen=True)
 class Judged:
-    """The user's metric, its numbers by name on the model as it was read, and that model's answers."""
+    """The user's metric, its numbers by name on the model as it was read, and that model, for bounds (`margins`)."""
 
     metric: Metric
     dense: dict[str, float]
@@ -150,20 +150,24 @@ def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: P
     if metric is None:
         return None
     progress("judging the dense model", 0, 0)
-    answers = Remembered(runner(opened.source.model, threads))
-    return Judged(metric, evaluate(metric, answers, samples=None), answers)
+    run = runner(opened.source.model, threads)
+    return Judged(metric, evaluate(metric, run, samples=None), Remembered(run))
 
 
 def judge(
-    opened: Opened, pruned: ir.Model, calibration: Calibration, options: PlanOptions, own: Judged | None
-) -> QualityRecord | None:
+    opened: Opened, pruned: ir.Model, calibration: Calibration, options: PlanOptions, own: Judged | None,
+    *, is_bounded: bool = False,
+) -> QualityRecord | None:  # fmt: skip
     """Quality of the pruned model against the model as it was read; None where the data shows nothing.
+
+    `is_bounded`: the drop of a metric has a bound for other data, which takes some evaluations more.
 
     Raises:
         PrunecError PC351: the metric fails; GateError PC502: the pruned model answers NaN.
     """
     if own is not None:
-        return quality_by_metric(own.metric, own.dense, own.answers, runner(pruned, options.threads))
+        beside = own.answers if is_bounded else None
+        return quality_by_metric(own.metric, own.dense, runner(pruned, options.threads), dense=beside)
     memory = working_bytes(opened.canonical)
 
     def answers(model: ir.Model) -> Iterator[dict[str, np.ndarray]]:

@@ -25,39 +25,42 @@ from prunec.verify.bounds import CONFIDENCE, upper_share
 from prunec.verify.inputs import Feeds, Run
 
 GROUPS = 6
-RAM_BYTES = 256 * 1024**2
+RAM_BYTES, MOST_BYTES = 256 * 1024**2, 2 * 1024**3
+"""Of kept answers: in memory, and at all."""
 ROUNDING = 1e-6
 """Of the metric's size: what adds up, adds up to this."""
 
 
 class Remembered:
-    """A model's answers, kept in memory up to a limit, then in a file; `samples` were asked for so far."""
+    """A model's answers, kept in memory and then in a file up to a limit; beyond it the model is asked again."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._known = run, dict[bytes, list[str]]()
+        self._run, self._known, self._bytes = run, dict[bytes, list[str]](), 0
         self._store = ArrayStore[tuple[bytes, str]](RAM_BYTES)
-        self.samples = 0
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> Feeds:
         key = _digest(feeds)
-        self.samples += _rows(feeds) or 1
-        if key not in self._known:
-            found = self._run(feeds)
+        if key in self._known:  # copies: a metric may write to what it gets
+            return {name: self._store.get((key, name)).copy() for name in self._known[key]}
+        found = self._run(feeds)
+        self._bytes += sum(array.nbytes for array in found.values())
+        if self._bytes <= MOST_BYTES:
             for name, array in found.items():
-                self._store.put((key, name), array)
+                self._store.put((key, name), array.copy())
             self._known[key] = list(found)
-        return {name: self._store.get((key, name)).copy() for name in self._known[key]}  # a metric may write to it
+        return found
 
 
 def upper_drop(
-    evaluate: Callable[[Run], float], dense: Remembered, pruned: Remembered, before: float, after: float
+    evaluate: Callable[[Run], float], dense: Run, pruned: Run, before: float, after: float, samples: int
 ) -> float | None:
     """90 % bound on the drop from `before` to `after` for other data of the same kind; None where nothing says.
+
+    `samples`: that the metric asks about. Both models are asked again about all of them: `Remembered` ones know.
 
     Of a share it is never below Clopper and Pearson's bound, as if the drop were all that changed: where hardly any
     answer changes, the spread of the groups says too little.
     """
-    samples = pruned.samples
     drops = np.array([before - evaluate(_Mixed(dense, pruned, group)) for group in range(GROUPS)])
     drop = before - after
     spread = math.sqrt(GROUPS * float(drops.var(ddof=1)))
@@ -72,14 +75,14 @@ def upper_drop(
 class _Mixed:
     """The dense model, but for one group of the samples."""
 
-    def __init__(self, dense: Remembered, pruned: Remembered, group: int) -> None:
+    def __init__(self, dense: Run, pruned: Run, group: int) -> None:
         self._dense, self._pruned, self._group = dense, pruned, group
         self._seen = 0
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> Feeds:
-        rows = _rows(feeds)
-        mine = (self._seen + np.arange(rows or 1)) % GROUPS == self._group
-        self._seen += rows or 1
+        rows = samples_in(feeds)
+        mine = (self._seen + np.arange(rows)) % GROUPS == self._group
+        self._seen += rows
         if not mine.any():
             return self._dense(feeds)
         if mine.all():
@@ -92,8 +95,9 @@ class _Mixed:
         }
 
 
-def _rows(feeds: Mapping[str, np.ndarray]) -> int:
-    return max((len(array) for array in feeds.values() if array.ndim), default=0)
+def samples_in(feeds: Mapping[str, np.ndarray]) -> int:
+    """The longest leading axis of the inputs, 1 where they have none."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
 
 
 def _digest(feeds: Mapping[str, np.ndarray]) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.bounds import upper_mean
 from prunec.verify.inputs import Run
-from prunec.verify.margins import Remembered, upper_drop
+from prunec.verify.margins import Remembered, samples_in, upper_drop
 from prunec.verify.metrics import Agreement, is_inexact
 from prunec.verify.records import QualityRecord
 from prunec.verify.user_metric import Metric, evaluate
@@ -30,19 +30,26 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def quality_by_metric(
-    metric: Metric, before: Mapping[str, float], dense: Remembered, pruned: Run, *, samples: int | None = None
-) -> QualityRecord:
+    metric: Metric, before: Mapping[str, float], pruned: Run, *, dense: Remembered | None = None,
+    samples: int | None = None,
+) -> QualityRecord:  # fmt: skip
     """The user's number for both models; `others` holds the rest of what the metric returned.
 
     `before` is what `evaluate` found on the dense model: found first, since a metric that fails should do so before
-    any work is done.
+    any work is done. With the model itself (`dense`) the drop has a bound, for which the metric is asked
+    `margins.GROUPS` times more.
 
     Raises:
         PrunecError PC351: the metric fails, or does not return the same numbers for both models.
     """
-    answers = Remembered(pruned)
-    after = evaluate(metric, answers, samples=samples)
-    seen = answers.samples
+    seen, answers = 0, pruned if dense is None else Remembered(pruned)
+
+    def counted(feeds: Feeds) -> dict[str, np.ndarray]:
+        nonlocal seen
+        seen += samples_in(feeds)
+        return answers(feeds)
+
+    after = evaluate(metric, counted, samples=samples)
     if list(before) != list(after):
         raise PrunecError("PC351", f"it returns {sorted(after)} after {sorted(before)}", where="--metric")
     name = next(iter(before))
@@ -52,12 +59,13 @@ def quality_by_metric(
     def primary(run: Run) -> float:
         return evaluate(metric, run, samples=samples)[name]
 
+    upper = None if dense is None else upper_drop(primary, dense, answers, before[name], after[name], seen)
     return QualityRecord(
         metric=name,
         dense=before[name],
         pruned=after[name],
         drop=before[name] - after[name],
-        drop_upper=upper_drop(primary, dense, answers, before[name], after[name]),
+        drop_upper=upper,
         data="user",
         samples=samples or seen or None,
         others=others or None,

@@ -87,7 +87,8 @@ class LoweringRecord(Record):
 class QualityRecord(Record):
     """What pruning cost. `drop` = dense - pruned for a metric where more is better.
 
-    `drop_upper`: 90 % confidence bound on it for other data of the same kind, where it is a mean over samples.
+    `drop_upper`: 90 % confidence bound on it for other data of the same kind, where it is a mean over samples; of a
+    metric of the user's only while a plan is made for a drop.
     """
 
     metric: str

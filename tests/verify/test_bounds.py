@@ -60,7 +60,7 @@ def test_samples_of_a_metric_are_counted_where_they_run() -> None:
         return float(np.concatenate(right).mean())
 
     ones = Remembered(lambda feeds: {"y": np.ones(len(feeds["x"]))})
-    found = quality_by_metric(accuracy, {"accuracy": 1.0}, ones, ones)
+    found = quality_by_metric(accuracy, {"accuracy": 1.0}, ones, dense=ones)
     assert found.drop == 0 and found.drop_upper == pytest.approx(finest_drop(100))
-    other = quality_by_metric(lambda run: 17.0, {"<lambda>": 20.0}, ones, lambda feeds: {})
+    other = quality_by_metric(lambda run: 17.0, {"<lambda>": 20.0}, lambda feeds: {}, dense=ones)
     assert other.drop == 3 and other.drop_upper is None

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from prunec.verify import margins
 from prunec.verify.bounds import upper_share
 from prunec.verify.inputs import Feeds, Run
 from prunec.verify.margins import GROUPS, Remembered, upper_drop
+from prunec.verify.quality import quality_by_metric
 
 SAMPLES = 1000
 
@@ -27,7 +29,7 @@ def accuracy(run: Run, batch: int = 50) -> float:
 def bound(dense: np.ndarray, pruned: np.ndarray, metric: Callable[[Run], float] = accuracy) -> float | None:
     one, other = Remembered(answering(dense)), Remembered(answering(pruned))
     before, after = metric(one), metric(other)
-    return upper_drop(metric, one, other, before, after)
+    return upper_drop(metric, one, other, before, after, SAMPLES)
 
 
 def changed(rng: np.random.Generator, worse: float, better: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,4 +103,27 @@ def test_every_input_is_answered_once_and_may_be_written_to() -> None:
 
     remembered = Remembered(run)
     assert careless(remembered) == careless(remembered) == sum(range(4 * GROUPS))
-    assert len(calls) == GROUPS and remembered.samples == 8 * GROUPS
+    assert len(calls) == GROUPS
+
+
+def test_what_is_too_large_to_keep_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(margins, "MOST_BYTES", 3 * 50 * 4)
+    dense, pruned = changed(np.random.default_rng(1), 0.04, 0.02)
+    small = bound(dense, pruned)
+    monkeypatch.undo()
+    assert small == bound(dense, pruned)
+
+
+def test_only_a_plan_for_a_drop_pays_for_a_bound() -> None:
+    dense, pruned = (answering(right) for right in changed(np.random.default_rng(1), 0.04, 0.02))
+    asked = []
+
+    def counted(run: Run) -> float:
+        asked.append(run)
+        return accuracy(run)
+
+    before = {"counted": accuracy(dense)}
+    plain = quality_by_metric(counted, before, pruned)
+    assert len(asked) == 1 and plain.drop_upper is None and plain.samples == SAMPLES
+    found = quality_by_metric(counted, before, pruned, dense=Remembered(dense))
+    assert len(asked) == 2 + GROUPS and found.drop_upper is not None and found.drop == plain.drop

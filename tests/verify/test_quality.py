@@ -10,7 +10,6 @@ import pytest
 
 from prunec.diagnostics import GateError, PrunecError
 from prunec.verify.lowering import check_lowering
-from prunec.verify.margins import Remembered
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
 from prunec.verify.user_metric import evaluate, load_metric
 
@@ -83,7 +82,6 @@ def test_a_metric_sees_both_models() -> None:
     record = quality_by_metric(
         mean_abs,
         evaluate(mean_abs, dense, samples=2),
-        Remembered(dense),
         lambda feeds: {"y": feeds["x"] / 2},
         samples=2,
     )
@@ -128,7 +126,7 @@ def test_a_metric_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "metric_here.py").write_text("def f(run):\n    return 0.5\n")
     monkeypatch.chdir(tmp_path)
     metric = load_metric("metric_here:f")
-    record = quality_by_metric(metric, evaluate(metric, dense, samples=9), Remembered(dense), dense, samples=9)
+    record = quality_by_metric(metric, evaluate(metric, dense, samples=9), dense, samples=9)
     assert (record.metric, record.dense, record.drop) == ("f", 0.5, 0)
 
 

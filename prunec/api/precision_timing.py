@@ -159,7 +159,8 @@ class TimedPrecisions(TimedZeros):
         """Of one element, remembered by what it depends on."""
         options = self._options
         shapes, machine = options.made_up_shapes or None, describe_machine().to_json()
-        about = ["borders 1", self._opened.source.sha256, self._backend.provenance(), str(shapes), options.threads]
+        about = ["borders 2", self._opened.source.sha256, self._backend.provenance(), str(shapes), options.threads,
+                 sorted(names), sorted(self._always_float)]  # fmt: skip
         key = hashlib.sha256(json.dumps([*about, machine], sort_keys=True).encode()).hexdigest()
         entry = None if options.cache is None else options.cache.read(key)
         if entry is not None:

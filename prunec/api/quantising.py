@@ -20,7 +20,7 @@ from prunec.api.patterning import patterns_record, planned_layers
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, target_of
 from prunec.api.stages import Stage
-from prunec.api.target_list import INT8, MIXED, ONNX
+from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
 from prunec.backends.cpu.isa import cpu_flags
 from prunec.catalog import INT8_BACKENDS
 from prunec.diagnostics import Diagnostic, PrunecError
@@ -72,7 +72,7 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     """
     if precision is None or options.target not in (ONNX, *INT8_BACKENDS):
         return False
-    if precision not in (INT8, MIXED) or (precision == MIXED and options.target == ONNX):
+    if precision not in (INT8, MIXED) or (precision == MIXED and options.target not in MIXED_TARGETS):
         message = f"{options.target} computes in float32 as the model does, or in int8, not in {precision}"
         hint = "--precision int8, or leave it out"
         if precision == MIXED:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 ONNX = "onnx"
 INT8 = "int8"
-MIXED = "mixed"
-"""Each layer in 8 bits or in float32."""
+MIXED, MIXED_TARGETS = "mixed", ("cpu",)
+"""Each layer in 8 bits or in float32, where layers are timed in both."""
 INT8_PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "channel")
 """Whole blocks of 4 outputs × 4 inputs, which is what int8 kernels skip."""
 

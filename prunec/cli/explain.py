@@ -96,8 +96,12 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
         types = _types(one) if has_types else ()
         table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, *types, Text(one.why))
     out.print(table)
-    if found.losses is not None:
+    if found.losses is not None and any(one.loss is not None for one in found.decisions):
         out.print(Text(f"Losses are those of the outputs by {found.losses}."))
+    elif found.losses is not None:
+        out.print(
+            Text(f"Layers were compared by what the outputs lose ({found.losses}); only plans for a time keep it.")
+        )
 
 
 def _types(one: Decision) -> tuple[str, str]:

@@ -148,3 +148,11 @@ def test_relaxed_products_are_for_weights_of_7_bits() -> None:
         matrix = np.array([least, largest], np.int8).reshape(1, 2, 1, 1)
         assert packing(RELAXED_WASM, matrix).words == words
         assert packing(WASM, matrix).words == packing(RELAXED_WASM, matrix, is_depthwise=True).words == 2
+
+
+@pytest.mark.parametrize("target", ["wasm", "arm64", "onnx"])
+def test_mixed_types_are_refused_where_layers_are_not_timed(folder: Path, target: str) -> None:
+    asked = ("--flops", "0.5") if target == "onnx" else ("--pattern", "block:4x4", "--sparsity", "0.5")
+    done = prunec("compile", "model.onnx", "--target", target, "--precision", "mixed", *asked, cwd=folder)
+    refuses(done, "PC440")
+    assert "--target cpu" in done.err

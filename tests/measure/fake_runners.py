@@ -28,6 +28,16 @@ class Sleeper:
         return {"fake": "1"}
 
 
+class Worker(Sleeper):
+    """Takes the milliseconds as processor time, by which one thread is timed: load matters not at all."""
+
+    def run(self) -> object:
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
+        return None
+
+
 class Echo(Sleeper):
     """Reports what it was given through its versions."""
 

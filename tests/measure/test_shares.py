@@ -1,4 +1,4 @@
-"""Many models beside one, with runners that sleep for a known time."""
+"""Many models beside one, with runners that take a known time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from prunec.cache import Cache
 from prunec.measure.shares import Candidate, Stopwatch
 
 SLEEPER = "tests.measure.fake_runners:Sleeper"
-"""Its files hold milliseconds."""
-THREADS = 2
-"""Sleeping takes no processor time, by which one thread is timed."""
+WORKER = "tests.measure.fake_runners:Worker"
+"""Their files hold milliseconds."""
 FAST = {"blocks": 6, "processes": 1, "warmup_s": 0.0, "block_ms": 5.0}
 
 
@@ -37,10 +36,10 @@ def stopwatch(folder: Path, *, cache: Cache | None = None, identity: str = "mode
         dense,
         {"x": np.zeros(1, np.float32)},
         identity=identity,
-        threads=THREADS,
+        threads=1,  # some machines have no more
         cache=cache,
-        kind=SLEEPER,
-        dense_kind=SLEEPER,
+        kind=WORKER,
+        dense_kind=WORKER,
     )
 
 

@@ -1,15 +1,19 @@
-"""Progress on stderr: a line that is rewritten on a terminal, one line per stage elsewhere."""
+"""Progress on stderr: a line that is rewritten on a terminal, elsewhere one per stage and a count now and then."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunec.api.progress import Progress
+
+QUIET_S = 30.0
+"""A log is told no more often how far a stage is."""
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def shown() -> Iterator[Progress]:
 
 def _shown() -> Iterator[Progress]:
     if not sys.stderr.isatty():
-        yield _one_line_per_stage()
+        yield lines_for_a_log()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -55,15 +59,22 @@ def _notes() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _one_line_per_stage() -> Progress:
-    """Each stage once; details after a colon ("compensating: conv1") change too often for a log."""
+def lines_for_a_log(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Each stage once, and how far it is where it takes longer than `QUIET_S`.
+
+    Details after a colon ("compensating: conv1") change too often for a log.
+    """
     seen: set[str] = set()
+    last = clock()
 
     def report(what: str, done: int, of: int) -> None:
+        nonlocal last
         stage = what.partition(":")[0]
-        if stage not in seen:
+        is_new, is_due = stage not in seen, of > 0 and clock() - last >= QUIET_S
+        if is_new or is_due:
             seen.add(stage)
-            sys.stderr.write(f"{stage} …\n")
+            last = clock()
+            sys.stderr.write(f"{stage} …\n" if is_new else f"{stage} … {done} of {of}\n")
             sys.stderr.flush()
 
     return report

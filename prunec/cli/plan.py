@@ -118,8 +118,14 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
     print_blocks(out, document)
     print_groups(out, document)
     print_layers(out, document)
-    remains = f"{units.share(plan.realised.params)} of the parameters, {units.share(plan.realised.flops)} of the MACs"
-    out.print(Text(f"Remains: {remains}; {units.share(plan.realised.sparsity)} of the prunable weights go."))
+    sparse = sum(layer.level > 0 for layer in plan.layers)
+    left = plan.realised
+    if plan.layers and left.params == left.flops == 1:
+        out.print(Text(f"Remains: every channel; {sparse} of {len(plan.layers)} layers get zeros."))
+    else:
+        remains = f"{units.share(left.params)} of the parameters, {units.share(left.flops)} of the MACs"
+        more = f" {sparse} of {len(plan.layers)} layers get zeros." if plan.layers else ""
+        out.print(Text(f"Remains: {remains}; {units.share(left.sparsity)} of the prunable weights go.{more}"))
     if plan.time is not None:
         low, high = plan.time.ci95
         took = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "

@@ -1,4 +1,7 @@
-"""Pictures of sweeps: what is lost against the measured speed-up, a line for each way, one SVG file for each model."""
+"""Pictures of sweeps: what is lost against the measured speed-up, a line for each way, one SVG file for each model.
+
+Where it is known what other tools reach on the model, they are points beside the lines.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import prunec.report
 from benchmarks.budget_rows import Row
+from benchmarks.peers.points import POINTS
 from prunec.report.curve import Spot, quality_against_speed
 
 STYLE = Path(prunec.report.__file__).with_name("style.css")
@@ -24,13 +28,14 @@ def write_plots(rows: Iterable[Row], folder: Path) -> list[Path]:
     paths = []
     for (model, target), curves in found.items():
         path = folder / f"curve-{model}-{target}.svg"
-        path.write_text(picture(curves), encoding="utf-8")
+        known = POINTS.get(model, ()) if target == "onnx" else ()
+        path.write_text(picture(curves, {point.tool: point[1:] for point in known}), encoding="utf-8")
         paths.append(path)
     return paths
 
 
-def picture(curves: dict[str, list[Spot]]) -> str:
+def picture(curves: dict[str, list[Spot]], beside: dict[str, tuple[float, float]]) -> str:
     """A file of its own: with its name space and its colours."""
-    opening, rest = str(quality_against_speed(curves)).split(">", 1)
+    opening, rest = str(quality_against_speed(curves, beside)).split(">", 1)
     style = f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>"
     return f'{opening} xmlns="http://www.w3.org/2000/svg">\n{style}{rest}\n'

@@ -50,15 +50,20 @@ def spots(plans: Mapping[int, Plan]) -> list[Spot]:
     ]
 
 
-def quality_against_speed(found: Mapping[str, Sequence[Spot]]) -> Markup:
+def quality_against_speed(
+    found: Mapping[str, Sequence[Spot]], beside: Mapping[str, tuple[float, float]] | None = None
+) -> Markup:
     """What is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the subject.
 
-    Points are joined in their order; the dense model is where every curve begins.
+    Points are joined in their order; the dense model is where every curve begins. `beside`: single points by name,
+    speed-up and drop, of what was measured elsewhere; what is slower than the dense model stands at its time.
     """
+    beside = beside or {}
     points = [point for own in found.values() for point in own]
-    across = svg.ticks(max(2.0, *(high for _, _, (_, high), _ in points)) - 1)
-    down = svg.ticks(max(1e-6, *(drop for *_, drop in points)))
-    most = min(0.0, *(drop for *_, drop in points))  # some gain a little
+    across = svg.ticks(max(2.0, *(high for _, _, (_, high), _ in points), *(fast for fast, _ in beside.values())) - 1)
+    drops = [*(drop for *_, drop in points), *(drop for _, drop in beside.values())]
+    down = svg.ticks(max(1e-6, *drops))
+    most = min(0.0, *drops)  # some gain a little
     wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - 50
 
     def x(speedup: float) -> float:
@@ -90,4 +95,8 @@ def quality_against_speed(found: Mapping[str, Sequence[Spot]]) -> Markup:
             before = here
         if name and own:
             parts.append(svg.text(before[0] + 8, before[1] + 4, name, "tick"))
+    for name, (speedup, drop) in beside.items():
+        here, what = (x(max(speedup, 1.0)), y(drop)), f"{name}: {units.factor(speedup)}, drop {units.number(drop)}"
+        parts.append(svg.dot(*here, "other", title=what))
+        parts.append(svg.text(here[0] + 8, here[1] - 4, name, "tick"))
     return svg.figure(_WIDTH, _HEIGHT, parts, label="Loss of quality against speed-up")

@@ -89,6 +89,9 @@ def test_a_sweep_ends_with_all_that_may_go(subject: Known, tmp_path: Path) -> No
     page = path.read_text()
     assert path.name == "curve-known-cpu.svg" and page.startswith("<svg") and page.count("<circle") == 2
     assert "http://www.w3.org/2000/svg" in page and "uniform 2" in page
+    beside = Row("crepe-tiny", "onnx", "loss", 2.0, 0.5, 0.45, 0.55, drop=0.1)
+    (path,) = write_plots([beside], tmp_path / "beside")
+    assert path.read_text().count("<circle") == 3 and "Torch-Pruning, 50 %" in path.read_text()
     assert not write_plots([Row("m", "onnx", "loss", 9.0, note="refused")], tmp_path / "none")
 
 

@@ -2,7 +2,7 @@
 
 Measured for this project with ONNX Runtime 1.31.1 on one thread of a shared processor with AVX-512 (medians), on the
 same models and the same kind of data, but other samples than the curves have: onnxsim 0.8.1, Torch-Pruning 1.6.1. What
-they did to crepe needed a constant in a reshape mended by hand. Zeros in patterns are not here: they gain nothing there.
+they did to crepe needed a constant in a reshape mended by hand. Zeros in patterns are not here: they gain nothing.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
 """Static int8 for ONNX Runtime: prunec's, ONNX Runtime's own, and what pruning adds, on the same calibration data.
 
     python -m benchmarks.int8_onnx fashion-net crepe-tiny [--flops 0.7 0.5] [--zeros block:4x4=0.5 2:4]
-        [--samples 256] [--test-samples N] [--blocks 20] [--no-times] [--keep rows.json] [--markdown table.md]
+        [--roundings nearest joint] [--samples 256] [--test-samples N] [--blocks 20] [--no-times] [--keep rows.json]
+        [--markdown table.md]
 
 For every model of the zoo: float32; ONNX Runtime's `quantize_static` (QDQ, uint8 activations, int8 weights per
 channel) with min-max and with percentile ranges; prunec's int8 of the dense model; prunec's int8 of the model pruned
-to each `--flops`, and of the model with each pattern of `--zeros`: the float model with zeros; that in 8 bits one step
-after the other (weights at their nearest values, biases corrected); with the same zeros, rounded on what the quantised
-layers before give; and with zeros and integers found together. `value`: the model's own metric on test data that
-calibration never saw. `error`: of the outputs on held-out calibration data against float, ‖a − b‖ / ‖b‖.
-`over_float` and `over_int8`: times of the float model and of ONNX Runtime's min-max int8 over this row's, processor
-time of one thread, interleaved, with 95 % intervals; `--no-times` leaves them out and needs no quiet machine.
+to each `--flops`, and of the model with each pattern of `--zeros`: the float model with zeros, and that in 8 bits by
+each of `--roundings` (all of them; of the dense model too where they are given): weights at their nearest values with
+corrected biases; with the same zeros, rounded on what the quantised layers before give, up or down as is learnt or in
+a sweep; with zeros and integers found together; and all of that. Where the outputs of a walk are farther off than
+those of the nearest values these are kept, and the row is theirs; `note` has both errors on the samples that decided,
+and which layers took what. `value`: the model's own metric on test data that calibration never saw. `error`: of the
+outputs on held-out calibration data against float, ‖a − b‖ / ‖b‖. `over_float` and `over_int8`: times of the float
+model and of ONNX Runtime's min-max int8 over this row's, processor time of one thread, interleaved, with 95 %
+intervals; `--no-times` leaves them out and needs no quiet machine.
 """
 
 from __future__ import annotations
@@ -22,7 +26,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -39,7 +42,8 @@ from prunec.api.stages import stages_of
 from prunec.measure.contender import Contender
 from prunec.measure.run import measure
 from prunec.passes.held_out import held_out_error
-from prunec.passes.quantise import Rounding, quantise
+from prunec.passes.quantise import Quantised, Rounding, quantise
+from prunec.passes.quantise.roundings import DEFAULT, ROUNDINGS
 
 FLOAT, OTHER = "float32", "onnxruntime min-max"
 METHODS = {OTHER: quantization.CalibrationMethod.MinMax,
@@ -86,6 +90,7 @@ def main() -> int:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--flops", type=float, nargs="*", default=[0.7, 0.5])
     parser.add_argument("--zeros", nargs="*", default=[], help="PATTERN or PATTERN=SPARSITY")
+    parser.add_argument("--roundings", nargs="*", choices=ROUNDINGS)
     parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int)
@@ -103,6 +108,7 @@ def main() -> int:
             arguments.no_times,
             *arguments.flops,
             *arguments.zeros,
+            *(arguments.roundings or ()),
         )
         for row in kept.rows(key, partial(table, name, arguments)):
             rows.append(row)
@@ -116,7 +122,8 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """All rows of one model: every file is made first, then all are timed in one interleaved run."""
     subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
-        files = dict(made(subject, Path(folder), arguments.flops, arguments.zeros))
+        notes = dict[str, str]()
+        files = dict(made(subject, Path(folder), arguments.flops, arguments.zeros, arguments.roundings, notes))
         able = {way: file for way, file in files.items() if isinstance(file, Path)}
         contenders = [Contender(way, file) for way, file in able.items()]
         feeds, over = one_sample(subject.calibration, subject.opened.canonical), dict[str, dict[str, str]]()
@@ -134,14 +141,19 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
             yield Row(
                 name, way, subject.metric, subject.judge(model),
                 held_out_error(subject.opened.canonical, model, subject.calibration, 1), over.get(way, {}).get(FLOAT),
-                over.get(way, {}).get(OTHER), file.stat().st_size / 2**20,
+                over.get(way, {}).get(OTHER), file.stat().st_size / 2**20, notes.get(way, ""),
             )  # fmt: skip
 
 
 def made(
-    subject: Subject, folder: Path, flops: Sequence[float], zeros: Sequence[str]
+    subject: Subject,
+    folder: Path,
+    flops: Sequence[float],
+    zeros: Sequence[str],
+    roundings: Sequence[Rounding] | None,
+    notes: dict[str, str],
 ) -> Iterator[tuple[str, Path | str]]:
-    """Way → file, or why there is none."""
+    """Way → file, or why there is none. `notes` by way are added to."""
     dense = folder / "float.onnx"
     ir.save(subject.opened.canonical, dense)
     yield FLOAT, dense
@@ -157,9 +169,13 @@ def made(
             yield way, f"{type(reason).__name__}: {reason}"[:120]
             continue
         yield way, path
-    own = folder / "own.onnx"
-    ir.save(quantise(subject.opened.canonical, subject.calibration).model, own)
-    yield "prunec int8", own
+    for rounding in (DEFAULT,) if roundings is None else roundings:
+        own = folder / f"own.{rounding}.onnx"
+        quantised = quantise(subject.opened.canonical, subject.calibration, rounding=rounding)
+        ir.save(quantised.model, own)
+        way = "prunec int8" if roundings is None else f"prunec int8 {rounding}"
+        notes[way] = noted(quantised)
+        yield way, own
     for share in flops:
         found = prunec.compile(
             subject.found.path, flops=share, calib=subject.found.calib, samples=subject.calibration.samples,
@@ -168,11 +184,13 @@ def made(
         assert found.out is not None
         yield f"prunec int8, {share:.0%} of MACs", Path(found.out, "model.onnx")
     for pattern in zeros:
-        yield from with_zeros(subject, folder, pattern)
+        yield from with_zeros(subject, folder, pattern, ROUNDINGS if roundings is None else roundings, notes)
 
 
-def with_zeros(subject: Subject, folder: Path, asked: str) -> Iterator[tuple[str, Path]]:
-    """The same zeros in float, and in int8 by every rounding."""
+def with_zeros(
+    subject: Subject, folder: Path, asked: str, roundings: Sequence[Rounding], notes: dict[str, str]
+) -> Iterator[tuple[str, Path]]:
+    """The same zeros in float, and in int8 by each rounding."""
     pattern, _, level = asked.partition("=")
     found = prunec.compile(
         subject.found.path, pattern=pattern, sparsity=float(level) if level else None, calib=subject.found.calib,
@@ -183,10 +201,20 @@ def with_zeros(subject: Subject, folder: Path, asked: str) -> Iterator[tuple[str
     yield f"{asked} float32", path
     model = ir.load(path)
     target = target_of(stages_of(subject.opened, found.plan), planned_layers(found.plan))
-    for rounding in get_args(Rounding):
+    for rounding in roundings:
         own = folder / f"{path.parent.name}.{rounding}.onnx"
-        ir.save(quantise(model, subject.calibration, target=target, rounding=rounding).model, own)
-        yield f"{asked} int8 {rounding}", own
+        quantised = quantise(model, subject.calibration, target=target, rounding=rounding)
+        ir.save(quantised.model, own)
+        way = f"{asked} int8 {rounding}"
+        notes[way] = noted(quantised)
+        yield way, own
+
+
+def noted(found: Quantised) -> str:
+    """How the weights were rounded, and the errors by which that was decided."""
+    walked = "" if found.error_swept is None else f", walked {found.error_swept:.4f}"
+    taken = ", ".join(f"{count}× {method}" for method, count in sorted(found.rounding.items()))
+    return f"nearest {found.error_nearest:.4f}{walked}: {taken}"
 
 
 def _spelled(median: float, interval: tuple[float, float]) -> str:

@@ -61,6 +61,7 @@ class PlanOptions:
     finer: float | None = None
     polish: int = 0
     compensation: Compensation | None = None
+    rounding: str | None = None
     recover: str | None = None
     recover_minutes: float | None = None
     recover_soup: int | None = None

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import onnx_ir as ir
 
@@ -22,7 +23,7 @@ from prunec.api.pruning import Pruned, target_of
 from prunec.api.stages import Stage
 from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
 from prunec.backends.cpu.isa import cpu_flags
-from prunec.catalog import INT8_BACKENDS
+from prunec.catalog import INT8_BACKENDS, unknown_name
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
@@ -30,6 +31,7 @@ from prunec.package.writer import save_model
 from prunec.passes.quantise import LayerLosses, Quantised, Target, layer_losses, quantise
 from prunec.passes.quantise.placement import quantisable
 from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.roundings import DEFAULT, ROUNDINGS, Rounding
 from prunec.passes.quantise.strip import computes_in_integers, dequantised
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
@@ -87,6 +89,29 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
         hint = "give --speedup, --latency-ms or --max-drop, or use --precision int8"
         raise PrunecError("PC487", message, where="--precision mixed", hint=hint)
     return True
+
+
+def check_rounding(options: PlanOptions, *, is_int8: bool) -> None:
+    """Refuse a way of rounding where there is none. PC203: an unknown name; PC208: nothing is rounded, or solved."""
+    name = options.rounding
+    if name is None:
+        return
+    if name not in ROUNDINGS:
+        raise unknown_name("PC203", "rounding", name, ROUNDINGS)
+    if not is_int8:
+        message = f"weights stay real numbers for {options.target}, or are rounded by its own rules"
+        hint = "--rounding is for --precision int8 with --target onnx, cpu, wasm or arm64"
+        raise PrunecError("PC208", message, where="--rounding", hint=hint)
+    if name != "nearest" and options.chosen_recipe().compensation == "none":
+        message = f"--rounding {name} fits weights to data, which compensation is and was switched off"
+        raise PrunecError("PC208", message, where="--rounding", hint="leave it out, or --no-compensate")
+
+
+def rounding_for(options: PlanOptions) -> Rounding:
+    """What was asked for; without compensation nothing is solved."""
+    if options.chosen_recipe().compensation == "none":
+        return "nearest"
+    return DEFAULT if options.rounding is None else cast(Rounding, options.rounding)
 
 
 def check_planned_precision(options: PlanOptions, budget: Budget | None) -> None:
@@ -218,12 +243,11 @@ def _quantise(
     target: Target | None = None,
     planned: Mapping[str, str] | None = None,
 ) -> Quantised:
-    """On the grids, and of the layers, that a model in 8 bits came with. Without compensation nothing is solved."""
-    refits = options.chosen_recipe().compensation != "none"
+    """On the grids, and of the layers, that a model in 8 bits came with."""
     given, exclude = _as_it_came(opened, model)
     return quantise(
         model, calibration, exclude=exclude, given=given, planned=planned, bits=bits, seed=options.seed,
-        threads=options.threads, target=target, rounding="joint" if refits else "nearest", cache=options.cache,
+        threads=options.threads, target=target, rounding=rounding_for(options), cache=options.cache,
         progress=progress,
     )  # fmt: skip
 

@@ -10,11 +10,9 @@ import pytest
 from prunec.passes.solve import LayerProblem, solve
 from prunec.passes.solve.adaround import FEWEST, ITERATIONS, adaround, affordable
 from prunec.passes.solve.grid import WeightGrid, grid_for
-from prunec.passes.solve.hessian import MatrixHessian
 from prunec.passes.solve.moves import settled
 from prunec.passes.solve.quadratic import Quadratic, quadratic
 from prunec.passes.solve.rounding import Rounded, jointly, learnt, nearest, swept
-from prunec.passes.solve.sparsegpt import _sweep, rounded_sweep
 from prunec.patterns import parse
 from tests.solve.problems import layer
 
@@ -149,20 +147,3 @@ def test_learning_finds_more_than_single_changes_of_side() -> None:
 def test_iterations_are_fewer_for_large_layers() -> None:
     assert affordable((16, 64)) == ITERATIONS and affordable((2048, 8192)) == FEWEST
     assert FEWEST < affordable((512, 4096)) < ITERATIONS
-
-
-def test_the_sweep_begins_with_the_columns_that_matter_most() -> None:
-    """In the order of the columns the last ones have nobody left to pay their roundings back."""
-    problem = layer(16, 64, alpha=2.0, samples=1024)
-    x = np.geomspace(0.1, 10, 64)  # the last columns are the loudest
-    loud = replace(
-        problem,
-        weight=problem.weight / x,
-        fit=replace(problem.fit, hessian=MatrixHessian(problem.fit.hessian.apply(np.eye(64)) * np.outer(x, x)),
-                    cross=problem.fit.cross * x),
-    )  # fmt: skip
-    q = quadratic(loud, 0.01)
-    grid, mask = grid_for(q.unscale(q.target), COARSE), np.ones(loud.weight.shape, bool)
-    ordered, _ = rounded_sweep(q, mask, grid)
-    given, _, _ = _sweep(q, lambda begin, own: mask[:, : own.shape[1]], 64, 64, grid)
-    assert loss(q, q.unscale(ordered)) < 0.9 * loss(q, q.unscale(given))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.int8_onnx fashion-net crepe-tiny [--flops 0.7 0.5] [--zeros block:4x4=0.5 2:4]
         [--roundings nearest joint] [--samples 256] [--test-samples N] [--blocks 20] [--no-times] [--keep rows.json]
-        [--markdown table.md]
+        [--recover MINUTES] [--markdown table.md]
 
 For every model of the zoo: float32; ONNX Runtime's `quantize_static` (QDQ, uint8 activations, int8 weights per
 channel) with min-max and with percentile ranges; prunec's int8 of the dense model; prunec's int8 of the model pruned
@@ -11,10 +11,13 @@ each of `--roundings` (all of them; of the dense model too where they are given)
 corrected biases; with the same zeros, rounded on what the quantised layers before give, up or down as is learnt or in
 a sweep; with zeros and integers found together; and all of that. Where the outputs of a walk are farther off than
 those of the nearest values these are kept, and the row is theirs; `note` has both errors on the samples that decided,
-and which layers took what. `value`: the model's own metric on test data that calibration never saw. `error`: of the
-outputs on held-out calibration data against float, ‖a − b‖ / ‖b‖. `over_float` and `over_int8`: times of the float
-model and of ONNX Runtime's min-max int8 over this row's, processor time of one thread, interleaved, with 95 %
-intervals; `--no-times` leaves them out and needs no quiet machine.
+and which layers took what. With `--recover` two more rows for each pattern: trained for so many minutes (`--recover
+full`, no labels) and then quantised; and trained half as long, quantised, and trained as long again through the
+quantisers. Weights have as many bits as `--precision int8` gives them on this machine. `value`: the model's own
+metric on test data that calibration never saw. `error`: of the outputs on held-out calibration data against float, ‖a
+− b‖ / ‖b‖. `over_float` and `over_int8`: times of the float model and of ONNX Runtime's min-max int8 over this row's,
+processor time of one thread, interleaved, with 95 % intervals; `--no-times` leaves them out and needs no quiet
+machine.
 """
 
 from __future__ import annotations
@@ -38,12 +41,14 @@ from benchmarks.tables import line, markdown
 from prunec.api.opening import one_sample
 from prunec.api.patterning import planned_layers
 from prunec.api.pruning import target_of
+from prunec.api.quantising import weight_bits
 from prunec.api.stages import stages_of
 from prunec.measure.contender import Contender
 from prunec.measure.run import measure
 from prunec.passes.held_out import held_out_error
 from prunec.passes.quantise import Quantised, Rounding, quantise
 from prunec.passes.quantise.roundings import DEFAULT, ROUNDINGS
+from prunec.verify.records import RecoveryRecord
 
 FLOAT, OTHER = "float32", "onnxruntime min-max"
 METHODS = {OTHER: quantization.CalibrationMethod.MinMax,
@@ -91,6 +96,7 @@ def main() -> int:
     parser.add_argument("--flops", type=float, nargs="*", default=[0.7, 0.5])
     parser.add_argument("--zeros", nargs="*", default=[], help="PATTERN or PATTERN=SPARSITY")
     parser.add_argument("--roundings", nargs="*", choices=ROUNDINGS)
+    parser.add_argument("--recover", type=float, metavar="MINUTES")
     parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int)
@@ -109,6 +115,7 @@ def main() -> int:
             *arguments.flops,
             *arguments.zeros,
             *(arguments.roundings or ()),
+            arguments.recover,
         )
         for row in kept.rows(key, partial(table, name, arguments)):
             rows.append(row)
@@ -123,7 +130,7 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
     subject = Subject(name, samples=arguments.samples, test_samples=arguments.test_samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
         notes = dict[str, str]()
-        files = dict(made(subject, Path(folder), arguments.flops, arguments.zeros, arguments.roundings, notes))
+        files = dict(made(subject, Path(folder), arguments, notes))
         able = {way: file for way, file in files.items() if isinstance(file, Path)}
         contenders = [Contender(way, file) for way, file in able.items()]
         feeds, over = one_sample(subject.calibration, subject.opened.canonical), dict[str, dict[str, str]]()
@@ -146,12 +153,7 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def made(
-    subject: Subject,
-    folder: Path,
-    flops: Sequence[float],
-    zeros: Sequence[str],
-    roundings: Sequence[Rounding] | None,
-    notes: dict[str, str],
+    subject: Subject, folder: Path, arguments: argparse.Namespace, notes: dict[str, str]
 ) -> Iterator[tuple[str, Path | str]]:
     """Way → file, or why there is none. `notes` by way are added to."""
     dense = folder / "float.onnx"
@@ -169,22 +171,25 @@ def made(
             yield way, f"{type(reason).__name__}: {reason}"[:120]
             continue
         yield way, path
+    roundings: Sequence[Rounding] | None = arguments.roundings
     for rounding in (DEFAULT,) if roundings is None else roundings:
         own = folder / f"own.{rounding}.onnx"
-        quantised = quantise(subject.opened.canonical, subject.calibration, rounding=rounding)
+        quantised = quantise(subject.opened.canonical, subject.calibration, rounding=rounding, bits=weight_bits())
         ir.save(quantised.model, own)
         way = "prunec int8" if roundings is None else f"prunec int8 {rounding}"
         notes[way] = noted(quantised)
         yield way, own
-    for share in flops:
+    for share in arguments.flops:
         found = prunec.compile(
             subject.found.path, flops=share, calib=subject.found.calib, samples=subject.calibration.samples,
             precision="int8", measure=False, output=folder / f"out{share}",
         )  # fmt: skip
         assert found.out is not None
         yield f"prunec int8, {share:.0%} of MACs", Path(found.out, "model.onnx")
-    for pattern in zeros:
+    for pattern in arguments.zeros:
         yield from with_zeros(subject, folder, pattern, ROUNDINGS if roundings is None else roundings, notes)
+        if arguments.recover is not None:
+            yield from trained(subject, folder, pattern, arguments.recover, notes)
 
 
 def with_zeros(
@@ -203,11 +208,41 @@ def with_zeros(
     target = target_of(stages_of(subject.opened, found.plan), planned_layers(found.plan))
     for rounding in roundings:
         own = folder / f"{path.parent.name}.{rounding}.onnx"
-        quantised = quantise(model, subject.calibration, target=target, rounding=rounding)
+        quantised = quantise(model, subject.calibration, target=target, rounding=rounding, bits=weight_bits())
         ir.save(quantised.model, own)
         way = f"{asked} int8 {rounding}"
         notes[way] = noted(quantised)
         yield way, own
+
+
+def trained(
+    subject: Subject, folder: Path, asked: str, minutes: float, notes: dict[str, str]
+) -> Iterator[tuple[str, Path]]:
+    """The same minutes of training: all before 8 bits, or half of them in 8 bits."""
+    pattern, _, level = asked.partition("=")
+    bits = weight_bits()
+    for where, precision in (("in float32", None), ("half in float32, half in 8 bits", "int8")):
+        way = f"{asked} int8, trained {where}"
+        found = prunec.compile(
+            subject.found.path, calib=subject.found.calib, samples=subject.calibration.samples, measure=False,
+            recover="full", recover_minutes=minutes, precision=precision, output=folder / way.replace(":", "_"),
+            pattern=pattern, sparsity=float(level) if level else None,
+        )  # fmt: skip
+        assert found.out is not None and found.verification is not None
+        path = Path(found.out, "model.onnx")
+        records = [found.verification.recovery]
+        if precision is None:
+            ir.save(quantise(ir.load(path), subject.calibration, bits=bits).model, path)
+        else:
+            assert found.verification.quantisation is not None
+            records.append(found.verification.quantisation.recovery)
+        notes[way] = "; ".join(map(_training, filter(None, records)))
+        yield way, path
+
+
+def _training(record: RecoveryRecord) -> str:
+    steps, fate = sum(run.done for run in record.runs), "" if record.kept else ", not kept"
+    return f"{steps} steps, error {record.error_before:.4f} to {record.error_after or float('inf'):.4f}{fate}"
 
 
 def noted(found: Quantised) -> str:

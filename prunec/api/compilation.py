@@ -136,7 +136,8 @@ def compile(
     rounds weights to half precision, which halves their file; they are float32 again once the model is created.
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
-    labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
+    labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. With
+    `precision="int8"` half of the time goes to training through the quantisers, after quantisation. The first
     Ctrl-C ends the training and keeps its best state. `recover_soup` trains so many times within the minutes and takes
     the mean of the trainings where that is better. With `steps` above 1 a part goes, the rest is trained, and what
     goes next is decided on what is left; after Ctrl-C all that is still to go goes at once.
@@ -197,6 +198,7 @@ def compile(
     if implied_precision(opened, precision, options) != precision:
         is_int8 = check_precision(INT8, options, budget)
     check_rounding(options, is_int8=is_int8)
+    options = replace(options, trains_in_8_bits=is_int8)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     if trains:
@@ -221,15 +223,16 @@ def compile(
             raise Refused(said_no, compiled)
 
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
+        asked_training = made.recovery
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
-        made = pruned.plan
         beside, rival = list[Contender](), opened.canonical
-        if is_int8 and has_8_bits(made):
+        if is_int8 and has_8_bits(pruned.plan):
             bits = weight_bits(relaxed_simd=relaxed_simd)
-            pruned = quantised(opened, pruned, made, calibration, options, bits, progress)
+            pruned = quantised(opened, pruned, asked_training, calibration, options, bits, progress)
             if measure:
-                rival = dense_in_int8(opened, made, calibration, options, bits, progress)
+                rival = dense_in_int8(opened, pruned.plan, calibration, options, bits, progress)
                 beside.append(stack.enter_context(as_contender(rival)))
+        made = pruned.plan
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)
         job = Save(

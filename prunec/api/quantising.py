@@ -20,7 +20,8 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, target_of
-from prunec.api.stages import Stage
+from prunec.api.recovering import Recovery, interrupted, recovered_in_8_bits, with_quantised_runs
+from prunec.api.stages import Stage, stages_of
 from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
 from prunec.backends.cpu.isa import cpu_flags
 from prunec.catalog import INT8_BACKENDS, unknown_name
@@ -35,6 +36,7 @@ from prunec.passes.quantise.roundings import DEFAULT, ROUNDINGS, Rounding
 from prunec.passes.quantise.strip import computes_in_integers, dequantised
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.plan.recovery import RecoveryPlan
 from prunec.verify.records import QuantisationRecord
 
 DENSE_INT8 = "dense_int8_onnxruntime"
@@ -45,6 +47,12 @@ NARROW = Diagnostic(
     "PC484",
     "products of 8 bits would overflow here, or depend on the machine: weights have 7 bits",
     hint="processors with VNNI take 8, and so does WebAssembly without --relaxed-simd, compiled on one of those",
+)
+
+NOT_TRAINED = Diagnostic(
+    "PC347",
+    "the plan has no training in 8 bits: the weights were trained in float32 only, and quantised after that",
+    hint="--recover full beside --plan trains anew, before 8 bits and in them",
 )
 
 IN_FLOAT = Diagnostic(
@@ -139,15 +147,18 @@ def implied_precision(opened: Opened, precision: str | None, options: PlanOption
 
 
 def quantised(
-    opened: Opened, pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, bits: int,
-    progress: Progress,
+    opened: Opened, pruned: Pruned, asked: RecoveryPlan | None, calibration: Calibration, options: PlanOptions,
+    bits: int, progress: Progress,
 ) -> Pruned:  # fmt: skip
     """`pruned` with the model that is shipped and the record of it. `bits`: of weights (`weight_bits`).
 
+    `asked`: how the plan trains, as it was before anything was trained; then what is quantised is trained as well.
+
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; PC204: an edited plan has a layer in 8 bits that has no
-        such form; GateError PC523: a weight lost its pattern.
+        such form; PC040, PC343, PC346: it cannot be trained; GateError PC523: a weight lost its pattern.
     """
+    plan = pruned.plan
     planned = planned_floats(plan, pruned.model)
     found = _quantise(opened, pruned.model, calibration, options, bits, progress, pruned.target, planned)
     record = QuantisationRecord(
@@ -165,15 +176,39 @@ def quantised(
         error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
     warnings = (*pruned.warnings, NARROW) if bits < 8 else pruned.warnings
-    twin, patterns = dequantised(found.model), pruned.patterns
+    model, training, notes = _trained(opened, pruned, found.model, asked, calibration, options, bits, progress)
+    warnings = tuple(dict.fromkeys((*warnings, *notes)))
+    if training is not None:
+        record = record.model_copy(update={"recovery": training.record})
+        plan = with_quantised_runs(plan, training)
+    twin, patterns = dequantised(model), pruned.patterns
     if patterns is not None:
         proved = patterns_record(plan, twin, None, patterns.permutation)
         assert proved is not None
         patterns = proved.with_solved(patterns)
     return replace(
-        pruned, quantised=found.model, quantisation=record, warnings=warnings, patterns=patterns,
-        model=twin,
+        pruned, plan=plan, quantised=model, quantisation=record, warnings=warnings, patterns=patterns, model=twin,
     )  # fmt: skip
+
+
+def _trained(
+    opened: Opened, pruned: Pruned, model: ir.Model, asked: RecoveryPlan | None, calibration: Calibration,
+    options: PlanOptions, bits: int, progress: Progress,
+) -> tuple[ir.Model, Recovery | None, tuple[Diagnostic, ...]]:  # fmt: skip
+    """The quantised `model`, trained through its quantisers where that was asked for, and what is to be said.
+
+    After Ctrl-C in the training before it is left as it is. A plan that was replayed gets the steps that it has.
+    """
+    if asked is None or pruned.recovery is None:
+        return model, None, ()
+    if asked.runs and not asked.quantised:
+        return model, None, (NOT_TRAINED,)
+    if not asked.runs and interrupted(pruned.recovery):
+        return model, None, ()
+    steps = stages_of(opened, pruned.plan)
+    model, training = recovered_in_8_bits(steps, model, bits, asked, calibration, options, progress)
+    told = {warning.code for warning in pruned.recovery.warnings} & {"PC341"}  # of the data, once is enough
+    return model, training, tuple(warning for warning in training.warnings if warning.code not in told)
 
 
 def dense_in_int8(

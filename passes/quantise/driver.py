@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -17,13 +16,13 @@ from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.bias import Shifts, corrected, with_shifts
 from prunec.passes.quantise.prepare import Prepared, Scales, evenly, prepare
 from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.roundings import DEFAULT, TRIED, Rounding
 from prunec.passes.quantise.sensitive import float_again
 from prunec.passes.quantise.sweep import Target, sweep
 from prunec.passes.quantise.write import write
 from prunec.statistics.collect import CalibrationData
 from prunec.statistics.output_errors import OutputErrors, first_batches
 
-Rounding = Literal["nearest", "sweep", "joint"]
 Progress = Callable[[str, int, int], None]
 PER_CHANNEL = 13
 """The first opset with a scale for each channel."""
@@ -64,7 +63,7 @@ def quantise(
     seed: int = 0,
     threads: int = 1,
     target: Target | None = None,
-    rounding: Rounding = "joint",
+    rounding: Rounding = DEFAULT,
     given: Mapping[str, Grid] | None = None,
     planned: Mapping[str, str] | None = None,
     cache: Cache | None = None,
@@ -74,10 +73,10 @@ def quantise(
 
     The data that fits decides, the held-out data judges: ranges each by itself; corrected biases and layers that go
     back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
-    Weights are rounded to their nearest values and in a sweep towards `target` (the model itself), which finds zeros
-    anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: the most
-    that is tried. `given`: grids of values that have one already, by name; then no channel is scaled. `planned`: layers
-    that a plan leaves in float, with the reason; no others are looked for then.
+    Weights are rounded to their nearest values and in a walk towards `target` (the model itself), which may find zeros
+    anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: what is
+    tried (`roundings`). `given`: grids of values that have one already, by name; then no channel is scaled. `planned`:
+    layers that a plan leaves in float, with the reason; no others are looked for then.
 
     Raises:
         PrunecError PC480: a value or an output is infinite; PC481: no layer can be quantised; PC482: the opset is old.
@@ -114,12 +113,12 @@ def quantise(
     against = errors if target is None else OutputErrors(target.dense, calibration, SAMPLES, threads=threads)
     error_nearest, error_swept = math.sqrt(against.of(chosen)), None
     methods = Counter({"nearest": len(found.placement.layers)})
-    if rounding != "nearest":
+    if TRIED[rounding]:
         walked, wanted = found, _wanted(found.model, target, scales, rounding)
         if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
             walked = replace(found, grids={**found.grids, **look(wanted.dense).grids})
         swept = sweep(
-            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, cache=cache,
+            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, rounding=rounding, cache=cache,
             progress=lambda done, of, name: progress("rounding weights", done, of),
         )  # fmt: skip
         other = replace(walked, model=swept.model).written(bits, swept.steps())
@@ -165,7 +164,7 @@ def _with_biases(found: Prepared, calibration: CalibrationData, bits: int, threa
 def _wanted(model: ir.Model, target: Target | None, scales: Scales, rounding: Rounding) -> Target:
     """What weights are rounded towards, for `model`, whose channels were scaled."""
     wanted = Target.of(model) if target is None else target.scaled(model, scales)
-    return replace(wanted, patterns={}) if rounding == "sweep" else wanted
+    return replace(wanted, patterns={}) if "joint" not in TRIED[rounding] else wanted
 
 
 def raised(model: ir.Model) -> ir.Model:

@@ -1,8 +1,9 @@
 """Weights of layers in 8 bits, rounded one layer after the other on what the layers before it, in 8 bits, now give.
 
 A `LayerSolver` for `prunec.passes.compensate`: the model it walks through has its activations between quantisers, the
-other one is what the outputs should be. Every weight to its nearest value, the sweep that pays roundings back, and,
-for layers with a pattern, the solve that finds zeros and integers together are run on held-out data; the best stays.
+other one is what the outputs should be. Every weight to its nearest value, and of the learnt directions, the sweep that
+pays roundings back and (for layers with a pattern) the solve that finds zeros and integers together those that are
+asked for are run on held-out data; the best stays.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from prunec.passes.compensate.layers import Layer, Matrix
 from prunec.passes.compensate.options import CompensationRecord, Options
 from prunec.passes.compensate.pairs import Pairs
 from prunec.passes.compensate.recurrent_sides import Sides
+from prunec.passes.quantise.roundings import Method
 from prunec.passes.quantise.weights import least_scales
 from prunec.passes.solve import LayerProblem
 from prunec.passes.solve.grid import grid_for
-from prunec.passes.solve.rounding import DAMPINGS, Rounded, jointly, nearest, swept
+from prunec.passes.solve.rounding import DAMPINGS, Rounded, jointly, learnt, nearest, swept
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.problems import problems
 from prunec.statistics.collect import CalibrationData
 
 FEW = 16
-"""Groups up to which a layer's damping is searched for; more are small systems with next to nothing to damp."""
+"""Groups up to which a layer's damping is searched for and its roundings are learnt: more are small systems with next
+to nothing to damp, in which single weights change sides."""
 ONE_DAMPING = (0.3,)
 MARGIN = 2.0
 """What a bias may grow by while it is corrected, and still fit."""
@@ -52,7 +55,7 @@ class Rounder:
     """`results` by node name. `baseline`: the model that is to be quantised, with the new weights and biases.
 
     `input_steps`: the scale of what each layer reads. `patterns` of the layers whose zeros may be found anew, from the
-    weights that `dense` has.
+    weights that `dense` has. `tried` beside the nearest values.
     """
 
     baseline: ir.Model
@@ -65,12 +68,13 @@ class Rounder:
         levels: int,
         patterns: Mapping[str, LayerPattern],
         dense: Mapping[str, Layer],
+        tried: Collection[Method] = ("sweep", "joint"),
     ) -> None:
         self.baseline = model.clone()
         self._own = {layer.name: layer for layer in find_layers(self.baseline)[0] if isinstance(layer, Layer)}
         self._taken = frozenset(layers)
         self.input_steps, self.levels = dict(input_steps), levels
-        self.patterns, self.dense = dict(patterns), dict(dense)
+        self.patterns, self.dense, self.tried = dict(patterns), dict(dense), frozenset(tried)
         self.results: dict[str, RoundedLayer] = {}
 
     def start(self, cut: ir.Model) -> None:
@@ -84,7 +88,8 @@ class Rounder:
 
     def describe(self, layer: str) -> str:
         wanted = self.patterns.get(layer)
-        return f"{self.levels} {'' if wanted is None else f'{wanted.pattern} {wanted.level!r}'}"
+        ways = ",".join(sorted(self.tried))
+        return f"{self.levels} {ways} {'' if wanted is None else f'{wanted.pattern} {wanted.level!r}'}"
 
     def result(self, layer: str) -> dict[str, Any] | None:
         found = self.results.get(layer)
@@ -131,10 +136,15 @@ class Rounder:
         dampings = DAMPINGS if len(own) <= FEW else ONE_DAMPING
         wanted = self.patterns.get(name)
         rows = 1 if wanted is None else wanted.pattern.rows
-        better = [swept(problem, self.levels, floor, rows, dampings) for problem, floor in parts]
-        if all(isinstance(one, Rounded) for one in better):
-            yield self._candidate(fit, own, [one for one in better if isinstance(one, Rounded)], shifts=True)
-        if not self.patterns or name not in self.dense:
+        if "adaround" in self.tried:
+            iterations = None if len(own) <= FEW else 0
+            found = [learnt(problem, self.levels, floor, rows, iterations) for problem, floor in parts]
+            yield self._candidate(fit, own, found, shifts=True)
+        if "sweep" in self.tried:
+            better = [swept(problem, self.levels, floor, rows, dampings) for problem, floor in parts]
+            if all(isinstance(one, Rounded) for one in better):
+                yield self._candidate(fit, own, [one for one in better if isinstance(one, Rounded)], shifts=True)
+        if "joint" not in self.tried or not self.patterns or name not in self.dense:
             return
         dense = self.dense[name].matrix().reshape(len(own), fit.outputs, fit.unknowns).astype(np.float64)
         again = [

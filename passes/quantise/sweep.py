@@ -17,6 +17,7 @@ from prunec.passes.compensate.options import Progress
 from prunec.passes.quantise.equalise import equalised
 from prunec.passes.quantise.prepare import Prepared, Scales
 from prunec.passes.quantise.rounder import RoundedLayer, Rounder
+from prunec.passes.quantise.roundings import DEFAULT, TRIED, Rounding
 from prunec.passes.quantise.weights import LEVELS
 from prunec.passes.quantise.write import with_activations
 from prunec.passes.sparsify import LayerPattern
@@ -75,6 +76,7 @@ def sweep(
     bits: int,
     seed: int,
     threads: int,
+    rounding: Rounding = DEFAULT,
     progress: Progress | None = None,
     cache: Cache | None = None,
 ) -> Swept:
@@ -84,7 +86,7 @@ def sweep(
     steps = {name: grids[str(layer.data.name)].scale for name, layer in placement.layers.items()}
     found = () if target.cut is None else find_layers(target.cut)[0]
     dense = {layer.name: layer for layer in found if isinstance(layer, Layer)}
-    rounder = Rounder(quantised.model, placement.layers, steps, LEVELS[bits], target.patterns, dense)
+    rounder = Rounder(quantised.model, placement.layers, steps, LEVELS[bits], target.patterns, dense, TRIED[rounding])
     options = Options(method="none", residual=False, gate=False, seed=seed, threads=threads)
     compensate(target.dense, walked, target.analysis, target.alive, calibration, options, progress, rounder, cache)
     return Swept(rounder.baseline, rounder.results)

@@ -1,12 +1,12 @@
 """Weights of one layer on a grid of integers, alone or together with their pattern.
 
-    nearest   every weight by itself
-    sweep     the mask stays; one sweep over the columns pays every rounding back (GPTQ)
-    joint     the mask is found too, the projection being "pattern and grid": in that sweep, or in ADMM's iterations
+    nearest    every weight by itself
+    adaround   the mask stays; every weight goes up or down from where it should be, as is learnt (`adaround.py`)
+    sweep      the mask stays; one sweep over the columns pays every rounding back (GPTQ)
+    joint      the mask is found too, the projection being "pattern and grid": in that sweep, or in ADMM's iterations
 
-A sweep can only correct what is to its right. So single weights go on moving to where the quadratic is least while all
-others stand still, on the grid and inside the mask, some times over all columns (`settled`); that never raises it.
-Damping is chosen on held-out data.
+A sweep can only correct what is to its right. So single weights go on moving afterwards (`moves.py`). Damping is chosen
+on held-out data.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from prunec.passes.solve import sparsegpt
+from prunec.passes.solve.adaround import adaround
 from prunec.passes.solve.admm import admm
 from prunec.passes.solve.grid import WeightGrid, grid_for
 from prunec.passes.solve.hessian import Double, MatrixHessian
+from prunec.passes.solve.moves import settled
 from prunec.passes.solve.portfolio import chosen_damping
 from prunec.passes.solve.problem import LayerProblem
 from prunec.passes.solve.quadratic import Quadratic, quadratic
@@ -29,9 +31,8 @@ from prunec.patterns import Pattern, masked
 from prunec.patterns.base import Mask
 
 DAMPINGS = (0.003, 0.03, 0.3, 3.0)
-ROUNDS = 3
-"""Times that all columns are gone over at most."""
-BLOCK = 128
+LEARNT_DAMPINGS = (0.03, 0.3)
+"""Fewer: each costs hundreds of products with A."""
 ITERATIONS = 60
 """Of ADMM."""
 
@@ -69,6 +70,25 @@ def swept(
     mask = problem.weight != 0
     found = (_on_mask("sweep", quadratic(problem, damping), mask, rows, levels, least) for damping in dampings)
     return min(found, key=lambda own: own.trial.error_held_out)
+
+
+def learnt(
+    problem: LayerProblem, levels: int, least: Double | float = 0.0, rows: int = 1, iterations: int | None = None
+) -> Rounded:
+    """Up or down from the exact weights, with the zeros that there are, which `rows` consecutive outputs share.
+
+    `iterations` as in `adaround`.
+    """
+    mask = problem.weight != 0
+
+    def rounded(damping: float) -> Rounded:
+        q = quadratic(problem, damping)
+        exact = q.unscale(q.target if mask.all() else refit(q, mask, rows))
+        grid = _grid(q, exact, levels, least)
+        plain = adaround(q, exact, mask, grid, iterations)
+        return Rounded(plain, grid, _trial("adaround", damping, problem, plain))
+
+    return min(map(rounded, LEARNT_DAMPINGS), key=lambda own: own.trial.error_held_out)
 
 
 def jointly(
@@ -109,33 +129,6 @@ def _settled(
 ) -> Rounded:
     plain = masked(grid.nearest(q.unscale(settled(q, weight, mask, grid))), mask)
     return Rounded(plain, grid, _trial(method, q.damping, q.problem, plain), notes)
-
-
-def settled(q: Quadratic, weight: Double, mask: Mask, grid: WeightGrid) -> Double:
-    """Scaled `weight` [m, n] on the grid with single entries moved while tr((W − T) A (W − T)ᵀ) falls."""
-    matrix = q.matrix()
-    diagonal = np.diagonal(matrix)
-    found: Double = weight.copy()
-    slope = (found - q.target) @ matrix
-    for _ in range(ROUNDS):
-        moved = False
-        for begin in range(0, found.shape[1], BLOCK):
-            part = slice(begin, begin + BLOCK)
-            own, block = slope[:, part].copy(), matrix[part, part]
-            changes = np.zeros_like(own)
-            for j in range(own.shape[1]):
-                i = begin + j
-                wanted = (found[:, i] - own[:, j] / diagonal[i]) / q.scale[i]
-                change = np.where(mask[:, i], grid.nearest(wanted) * q.scale[i] - found[:, i], 0.0)
-                if change.any():
-                    own += np.outer(change, block[j])
-                    found[:, i] += change
-                    changes[:, j] = change
-                    moved = True
-            slope += changes @ matrix[part]
-        if not moved:
-            break
-    return found
 
 
 def _trial(name: str, damping: float, problem: LayerProblem, weight: Double) -> Trial:

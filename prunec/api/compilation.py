@@ -28,6 +28,7 @@ from prunec.api.quantising import (
     IN_FLOAT,
     as_contender,
     check_precision,
+    check_rounding,
     dense_in_int8,
     has_8_bits,
     implied_precision,
@@ -101,6 +102,7 @@ def compile(
     build: bool = True,
     shape_ranges: Mapping[str, Range] | None = None,
     precision: str | None = None,
+    rounding: str | None = None,
     products: str | None = None,
     tune: str = "none",
     weights: str | None = None,
@@ -126,14 +128,16 @@ def compile(
     is False. `tune` (quick, full) lets a target with generated code choose its kernels by measuring them here, and
     remembers what it found. `precision="int8"` quantises the pruned model, for ONNX Runtime (`target="onnx"`) or
     prunec's own kernels (`cpu`, `wasm`, `arm64`), which skip zero blocks of 4×4; on `cpu` budgets of time are met in 8
-    bits, and "mixed" chooses each layer's data type as well. `finer` gives layers finer blocks where those cost no
+    bits, and "mixed" chooses each layer's data type as well. `rounding`: how its weights become integers (nearest,
+    adaround, sweep, joint, best). `finer` gives layers finer blocks where those cost no
     more than this share of their time. `weights` (beside, embedded) and `relaxed_simd` are about
     `target="wasm"`, and so is `demo`: a page with the dense model beside it, which may have names of classes
     (`demo_labels`) and a WordPiece vocabulary to read texts with (`demo_vocabulary`). `storage="fp16"` (wasm, arm64)
     rounds weights to half precision, which halves their file; they are float32 again once the model is created.
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
-    labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. The first
+    labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. With
+    `precision="int8"` half of the time goes to training through the quantisers, after quantisation. The first
     Ctrl-C ends the training and keeps its best state. `recover_soup` trains so many times within the minutes and takes
     the mean of the trainings where that is better. With `steps` above 1 a part goes, the rest is trained, and what
     goes next is decided on what is left; after Ctrl-C all that is still to go goes at once.
@@ -154,8 +158,8 @@ def compile(
         calib=calib, samples=samples, seed=seed or 0, threads=threads, include=include,
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish,
-        compensation=None if compensate else "none", recover=recover, recover_minutes=recover_minutes,
-        recover_soup=recover_soup, steps=steps, input_shapes=input_shapes,
+        compensation=None if compensate else "none", rounding=rounding, recover=recover,
+        recover_minutes=recover_minutes, recover_soup=recover_soup, steps=steps, input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,
@@ -193,6 +197,8 @@ def compile(
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     if implied_precision(opened, precision, options) != precision:
         is_int8 = check_precision(INT8, options, budget)
+    check_rounding(options, is_int8=is_int8)
+    options = replace(options, trains_in_8_bits=is_int8)
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     if trains:
@@ -200,6 +206,7 @@ def compile(
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
     sought = None if trains else max_drop  # training comes later: then it is a gate for what that leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)
+    check_rounding(options, is_int8=is_int8)  # again: a plan may have switched compensation off
     if opened.stripped is not None and not is_int8 and precision is None:
         warnings.append(IN_FLOAT)
     if dry_run:
@@ -216,15 +223,16 @@ def compile(
             raise Refused(said_no, compiled)
 
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
+        asked_training = made.recovery
         pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
-        made = pruned.plan
         beside, rival = list[Contender](), opened.canonical
-        if is_int8 and has_8_bits(made):
+        if is_int8 and has_8_bits(pruned.plan):
             bits = weight_bits(relaxed_simd=relaxed_simd)
-            pruned = quantised(opened, pruned, made, calibration, options, bits, progress)
+            pruned = quantised(opened, pruned, asked_training, calibration, options, bits, progress)
             if measure:
-                rival = dense_in_int8(opened, made, calibration, options, bits, progress)
+                rival = dense_in_int8(opened, pruned.plan, calibration, options, bits, progress)
                 beside.append(stack.enter_context(as_contender(rival)))
+        made = pruned.plan
         progress("judging quality", 0, 0)
         quality = judge(opened, pruned.shipped, calibration, options, own)
         job = Save(

@@ -115,7 +115,7 @@ def given_options(
         "polish": asked.polish or None, "no-compensate": asked.compensation == "none", "samples": asked.samples,
         "no-measure": not build.measures, "metric": metric,
         "calib": asked.calib if isinstance(asked.calib, str | Path) else None, "no-build": not build.builds,
-        "precision": build.precision, "products": build.products,
+        "precision": build.precision, "rounding": asked.rounding, "products": build.products,
         "tune": None if build.tune == "none" else build.tune,
         "weights": build.weights, "relaxed-simd": build.relaxed_simd,
         "storage": None if build.storage == "fp32" else build.storage, "finer": asked.finer,

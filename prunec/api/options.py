@@ -32,7 +32,10 @@ _BUDGET_HINT = (
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What decides a plan. None means the recipe's value, or the default where there is no recipe."""
+    """What decides a plan. None means the recipe's value, or the default where there is no recipe.
+
+    `trains_in_8_bits`: what is trained is quantised afterwards and trained again, for which some of the time is left.
+    """
 
     target: str = "onnx"
     precision: str | None = None
@@ -61,8 +64,10 @@ class PlanOptions:
     finer: float | None = None
     polish: int = 0
     compensation: Compensation | None = None
+    rounding: str | None = None
     recover: str | None = None
     recover_minutes: float | None = None
+    trains_in_8_bits: bool = False
     recover_soup: int | None = None
     steps: int | None = None
     input_shapes: InputShapes | None = field(default=None)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import onnx_ir as ir
 
@@ -19,10 +20,11 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, target_of
-from prunec.api.stages import Stage
+from prunec.api.recovering import Recovery, interrupted, recovered_in_8_bits, with_quantised_runs
+from prunec.api.stages import Stage, stages_of
 from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
 from prunec.backends.cpu.isa import cpu_flags
-from prunec.catalog import INT8_BACKENDS
+from prunec.catalog import INT8_BACKENDS, unknown_name
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.contender import Contender
@@ -30,9 +32,11 @@ from prunec.package.writer import save_model
 from prunec.passes.quantise import LayerLosses, Quantised, Target, layer_losses, quantise
 from prunec.passes.quantise.placement import quantisable
 from prunec.passes.quantise.ranges import Grid
+from prunec.passes.quantise.roundings import DEFAULT, ROUNDINGS, Rounding
 from prunec.passes.quantise.strip import computes_in_integers, dequantised
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
+from prunec.plan.recovery import RecoveryPlan
 from prunec.verify.records import QuantisationRecord
 
 DENSE_INT8 = "dense_int8_onnxruntime"
@@ -43,6 +47,12 @@ NARROW = Diagnostic(
     "PC484",
     "products of 8 bits would overflow here, or depend on the machine: weights have 7 bits",
     hint="processors with VNNI take 8, and so does WebAssembly without --relaxed-simd, compiled on one of those",
+)
+
+NOT_TRAINED = Diagnostic(
+    "PC347",
+    "the plan has no training in 8 bits: the weights were trained in float32 only, and quantised after that",
+    hint="--recover full beside --plan trains anew, before 8 bits and in them",
 )
 
 IN_FLOAT = Diagnostic(
@@ -89,6 +99,29 @@ def check_precision(precision: str | None, options: PlanOptions, budget: Budget 
     return True
 
 
+def check_rounding(options: PlanOptions, *, is_int8: bool) -> None:
+    """Refuse a way of rounding where there is none. PC203: an unknown name; PC208: nothing is rounded, or solved."""
+    name = options.rounding
+    if name is None:
+        return
+    if name not in ROUNDINGS:
+        raise unknown_name("PC203", "rounding", name, ROUNDINGS)
+    if not is_int8:
+        message = f"weights stay real numbers for {options.target}, or are rounded by its own rules"
+        hint = "--rounding is for --precision int8 with --target onnx, cpu, wasm or arm64"
+        raise PrunecError("PC208", message, where="--rounding", hint=hint)
+    if name != "nearest" and options.chosen_recipe().compensation == "none":
+        message = f"--rounding {name} fits weights to data, which compensation is and was switched off"
+        raise PrunecError("PC208", message, where="--rounding", hint="leave it out, or --no-compensate")
+
+
+def rounding_for(options: PlanOptions) -> Rounding:
+    """What was asked for; without compensation nothing is solved."""
+    if options.chosen_recipe().compensation == "none":
+        return "nearest"
+    return DEFAULT if options.rounding is None else cast(Rounding, options.rounding)
+
+
 def check_planned_precision(options: PlanOptions, budget: Budget | None) -> None:
     """Refuse a data type for a plan that knows none. PrunecError PC440, PC483 and PC487 as `check_precision`."""
     if options.precision is not None and options.target not in INT8_BACKENDS:
@@ -114,15 +147,18 @@ def implied_precision(opened: Opened, precision: str | None, options: PlanOption
 
 
 def quantised(
-    opened: Opened, pruned: Pruned, plan: Plan, calibration: Calibration, options: PlanOptions, bits: int,
-    progress: Progress,
+    opened: Opened, pruned: Pruned, asked: RecoveryPlan | None, calibration: Calibration, options: PlanOptions,
+    bits: int, progress: Progress,
 ) -> Pruned:  # fmt: skip
     """`pruned` with the model that is shipped and the record of it. `bits`: of weights (`weight_bits`).
 
+    `asked`: how the plan trains, as it was before anything was trained; then what is quantised is trained as well.
+
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; PC204: an edited plan has a layer in 8 bits that has no
-        such form; GateError PC523: a weight lost its pattern.
+        such form; PC040, PC343, PC346: it cannot be trained; GateError PC523: a weight lost its pattern.
     """
+    plan = pruned.plan
     planned = planned_floats(plan, pruned.model)
     found = _quantise(opened, pruned.model, calibration, options, bits, progress, pruned.target, planned)
     record = QuantisationRecord(
@@ -140,15 +176,39 @@ def quantised(
         error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
     warnings = (*pruned.warnings, NARROW) if bits < 8 else pruned.warnings
-    twin, patterns = dequantised(found.model), pruned.patterns
+    model, training, notes = _trained(opened, pruned, found.model, asked, calibration, options, bits, progress)
+    warnings = tuple(dict.fromkeys((*warnings, *notes)))
+    if training is not None:
+        record = record.model_copy(update={"recovery": training.record})
+        plan = with_quantised_runs(plan, training)
+    twin, patterns = dequantised(model), pruned.patterns
     if patterns is not None:
         proved = patterns_record(plan, twin, None, patterns.permutation)
         assert proved is not None
         patterns = proved.with_solved(patterns)
     return replace(
-        pruned, quantised=found.model, quantisation=record, warnings=warnings, patterns=patterns,
-        model=twin,
+        pruned, plan=plan, quantised=model, quantisation=record, warnings=warnings, patterns=patterns, model=twin,
     )  # fmt: skip
+
+
+def _trained(
+    opened: Opened, pruned: Pruned, model: ir.Model, asked: RecoveryPlan | None, calibration: Calibration,
+    options: PlanOptions, bits: int, progress: Progress,
+) -> tuple[ir.Model, Recovery | None, tuple[Diagnostic, ...]]:  # fmt: skip
+    """The quantised `model`, trained through its quantisers where that was asked for, and what is to be said.
+
+    After Ctrl-C in the training before it is left as it is. A plan that was replayed gets the steps that it has.
+    """
+    if asked is None or pruned.recovery is None:
+        return model, None, ()
+    if asked.runs and not asked.quantised:
+        return model, None, (NOT_TRAINED,)
+    if not asked.runs and interrupted(pruned.recovery):
+        return model, None, ()
+    steps = stages_of(opened, pruned.plan)
+    model, training = recovered_in_8_bits(steps, model, bits, asked, calibration, options, progress)
+    told = {warning.code for warning in pruned.recovery.warnings} & {"PC341"}  # of the data, once is enough
+    return model, training, tuple(warning for warning in training.warnings if warning.code not in told)
 
 
 def dense_in_int8(
@@ -218,12 +278,11 @@ def _quantise(
     target: Target | None = None,
     planned: Mapping[str, str] | None = None,
 ) -> Quantised:
-    """On the grids, and of the layers, that a model in 8 bits came with. Without compensation nothing is solved."""
-    refits = options.chosen_recipe().compensation != "none"
+    """On the grids, and of the layers, that a model in 8 bits came with."""
     given, exclude = _as_it_came(opened, model)
     return quantise(
         model, calibration, exclude=exclude, given=given, planned=planned, bits=bits, seed=options.seed,
-        threads=options.threads, target=target, rounding="joint" if refits else "nearest", cache=options.cache,
+        threads=options.threads, target=target, rounding=rounding_for(options), cache=options.cache,
         progress=progress,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -16,9 +17,15 @@ from prunec.frontend.calibration import Calibration
 from prunec.frontend.torch_extra import require_torch
 from prunec.passes.compensate.pairs import Kept
 from prunec.plan.plan import Plan
-from prunec.plan.recovery import RecoveryRun
+from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.parameters import refuse_quantised
 from prunec.verify.records import RecoveryRecord, RecoveryRunRecord
+
+if TYPE_CHECKING:
+    from prunec.recover.recovery import Recovered
+
+FLOAT_SHARE = 0.5
+"""Of the minutes goes to training before quantisation, where another follows it."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,42 @@ def recovered(
     from prunec.recover.recovery import recover
 
     progress(f"{name}recovering", 0, 0)
+    asked = plan.recovery
+    if options.trains_in_8_bits:
+        asked = asked.model_copy(update={"minutes": FLOAT_SHARE * asked.minutes})
     found = recover(
-        steps[0].before, model, Kept(*whole(steps)), calibration, plan.recovery, threads=options.threads,
+        steps[0].before, model, Kept(*whole(steps)), calibration, asked, threads=options.threads,
         seed=options.seed, tell=counted(progress, f"{name}recovering"),
     )  # fmt: skip
+    return found.model, _recovery(found, plan.recovery, name)
+
+
+def recovered_in_8_bits(
+    steps: Sequence[Stage],
+    model: ir.Model,
+    bits: int,
+    asked: RecoveryPlan,
+    calibration: Calibration,
+    options: PlanOptions,
+    progress: Progress,
+) -> tuple[ir.Model, Recovery]:
+    """The quantised `model`, trained through its quantisers in the time that is left. PC040, PC343, PC346.
+
+    By steps where `asked` has some for it, else by minutes.
+    """
+    from prunec.recover.quantised import recover_quantised
+
+    progress("recovering in 8 bits", 0, 0)
+    own = asked.model_copy(update={"minutes": (1 - FLOAT_SHARE) * asked.minutes, "runs": asked.quantised})
+    found = recover_quantised(
+        steps[0].before, model, bits, Kept(*whole(steps)), calibration, own, threads=options.threads,
+        seed=options.seed, tell=counted(progress, "recovering in 8 bits"),
+    )  # fmt: skip
+    return found.model, _recovery(found, asked, "in 8 bits, ")
+
+
+def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
+    """`name` comes before those of the runs."""
     runs = tuple(
         RecoveryRunRecord(
             name=f"{name}{run.name}",
@@ -74,11 +113,11 @@ def recovered(
         for run in found.runs
     )
     record = RecoveryRecord(
-        method=plan.recovery.method, kept=found.is_kept, error_before=found.error_before,
+        method=asked.method, kept=found.is_kept, error_before=found.error_before,
         error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip
-    return found.model, Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
+    return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 
 
 def interrupted(recovery: Recovery) -> bool:
@@ -101,6 +140,12 @@ def joined(first: Recovery, second: Recovery) -> Recovery:
 
 def warnings_of(recovery: Recovery | None) -> tuple[Diagnostic, ...]:
     return () if recovery is None else recovery.warnings
+
+
+def with_quantised_runs(plan: Plan, recovery: Recovery) -> Plan:
+    """`plan` with the steps that were made through the quantisers."""
+    assert plan.recovery is not None
+    return plan.model_copy(update={"recovery": plan.recovery.model_copy(update={"quantised": recovery.runs})})
 
 
 def with_runs(plan: Plan, recovery: Recovery | None) -> Plan:

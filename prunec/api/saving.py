@@ -130,8 +130,10 @@ def save(
 
 def trained_by(pruned: Pruned) -> str | None:
     """The method of a recovery whose result is in the package."""
-    record = None if pruned.recovery is None else pruned.recovery.record
-    return f"--recover {record.method}" if record is not None and record.kept else None
+    in_float = None if pruned.recovery is None else pruned.recovery.record
+    in_8_bits = None if pruned.quantisation is None else pruned.quantisation.recovery
+    kept = [record for record in (in_float, in_8_bits) if record is not None and record.kept]
+    return f"--recover {kept[0].method}" if kept else None
 
 
 def _artifact(

@@ -70,6 +70,7 @@ def compile(
     no_build: o.NoBuild = False,
     shape_range: o.ShapeRange = None,
     precision: o.Precision = None,
+    rounding: o.Rounding = None,
     products: o.Products = None,
     tune: o.Tune = "none",
     weights: o.Weights = None,
@@ -105,7 +106,8 @@ def compile(
                 force=force, dump=dump, cache=not no_cache, progress=progress,
                 input_shapes=o.input_shape_sets(input_shape), build=not no_build,
                 shape_ranges=o.shape_ranges(shape_range),
-                precision=precision, products=products, tune=tune, weights=weights, relaxed_simd=relaxed_simd,
+                precision=precision, rounding=rounding, products=products, tune=tune, weights=weights,
+                relaxed_simd=relaxed_simd,
                 storage=storage, demo=demo, demo_labels=demo_labels, demo_vocabulary=demo_vocabulary,
             )  # fmt: skip
     except Refused as no:

@@ -136,6 +136,15 @@ Precision = Annotated[
         "or drop: layer by layer; fp16 (default) or int8 for TensorRT.",
     ),
 ]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        "--rounding",
+        metavar="NAME",
+        help="How int8 weights are rounded: nearest, adaround, sweep, joint (default: sweep, with zeros found anew) or "
+        "best (all of them, layer by layer).",
+    ),
+]
 Products = Annotated[
     str | None,
     typer.Option("--products", help="Write matrix products as matmul or gemm for TensorRT; as they are without it."),

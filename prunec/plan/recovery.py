@@ -66,7 +66,7 @@ class RecoveryPlan(BaseModel):
 
     `soup`: trainings whose mean is taken, where it is better. `steps`: rounds of pruning and training that were asked
     for. Only after a compile: `runs` of the last one, `rounds` before it (fewer than `steps` − 1 where training was
-    interrupted).
+    interrupted). `quantised`: those through the quantisers of a model that was in 8 bits then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +77,7 @@ class RecoveryPlan(BaseModel):
     steps: Annotated[int, Field(ge=1)] = 1
     rounds: tuple[RoundPlan, ...] = ()
     runs: tuple[RecoveryRun, ...] = ()
+    quantised: tuple[RecoveryRun, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_rounds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -86,4 +87,6 @@ class RecoveryPlan(BaseModel):
             del document["soup"]
         if self.steps == 1:
             del document["steps"], document["rounds"]
+        if not self.quantised:
+            del document["quantised"]
         return document

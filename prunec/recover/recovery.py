@@ -12,8 +12,8 @@ others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -75,12 +75,19 @@ def recover(
         PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
         are not finite, so that no error says whether training helps.
     """
+    with training_clock(plan, threads, tell) as clock:
+        return _recover(dense, pruned, kept, calibration, plan, clock, threads, seed)
+
+
+@contextmanager
+def training_clock(plan: RecoveryPlan, threads: int, tell: Tell | None) -> Iterator[Clock]:
+    """Torch on so many threads while it lasts, and Ctrl-C ends the training. With planned runs there is no limit."""
     clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with clock.interruptible():
-            return _recover(dense, pruned, kept, calibration, plan, clock, threads, seed)
+            yield clock
     finally:
         torch.set_num_threads(before)
 
@@ -97,9 +104,7 @@ def _recover(
 ) -> Recovered:
     trained = trainable(pruned)
     student, outputs = Student(pruned, trained), kinds(pruned)
-    if not student.parameters or not outputs:
-        what = "weights or biases in float32" if outputs else "outputs that are real numbers"
-        raise PrunecError("PC343", f"there is nothing to train: the model has no {what}", where="--recover")
+    check_trainable(student, outputs)
     pool = Pool(pruned, calibration)
     try:
         feeds = pool.feeds(pool.training[0])
@@ -111,7 +116,7 @@ def _recover(
             raise not_finite("held-out samples")
         with closing(WatchedOutputs(subject, pool.judged)) as judged:
             distance = judged.error()
-            runs = tuple(_runs(subject, plan, before))
+            runs = tuple(training_runs(subject, plan, before))
             is_kept = judged.error() < distance
         model = student.written_to(pruned)
         after = held_out_error(dense, model, pool, threads)
@@ -126,11 +131,18 @@ def _recover(
         parameters=student.count,
         minutes=clock.elapsed_s / 60,
         runs=runs,
-        warnings=(*pool.warnings(student.count), *_findings(runs, is_kept)),
+        warnings=(*pool.warnings(student.count), *findings(runs, is_kept)),
     )
 
 
-def _runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
+def check_trainable(student: Student, outputs: Collection[str]) -> None:
+    """PC343 where there is nothing to train, or no error to lower."""
+    if not student.parameters or not outputs:
+        what = "weights or biases in float32" if outputs else "outputs that are real numbers"
+        raise PrunecError("PC343", f"there is nothing to train: the model has no {what}", where="--recover")
+
+
+def training_runs(subject: Subject, plan: RecoveryPlan, error: float) -> Iterator[Run]:
     """The runs of the method, each of which leaves the student in its best state. `error` is that of the outputs."""
     planned, clock, student = list(plan.runs), subject.clock, subject.student
     if plan.method == "bias":
@@ -160,14 +172,14 @@ def _end_to_end(
         yield train_end_to_end(subject, wanted, rate, seconds, planned[0] if planned else None)
 
 
-def _findings(runs: tuple[Run, ...], is_kept: bool) -> Iterator[Diagnostic]:
-    """What is to be said about training that did not go as it should."""
+def findings(runs: tuple[Run, ...], is_kept: bool, name: str = "") -> Iterator[Diagnostic]:
+    """What is to be said about training that did not go as it should; `name` comes before it."""
     for run in runs:
         if run.stop == "diverged":
-            message = f"training diverged ({run.name}, step {run.done} of {run.of}); its best state is kept"
+            message = f"{name}training diverged ({run.name}, step {run.done} of {run.of}); its best state is kept"
             yield Diagnostic("PC344", message, hint="more and more varied samples help most")
     if any(run.stop == "interrupted" for run in runs):
-        yield Diagnostic("PC345", "training was interrupted: the best state until then is kept")
+        yield Diagnostic("PC345", f"{name}training was interrupted: the best state until then is kept")
     if not is_kept:
-        message = "training did not bring the outputs nearer on held-out samples: the weights stay as they were"
+        message = f"{name}training did not bring the outputs nearer on held-out samples: the weights stay as they were"
         yield Diagnostic("PC342", message, hint="give more samples or more minutes, or leave --recover out")

@@ -151,13 +151,17 @@ def print_compensation(console: Console, verification: Document) -> None:
 
 
 def print_recovery(console: Console, verification: Document) -> None:
-    """What training against the dense model did, in one sentence. Prints nothing if there was none."""
-    record = verification.get("recovery")
+    """What training against the dense model did, in a sentence before 8 bits and one in them; nothing without any."""
+    _print_training(console, verification.get("recovery"), "Training")
+    _print_training(console, (verification.get("quantisation") or {}).get("recovery"), "Training in 8 bits")
+
+
+def _print_training(console: Console, record: Document | None, what: str) -> None:
     if not record:
         return
     steps = sum(run["done"] for run in record["runs"])
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     fate = "" if record["kept"] else "; it did not help and was taken back"
-    what = f"Training ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
+    what = f"{what} ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
     console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))

@@ -283,7 +283,8 @@ class QuantisationRecord(Record):
     the outputs on held-out data, both pruned; `error_min_max` the same with the widest ranges and no correction.
     `rounding`: how many layers' weights were rounded by which method. `error_nearest`, `error_swept`: the outputs
     against the dense model's, with weights at their nearest values, and rounded (with a pattern: pruned again as well)
-    on what the quantised layers before them give. The smaller one was taken.
+    on what the quantised layers before them give. The smaller one was taken. `recovery`: training through the
+    quantisers after that, its errors those of the model in 8 bits.
     """
 
     precision: Literal["int8"]
@@ -298,6 +299,7 @@ class QuantisationRecord(Record):
     rounding: dict[str, int] | None = None
     error_nearest: float | None = None
     error_swept: float | None = None
+    recovery: RecoveryRecord | None = None
 
 
 class VerificationRecord(Record):

@@ -100,3 +100,30 @@ def test_zeros_and_integers_are_found_together_and_proved_in_what_is_shipped(fol
     done = prunec("compile", "model.onnx", *replay, "-o", "again", cwd=folder)
     assert done.code == 0, done.err
     assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+def test_a_rounding_by_name_is_used_and_said(folder: Path) -> None:
+    options = ("--flops", "0.6", "--calib", "data.npz", *INT8, "--no-measure", "--rounding", "adaround")
+    done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert "--rounding adaround" in done.json["command"]
+    assert set(done.json["verification"]["quantisation"]["rounding"]) <= {"adaround", "nearest", "nearest+bias"}
+    replay = ("--plan", "out/plan.json", "--calib", "data.npz", *INT8, "--rounding", "adaround", "--no-measure")
+    done = prunec("compile", "model.onnx", *replay, "--no-cache", "-o", "again", cwd=folder)
+    assert done.code == 0, done.err
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--precision", "int8", "--rounding", "stochastic"), "PC203"),
+        (("--rounding", "adaround"), "PC208"),
+        (("--precision", "int8", "--rounding", "adaround", "--no-compensate"), "PC208"),
+    ],
+)
+def test_a_rounding_that_cannot_be(folder: Path, options: tuple[str, ...], code: str) -> None:
+    done = prunec("compile", "model.onnx", "--flops", "0.6", *options, "-o", "out", cwd=folder)
+    refuses(done, code)
+    assert ("--rounding" if code == "PC208" else "adaround") in done.err
+    assert not (folder / "out").exists()

@@ -16,8 +16,9 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.compensate import Options, compensate
-from prunec.passes.quantise import Quantised, Target, quantise
+from prunec.passes.quantise import Quantised, Rounding, Target, quantise
 from prunec.passes.quantise.prepare import prepare
+from prunec.passes.quantise.roundings import TRIED
 from prunec.passes.quantise.strip import dequantised, strip
 from prunec.passes.quantise.sweep import sweep
 from prunec.passes.quantise.write import with_activations
@@ -122,3 +123,40 @@ def test_stripped_of_its_quantisers_it_is_the_float_model(joint: Quantised) -> N
     assert not {node.op_type for node in stripped.model.graph} & {"QuantizeLinear", "DequantizeLinear"}
     assert set(stripped.layers) == set(joint.layers) and len(stripped.grids) >= joint.values
     onnx.checker.check_model(ir.to_proto(stripped.model), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "methods"),
+    [
+        ("adaround", {"nearest", "nearest+bias", "adaround"}),
+        ("sweep", {"nearest", "nearest+bias", "sweep"}),
+        ("best", {"nearest", "nearest+bias", "adaround", "sweep", "joint sweep", "joint ADMM"}),
+    ],
+)
+def test_every_layer_takes_the_best_of_what_its_rounding_tries(
+    sparse: tuple[ir.Model, Target], rounding: Rounding, methods: set[str]
+) -> None:
+    """And keeps its zeros, exactly, unless they are found anew, in the same pattern."""
+    model, target = sparse
+    own = target if "joint" in TRIED[rounding] else replace(target, patterns={})
+    found = prepare(model, calibration=DATA, exclude=(), seed=0, threads=1, progress=lambda what, done, of: None)
+    done = sweep(found, DATA, own, bits=8, seed=0, threads=1, rounding=rounding)
+    used = {layer.method for layer in done.layers.values()}
+    assert used <= methods and used & {rounding, *methods} - {"nearest", "nearest+bias"}
+    assert all(layer.error <= layer.error_nearest for layer in done.layers.values())
+    assert all(proof.passed for proof in prove_patterns(done.model, target.patterns).values())
+    if rounding != "best":
+        before, after = ({v.name: constant(v) for v in m.graph.initializers.values()} for m in (model, done.model))
+        for name, weight in before.items():
+            now = after.get(name)
+            if weight is not None and weight.ndim == 4 and now is not None:
+                assert not now[weight == 0].any() and not np.signbit(now[weight == 0]).any()
+
+
+def test_learnt_directions_bring_a_dense_model_nearer() -> None:
+    """Weights of 7 bits, whose roundings are twice as large."""
+    model = network()
+    plain = quantise(model, DATA, rounding="nearest", bits=7)
+    found = quantise(model, DATA, rounding="adaround", bits=7)
+    assert found.error_swept is not None and found.error_swept < 0.95 * plain.error
+    assert set(found.rounding) <= {"adaround", "nearest", "nearest+bias"} and "adaround" in found.rounding

@@ -1,4 +1,4 @@
-"""Weights on grids of integers: the grid itself, the sweep that pays roundings back, and the joint solve."""
+"""Weights on grids of integers: the grid itself, learnt directions, the sweep, and the joint solve."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from prunec.passes.solve import LayerProblem, solve
+from prunec.passes.solve.adaround import FEWEST, ITERATIONS, adaround, affordable
 from prunec.passes.solve.grid import WeightGrid, grid_for
-from prunec.passes.solve.quadratic import quadratic
-from prunec.passes.solve.rounding import Rounded, jointly, nearest, settled, swept
+from prunec.passes.solve.moves import settled
+from prunec.passes.solve.quadratic import Quadratic, quadratic
+from prunec.passes.solve.rounding import Rounded, jointly, learnt, nearest, swept
 from prunec.patterns import parse
 from tests.solve.problems import layer
 
@@ -93,3 +95,55 @@ def test_steps_leave_room_for_biases() -> None:
     problem = layer(4, 16)
     found = rounded(swept(problem, 127, least=np.array([0.0, 1.0, 0.0, 0.0])))
     assert found.grid.steps[1] >= 1.0 and is_on(found.weight, found.grid)
+
+
+def loss(q: Quadratic, weight: np.ndarray) -> float:
+    away = weight * q.scale - q.target
+    return float(np.einsum("mn,nk,mk->", away, q.matrix(), away))
+
+
+@pytest.mark.parametrize("levels", [COARSE, 127])
+@pytest.mark.parametrize("as_rows", [False, True])
+def test_learnt_directions_beat_the_nearest_values_on_held_out_data(levels: int, as_rows: bool) -> None:
+    """By so much that neither the nearest values of the same weights nor other steps explain it."""
+    problem = layer(16, 48, alpha=1.5, samples=1024, as_rows=as_rows)
+    plain, found = nearest(problem, levels), learnt(problem, levels)
+    assert is_on(found.weight, found.grid) and found.trial.method == "adaround"
+    assert found.trial.error_held_out < 0.7 * plain.trial.error_held_out
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "block:4x4"])
+def test_learnt_directions_keep_zeros(pattern: str) -> None:
+    problem, wanted = layer(16, 48, alpha=1.5, samples=1024), parse(pattern)
+    sparse = replace(problem, weight=solve(problem, wanted, 0.5, "fast").weight)
+    plain, found = nearest(sparse, COARSE), learnt(sparse, COARSE, rows=wanted.rows)
+    zeros = found.weight[sparse.weight == 0]
+    assert zeros.size and (zeros == 0).all() and not np.signbit(zeros).any()
+    assert wanted.check(found.weight, problem.layout, 0.5).passed
+    assert found.trial.error_held_out < 0.98 * plain.trial.error_held_out
+
+
+@pytest.mark.parametrize("iterations", [None, 0])
+def test_every_weight_goes_up_or_down_and_no_farther(iterations: int | None) -> None:
+    problem = layer(8, 32, alpha=1.5)
+    q, grid = quadratic(problem, 0.03), grid_for(problem.weight, COARSE)
+    mask = np.ones(problem.weight.shape, bool)
+    found = adaround(q, problem.weight, mask, grid, iterations)
+    steps = problem.weight / grid.steps[:, None]
+    inside = np.abs(steps) < grid.levels
+    assert (np.abs(found / grid.steps[:, None] - steps)[inside] < 1).all() and is_on(found, grid)
+    assert loss(q, found) < 0.7 * loss(q, grid.nearest(problem.weight))
+    assert np.array_equal(found, adaround(q, problem.weight, mask, grid, iterations))
+
+
+def test_learning_finds_more_than_single_changes_of_side() -> None:
+    problem = layer(16, 64, alpha=1.5)
+    q, mask = quadratic(problem, 0.03), np.ones(problem.weight.shape, bool)
+    grid = grid_for(problem.weight, COARSE)
+    greedy, learned = (loss(q, adaround(q, problem.weight, mask, grid, count)) for count in (0, None))
+    assert learned < 0.97 * greedy
+
+
+def test_iterations_are_fewer_for_large_layers() -> None:
+    assert affordable((16, 64)) == ITERATIONS and affordable((2048, 8192)) == FEWEST
+    assert FEWEST < affordable((512, 4096)) < ITERATIONS

@@ -21,7 +21,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-_FAMILIES = "elementwise shape move conv pool linear norm reduce recurrent resize attention".split()
+_FAMILIES = "elementwise shape move conv pool linear norm reduce recurrent resize attention quantise".split()
 Refusal = Callable[[ir.Node], str | None]
 
 

@@ -1,0 +1,122 @@
+"""Train a quantised model against the dense one through its quantisers, without labels.
+
+What is trained are real numbers, the masters of the integers (`passes/quantise/masters.py`): the model computes with
+the nearest multiples of their steps, and gradients pass the rounding as if it were not there (the straight-through
+estimator, Bengio et al., arXiv 1308.3432; quantisation-aware training as of Jacob et al., arXiv 1712.05877). Ranges,
+scales and zeros stay what the quantiser chose; a master stays within the range of its integers. Samples, schedules
+and losses are those of `recovery`. The result is the integers nearest to the masters, kept only if the outputs of
+*that* model, as ONNX Runtime computes it, are nearer to the dense model's on samples that neither trained nor
+watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from prunec.backends.onnx.session import make_session, run
+from prunec.passes.compensate.pairs import Kept
+from prunec.passes.held_out import held_out_error
+from prunec.passes.quantise.masters import Masters, on_grids, with_masters
+from prunec.passes.quantise.strip import dequantised
+from prunec.plan.recovery import RecoveryPlan
+from prunec.recover.clock import Tell
+from prunec.recover.data import Pool
+from prunec.recover.losses import kinds, output_loss
+from prunec.recover.parameters import Trainable, trainable
+from prunec.recover.recovery import Recovered, check_trainable, findings, training_clock, training_runs
+from prunec.recover.student import Student, tensors
+from prunec.recover.subject import Subject
+from prunec.recover.teacher import Teacher, comparable, sees_mirrored_alike
+from prunec.recover.training import not_finite
+from prunec.statistics.collect import CalibrationData
+
+
+class MasterStudent(Student):
+    """A student whose masters stay within the ranges of their integers."""
+
+    def __init__(self, masters: Masters, trained: Trainable) -> None:
+        super().__init__(masters.model, trained)
+        self.limits = {
+            name: torch.from_numpy(np.broadcast_to(grid.limits(), self.parameters[name].shape).copy())
+            for name, grid in masters.grids.items()
+            if name in self.parameters
+        }
+
+    def mask_weights(self, wanted: Collection[str]) -> None:
+        super().mask_weights(wanted)
+        with torch.no_grad():
+            for name in wanted:
+                if name in self.limits:
+                    self.parameters[name].clamp_(-self.limits[name], self.limits[name])
+
+
+def recover_quantised(
+    dense: ir.Model,
+    quantised: ir.Model,
+    bits: int,
+    kept: Kept,
+    calibration: CalibrationData,
+    plan: RecoveryPlan,
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> Recovered:
+    """`quantised` (as `passes.quantise` writes it, weights of so many `bits`) trained as `plan` says.
+
+    With `plan.runs` by steps, else by minutes. `kept`: what is left of `dense`. Errors are those of the model in 8
+    bits.
+
+    Raises:
+        PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
+        are not finite.
+    """
+    masters, twin = with_masters(quantised, bits), dequantised(quantised)
+    with training_clock(plan, threads, tell) as clock:
+        trained, outputs = trainable(twin), kinds(twin)
+        student, pool = MasterStudent(masters, trained), Pool(twin, calibration)
+        try:
+            check_trainable(student, outputs)
+            feeds = pool.feeds(pool.training[0])
+            places = comparable(dense, masters.model, kept, feeds, threads)
+            pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
+            subject = Subject(
+                dense, masters.model, kept, pool, student, trained, outputs, places, clock, seed, threads
+            )  # fmt: skip
+            before, distance = held_out_error(dense, quantised, pool, threads), _distance(subject, quantised)
+            if not np.isfinite(before):
+                raise not_finite("held-out samples")
+            runs = tuple(training_runs(subject, plan, before))
+            model = on_grids(quantised, masters, student.written_to(masters.model))
+            is_kept = _distance(subject, model) < distance
+            after = held_out_error(dense, model, pool, threads)
+        finally:
+            pool.close()
+    return Recovered(
+        model=model if is_kept else quantised,
+        is_kept=is_kept,
+        error_before=before,
+        error_after=after,
+        samples=pool.samples,
+        parameters=student.count,
+        minutes=clock.elapsed_s / 60,
+        runs=runs,
+        warnings=(*pool.warnings(student.count), *findings(runs, is_kept, "in 8 bits, ")),
+    )
+
+
+def _distance(subject: Subject, model: ir.Model) -> float:
+    """What training lowers (`output_loss`), of `model` as ONNX Runtime computes it, on the samples that judge."""
+    names, total = list(subject.outputs), 0.0
+    teacher, session = (
+        Teacher(subject.dense, names, subject.kept, subject.threads),
+        make_session(model, threads=subject.threads, outputs=names),
+    )
+    for batch in subject.pool.judged:
+        feeds = subject.pool.feeds(batch)
+        total += float(output_loss(tensors(run(session, feeds)), teacher(feeds), subject.outputs)) * len(batch)
+    return total / sum(map(len, subject.pool.judged))

@@ -229,7 +229,7 @@ class _Training:
             {"params": [self.student.parameters[name]], "scale": scale if scale > LEAST_SCALE else usual}
             for name, scale in scales.items()
         ]
-        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), foreach=False)
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=True)
 
 
 def not_finite(where: str) -> PrunecError:

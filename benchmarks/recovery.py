@@ -1,14 +1,14 @@
 """Quality of real models after pruning in one shot, and after each way to recover it without labels.
 
     python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 block:4x1@0.75 flops@0.7 flops@0.5]
-        [--methods bias blocks full] [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
+        [--methods bias blocks full:6] [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
         [--keep F.json] [--markdown F]
 
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
 on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
 training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
-several `--minutes` give the curve over time. `--steps 1 5` adds rows that prune in five rounds, with training after
+several `--minutes` give the curve over time, `full:6` minutes of its own. `--steps 1 5` adds rows that prune in five rounds, with training after
 each, in the same minutes. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the
 result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
 """
@@ -156,8 +156,8 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
             about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
             found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])
-            for method in options.methods:
-                for minutes, rounds in product(options.minutes, options.steps):
+            for method, own in options.methods:
+                for minutes, rounds in product(own or options.minutes, options.steps):
                     key = (*about, method, minutes, *([] if rounds == 1 else [rounds]))
                     found += kept.rows(key, lambda: [start().recovered(method, minutes, rounds)])  # noqa: B023
             for row in found:
@@ -165,11 +165,19 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 yield row
 
 
+def method_and_minutes(text: str) -> tuple[str, list[float]]:
+    """`full`, or `full:6`. ValueError otherwise."""
+    name, _, minutes = text.partition(":")
+    if name not in METHODS:
+        raise ValueError(text)
+    return name, [float(minutes)] if minutes else []
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Quality after recovery without labels.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--cases", nargs="+", default=CASES)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", type=method_and_minutes, default=[(name, []) for name in METHODS])
     parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
     parser.add_argument("--steps", nargs="+", type=int, default=[1])
     parser.add_argument("--samples", type=int)

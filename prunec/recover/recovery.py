@@ -20,6 +20,7 @@ import onnx_ir as ir
 import torch
 
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.heap import blocks_stay
 from prunec.passes.compensate.pairs import Kept
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
@@ -79,7 +80,7 @@ def recover(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with clock.interruptible():
+        with clock.interruptible(), blocks_stay():
             return _recover(dense, pruned, kept, calibration, plan, clock, threads, seed)
     finally:
         torch.set_num_threads(before)

@@ -1,14 +1,13 @@
 """Quality of real models after pruning in one shot, and after each way to recover it without labels.
 
-    python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 block:4x1@0.75 flops@0.7 flops@0.5]
-        [--methods bias blocks full:6] [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
-        [--keep F.json] [--markdown F]
+    python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 flops@0.5] [--methods bias blocks full:6]
+        [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1] [--keep F.json] [--markdown F]
 
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
 on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
 training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
-several `--minutes` give the curve over time, `full:6` minutes of its own. `--steps 1 5` adds rows that prune in five rounds, with training after
+several `--minutes` give the curve over time, `full:6` has its own. `--steps 1 5` adds rows that prune in five rounds, with training after
 each, in the same minutes. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the
 result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
 """

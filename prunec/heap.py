@@ -41,7 +41,7 @@ def large_blocks_apart() -> Iterator[None]:
 
 @contextmanager
 def blocks_stay() -> Iterator[None]:
-    """Inside, blocks of less than `LARGEST_BYTES` are used again; then what is free goes back. Nothing without glibc."""
+    """Inside, blocks below `LARGEST_BYTES` are used again; then what is free goes back. Nothing without glibc."""
     with _mapped_from(LARGEST_BYTES):
         _tell(_TRIM_THRESHOLD, _KEPT_BYTES)
         try:

@@ -16,7 +16,7 @@ from prunec.frontend.calibration import Calibration
 from prunec.frontend.torch_extra import require_torch
 from prunec.passes.compensate.pairs import Kept
 from prunec.plan.plan import Plan
-from prunec.plan.recovery import RecoveryRun
+from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.parameters import refuse_quantised
 from prunec.verify.records import RecoveryRecord, RecoveryRunRecord
 
@@ -30,13 +30,18 @@ class Recovery:
     warnings: tuple[Diagnostic, ...]
 
 
-def check_recovery(model: ir.Model) -> None:
-    """Refuse what cannot be trained before any work is done. PC030: no torch; PC040: an operator; PC340: quantised."""
+def check_recovery(model: ir.Model, plan: RecoveryPlan | None) -> RecoveryPlan | None:
+    """Refuse what cannot be trained before any work is done; `plan` with the precision that this machine trains in.
+
+    PC030: no torch; PC040: an operator; PC340: quantised; PC347: bf16 on a processor that does not multiply it.
+    """
     require_torch("--recover")
     refuse_quantised(model)
+    from prunec.recover.precision import settled
     from prunec.torch.from_ir import refuse_unknown
 
     refuse_unknown(model.graph)
+    return None if plan is None else settled(plan)
 
 
 def recovered(
@@ -74,7 +79,7 @@ def recovered(
         for run in found.runs
     )
     record = RecoveryRecord(
-        method=plan.recovery.method, kept=found.is_kept, error_before=found.error_before,
+        method=plan.recovery.method, precision=plan.recovery.precision, kept=found.is_kept, error_before=found.error_before,
         error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip

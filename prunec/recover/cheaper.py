@@ -106,7 +106,7 @@ def _is_its_own(made: Any) -> bool:
 
 
 def _numbers(graph: fx.Graph, root: torch.nn.Module) -> Iterator[tuple[fx.Node, float]]:
-    """Constants of a single number, alone or in a vector, so that nothing with an axis becomes larger by their shape."""
+    """Constants of a single number, alone or in a vector: their shapes add no axis to what has one."""
     for node in graph.nodes:
         if node.op == "get_attr" and not _is_parameter(root, node):
             tensor = getattr(root, str(node.target), None)

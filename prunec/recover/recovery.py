@@ -30,6 +30,7 @@ from prunec.recover.data import Pool
 from prunec.recover.end_to_end import train_end_to_end, train_soup
 from prunec.recover.losses import kinds
 from prunec.recover.parameters import trainable
+from prunec.recover.precision import settled
 from prunec.recover.student import Student
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import comparable, sees_mirrored_alike
@@ -74,8 +75,9 @@ def recover(
 
     Raises:
         PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
-        are not finite, so that no error says whether training helps.
+        are not finite, so that no error says whether training helps; PC347: bf16 on a processor without it.
     """
+    plan = settled(plan)
     clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -106,7 +108,9 @@ def _recover(
         feeds = pool.feeds(pool.training[0])
         places = comparable(dense, pruned, kept, feeds, threads)
         pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
-        subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
+        subject = Subject(
+            dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads, plan.precision
+        )
         before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):
             raise not_finite("held-out samples")

@@ -159,5 +159,8 @@ def print_recovery(console: Console, verification: Document) -> None:
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     fate = "" if record["kept"] else "; it did not help and was taken back"
-    what = f"Training ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
+    how = (
+        record["method"] if record.get("precision", "fp32") == "fp32" else f"{record['method']}, {record['precision']}"
+    )
+    what = f"Training ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
     console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))

@@ -79,9 +79,9 @@ def recovered(
         for run in found.runs
     )
     record = RecoveryRecord(
-        method=plan.recovery.method, precision=plan.recovery.precision, kept=found.is_kept, error_before=found.error_before,
-        error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
-        minutes=round(found.minutes, 2), runs=runs,
+        method=plan.recovery.method, precision=plan.recovery.precision, kept=found.is_kept,
+        error_before=found.error_before, error_after=finite(found.error_after), samples=found.samples,
+        parameters=found.parameters, minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip
     return found.model, Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 

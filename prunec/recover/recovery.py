@@ -12,6 +12,7 @@ others.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from prunec.passes.compensate.pairs import Kept
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.blockwise import blocks_of, train_blocks
-from prunec.recover.clock import Clock, Tell
+from prunec.recover.clock import Clock, Now, Tell
 from prunec.recover.data import Pool
 from prunec.recover.end_to_end import train_end_to_end, train_soup
 from prunec.recover.losses import kinds
@@ -70,15 +71,16 @@ def recover(
     threads: int = 1,
     seed: int = 0,
     tell: Tell | None = None,
+    now: Now = time.monotonic,
 ) -> Recovered:
-    """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes. Both models stay as they are.
+    """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes of `now`. Both models stay.
 
     Raises:
         PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
         are not finite, so that no error says whether training helps; PC347: bf16 on a processor without it.
     """
     plan = settled(plan)
-    clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
+    clock = Clock(None if plan.runs else 60 * plan.minutes, tell, now)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -179,7 +179,7 @@ class _Training:
         `falls`: how often it may start again at a smaller rate.
         """
         optimiser, stale, recent, last = self._optimiser(), 0, math.inf, math.inf
-        every = max(1, of // checks)
+        every = -(-of // checks)  # never more checks than were paid for, nor less patience than half a schedule
         for step in range(limit):
             if self.clock.was_interrupted or self.clock.now() > end:
                 last = self._check()

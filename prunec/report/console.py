@@ -14,6 +14,7 @@ from rich.text import Text
 from prunec.measure.results import LayerTiming
 from prunec.report import units
 from prunec.report.data import Document, ReportData, before_after, planned_groups
+from prunec.report.training import early_ends
 
 _STYLE = {True: "green", False: "red", None: ""}
 
@@ -151,7 +152,7 @@ def print_compensation(console: Console, verification: Document) -> None:
 
 
 def print_recovery(console: Console, verification: Document) -> None:
-    """What training against the dense model did, in one sentence. Prints nothing if there was none."""
+    """What training against the dense model did, and why it ended early where it did. Nothing if there was none."""
     record = verification.get("recovery")
     if not record:
         return
@@ -159,8 +160,8 @@ def print_recovery(console: Console, verification: Document) -> None:
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     fate = "" if record["kept"] else "; it did not help and was taken back"
-    how = (
-        record["method"] if record.get("precision", "fp32") == "fp32" else f"{record['method']}, {record['precision']}"
-    )
+    precision = record.get("precision", "fp32")
+    how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
     what = f"Training ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
-    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))
+    ends = early_ends(record["runs"])
+    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}.{ends and ' '}{ends}"))

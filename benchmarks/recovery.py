@@ -12,6 +12,7 @@ of the processor (per thread), so that a row does not depend on what else the ma
 prune in five rounds, with training after each, in the same minutes, those on the wall. `error` is ‖y − y_dense‖ over
 ‖y_dense‖ on held-out calibration samples; others of them decide by the loss that training lowers whether the
 result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
+Behind the one-shot row stands the best that another tool reached in one shot (`rivals`: constants, other test items).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from benchmarks.kept import KeptRows
+from benchmarks.rivals import BEST
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.dump import Dump
@@ -167,9 +169,19 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 for minutes, rounds in product(own or options.minutes, options.steps):
                     key = (*about, method, minutes, *([] if rounds == 1 else [rounds]))
                     found += kept.rows(key, lambda: [start().recovered(method, minutes, rounds)])  # noqa: B023
+            found[1:1] = beside(found[0])
             for row in found:
                 print(line(row), flush=True)
                 yield row
+
+
+def beside(one_shot: Row) -> list[Row]:
+    """The best of other tools on this model and case, where there is one; `dense` is what it had there."""
+    rival = BEST.get((one_shot.model, one_shot.case))
+    if rival is None:
+        return []
+    method = f"{rival.who}, {rival.macs:.0%} of MACs left"
+    return [replace(one_shot, method=method, samples=0, dense=rival.dense, value=rival.value, error=rival.error)]
 
 
 def method_and_minutes(text: str) -> tuple[str, list[float]]:

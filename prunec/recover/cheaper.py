@@ -110,8 +110,9 @@ def _numbers(graph: fx.Graph, root: torch.nn.Module) -> Iterator[tuple[fx.Node, 
     for node in graph.nodes:
         if node.op == "get_attr" and not _is_parameter(root, node):
             tensor = getattr(root, str(node.target), None)
-            is_number = isinstance(tensor, torch.Tensor) and tensor.numel() == 1 and tensor.dim() <= 1
-            if is_number and tensor.is_floating_point():
+            if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1 or tensor.dim() > 1:
+                continue
+            if tensor.is_floating_point():
                 yield node, float(tensor)
 
 

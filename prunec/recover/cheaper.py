@@ -8,7 +8,8 @@
     4-axis weights of convolutions               channels last, which the convolutions of torch follow
 
 Values agree up to rounding; gradients at the very corner of a clip are 0 instead of 1. Channels last is what oneDNN has
-vector kernels for: the gradient of a depthwise 3×3 convolution of stride 2 takes an eighth of the time.
+vector kernels for: the gradient of a depthwise 3×3 convolution of stride 2 takes an eighth of the time
+(96 channels of 112×112, four samples, one AVX2 core; whole steps are timed by `benchmarks.recovery_step`).
 """
 
 from __future__ import annotations

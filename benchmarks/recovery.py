@@ -1,16 +1,18 @@
 """Quality of real models after pruning in one shot, and after each way to recover it without labels.
 
-    python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 block:4x1@0.75 flops@0.7 flops@0.5]
-        [--methods bias blocks full] [--minutes 3] [--steps 1] [--samples N] [--test-samples N] [--seed 0] [--threads 1]
-        [--keep F.json] [--markdown F]
+    python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 flops@0.5] [--minutes 3] [--steps 1]
+        [--methods bias blocks full:6] [--samples N] [--test-samples N] [--seed 0] [--threads 1] [--keep F.json]
+        [--markdown F]
 
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
-on the same calibration samples; the metric is on test data that calibration never saw. `minutes` is the time of the
-training on the wall, `processor_minutes` what it got of the processor meanwhile, on one thread unless told otherwise;
-several `--minutes` give the curve over time. `--steps 1 5` adds rows that prune in five rounds, with training after
-each, in the same minutes. `error` is ‖y − y_dense‖/‖y_dense‖ on held-out calibration samples, which decide whether the
+on the same calibration samples; the metric is on test data that calibration never saw. `--minutes` of a training are
+of the processor (per thread), so that a row does not depend on what else the machine does: `processor_minutes`, beside
+`minutes` on the wall. Several give the curve over time; `full:6` has minutes of its own. `--steps 1 5` adds rows that
+prune in five rounds, with training after each, in the same minutes, those on the wall. `error` is ‖y − y_dense‖ over
+‖y_dense‖ on held-out calibration samples; others of them decide by the loss that training lowers whether the
 result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
+Behind the one-shot row stands the best that another tool reached in one shot (`rivals`: constants, other test items).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from benchmarks.kept import KeptRows
+from benchmarks.rivals import BEST
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
 from prunec.api.dump import Dump
@@ -34,11 +37,11 @@ from prunec.api.options import PlanOptions
 from prunec.api.planning import make
 from prunec.api.progress import silent
 from prunec.api.pruning import prune
-from prunec.api.recovering import recovered
-from prunec.api.stages import stages_of
+from prunec.api.stages import stages_of, whole
+from prunec.passes.compensate.pairs import Kept
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import METHODS, RecoveryPlan
-from prunec.verify.records import RecoveryRecord
+from prunec.recover.recovery import recover
 
 CASES = ("2:4", "block:4x1@0.5", "block:4x1@0.75", "flops@0.7", "flops@0.5")
 ONE_SHOT = "one-shot"
@@ -97,31 +100,37 @@ class OneShot:
     def recovered(self, method: str, minutes: float, rounds: int) -> Row:
         """From the one-shot model, or, in several rounds, from the dense one."""
         asked = RecoveryPlan.model_validate({"method": method, "minutes": minutes, "steps": rounds})
-        start = time.process_time()
-        found, record = self._trained(asked) if rounds == 1 else self._in_rounds(asked)
-        spent = (time.process_time() - start) / 60
-        row = self._row(method, found, self._error(found))
-        made = sum(run.done for run in record.runs)
-        kept = "yes" if record.kept else "no"
+        pruned = self.model if rounds == 1 else None
+        start, wall = time.process_time(), time.monotonic()
+        found, steps, kept = self._in_rounds(asked) if pruned is None else self._trained(asked, pruned)
+        spent, minutes = (time.process_time() - start) / 60, (time.monotonic() - wall) / 60
         return replace(
-            row, minutes=record.minutes, processor_minutes=spent, rounds=rounds, steps=made, kept=kept
+            self._row(method, found, self._error(found)), minutes=round(minutes, 2), processor_minutes=spent,
+            rounds=rounds, steps=steps, kept="yes" if kept else "no",
         )  # fmt: skip
 
-    def _trained(self, asked: RecoveryPlan) -> tuple[ir.Model, RecoveryRecord]:
-        subject, plan = self.subject, self.plan.model_copy(update={"recovery": asked})
-        steps = stages_of(subject.opened, plan)
-        found, recovery = recovered(steps, self.model, plan, subject.calibration, self.options, tell)
-        assert recovery is not None
-        return found, recovery.record
+    def _trained(self, asked: RecoveryPlan, pruned: ir.Model) -> tuple[ir.Model, int, bool]:
+        subject, threads = self.subject, self.options.threads
+        steps = stages_of(subject.opened, self.plan)
+        found = recover(
+            steps[0].before, pruned, Kept(*whole(steps)), subject.calibration, asked, threads=threads,
+            seed=self.options.seed, now=lambda: time.process_time() / threads,
+            tell=lambda done, of, what: print(f"# {what}, {done} of {of}", file=sys.stderr),
+        )  # fmt: skip
+        for run in found.runs:
+            what = f"{run.name}: {run.done} of {run.of} steps, {run.before:.4f} → {run.after:.4f}, {run.stop}"
+            print(f"# {self.case}, {asked.method}, {what}", file=sys.stderr, flush=True)
+        return found.model, sum(run.done for run in found.runs), found.is_kept
 
-    def _in_rounds(self, asked: RecoveryPlan) -> tuple[ir.Model, RecoveryRecord]:
+    def _in_rounds(self, asked: RecoveryPlan) -> tuple[ir.Model, int, bool]:
         """What goes is decided in every round, and so refitting is in the processor's time."""
         subject = self.subject
         plan = self.plan.model_copy(update={"recovery": asked})
         with Dump(None, force=False) as stages:
             found = prune(subject.opened, plan, subject.calibration, self.options, stages=stages, progress=tell)
         assert found.recovery is not None
-        return found.model, found.recovery.record
+        record = found.recovery.record
+        return found.model, sum(run.done for run in record.runs), record.kept
 
     def _error(self, model: ir.Model) -> float:
         subject = self.subject
@@ -156,20 +165,38 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
             about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
             found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])
-            for method in options.methods:
-                for minutes, rounds in product(options.minutes, options.steps):
+            for method, own in options.methods:
+                for minutes, rounds in product(own or options.minutes, options.steps):
                     key = (*about, method, minutes, *([] if rounds == 1 else [rounds]))
                     found += kept.rows(key, lambda: [start().recovered(method, minutes, rounds)])  # noqa: B023
+            found[1:1] = beside(found[0])
             for row in found:
                 print(line(row), flush=True)
                 yield row
+
+
+def beside(one_shot: Row) -> list[Row]:
+    """The best of other tools on this model and case, where there is one; `dense` is what it had there."""
+    rival = BEST.get((one_shot.model, one_shot.case))
+    if rival is None:
+        return []
+    method = f"{rival.who}, {rival.macs:.0%} of MACs left"
+    return [replace(one_shot, method=method, samples=0, dense=rival.dense, value=rival.value, error=rival.error)]
+
+
+def method_and_minutes(text: str) -> tuple[str, list[float]]:
+    """`full`, or `full:6`. ValueError otherwise."""
+    name, _, minutes = text.partition(":")
+    if name not in METHODS:
+        raise ValueError(text)
+    return name, [float(minutes)] if minutes else []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Quality after recovery without labels.")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--cases", nargs="+", default=CASES)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", type=method_and_minutes, default=[(name, []) for name in METHODS])
     parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
     parser.add_argument("--steps", nargs="+", type=int, default=[1])
     parser.add_argument("--samples", type=int)

@@ -62,3 +62,28 @@ def test_every_new_step_of_a_stage_gives_memory_back(monkeypatch: pytest.MonkeyP
     for step in [("statistics", 0, 2), ("statistics", 1, 2), ("planning", 0, 0), ("compensating: a", 0, 1)]:
         progress(*step)
     assert len(told) == 4 and len(released) == 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or heap._trim() is None, reason="needs glibc")
+def test_blocks_of_a_loop_stay_until_it_ends() -> None:
+    """Pages that the kernel hands out for 30 rounds of 20 MiB, and room that is left."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        apart, together, again, left = pool.submit(pages_of_a_loop).result()
+    assert min(apart, again) > 10 * together and left < 10 * 2**20
+
+
+def pages_of_a_loop() -> tuple[int, int, int, int]:
+    def rounds() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(30):
+            blocks = [np.ones(5 << 17) for _ in range(4)]
+            del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    before = resident()
+    with heap.large_blocks_apart():
+        apart = rounds()
+        with heap.blocks_stay():
+            together = rounds()
+        again = rounds()
+    return apart, together, again, resident() - before

@@ -92,6 +92,7 @@ def compile(
     recover: str | None = None,
     recover_minutes: float | None = None,
     recover_soup: int | None = None,
+    recover_precision: str | None = None,
     steps: int | None = None,
     measure: bool = True,
     dry_run: bool = False,
@@ -159,7 +160,8 @@ def compile(
         exclude=exclude, round_to=round_to, structures=structures, solver=solver,
         allocation=allocation, losses=losses, permute=permute, finer=finer, polish=polish,
         compensation=None if compensate else "none", rounding=rounding, recover=recover,
-        recover_minutes=recover_minutes, recover_soup=recover_soup, steps=steps, input_shapes=input_shapes,
+        recover_minutes=recover_minutes, recover_soup=recover_soup, recover_precision=recover_precision,
+        steps=steps, input_shapes=input_shapes,
         measures=measure and build,
         made_up_shapes=shape_sets[0] if shape_sets else {name: usual for name, (_, usual, _) in ranges.items()},
         cache=default_cache() if cache else None,
@@ -202,7 +204,7 @@ def compile(
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     if trains:
-        check_recovery(opened.canonical)
+        check_recovery(opened.canonical, options.recovery())
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
     sought = None if trains else max_drop  # training comes later: then it is a gate for what that leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)

@@ -18,7 +18,7 @@ from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.levels import ALLOCATIONS, DEFAULT_SOURCE, SOURCES, Source
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
-from prunec.plan.recovery import METHODS, RecoveryPlan
+from prunec.plan.recovery import METHODS, PRECISIONS, RecoveryPlan
 from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -69,6 +69,7 @@ class PlanOptions:
     recover_minutes: float | None = None
     trains_in_8_bits: bool = False
     recover_soup: int | None = None
+    recover_precision: str | None = None
     steps: int | None = None
     input_shapes: InputShapes | None = field(default=None)
     measures: bool = True
@@ -157,6 +158,8 @@ class PlanOptions:
         if minutes is not None and self.recover == "none":
             message = "--recover none trains nothing that --recover-minutes could bound"
             raise PrunecError("PC208", message, where="--recover-minutes", hint="leave one of the two out")
+        if self.recover_precision is not None:
+            self._check_precision(self.recover_precision)
         if self.recover_soup is not None:
             self._check_soup(self.recover_soup)
         if self.steps is not None and self.steps < 1:
@@ -166,6 +169,13 @@ class PlanOptions:
         if self.in_steps and self.recover in (None, "none"):
             message = "between steps what is left is trained, and nothing says how"
             raise PrunecError("PC208", message, where="--steps", hint="add --recover full")
+
+    def _check_precision(self, name: str) -> None:
+        if name not in PRECISIONS:
+            raise unknown_name("PC203", "precision of a training", name, PRECISIONS)
+        if self.recover in (None, "none"):
+            message = "--recover-precision says in what to train, and nothing says how"
+            raise PrunecError("PC208", message, where="--recover-precision", hint="add --recover full")
 
     def _check_soup(self, count: int) -> None:
         found, hint = None, "add --recover full"
@@ -214,7 +224,10 @@ class PlanOptions:
             return None
         if self.recover is None and self.recover_minutes is None:
             return planned
-        own = {"method": method, "minutes": self.recover_minutes, "soup": self.recover_soup, "steps": self.steps}
+        own = {
+            "method": method, "minutes": self.recover_minutes, "precision": self.recover_precision,
+            "soup": self.recover_soup, "steps": self.steps,
+        }  # fmt: skip
         return RecoveryPlan.model_validate({key: value for key, value in own.items() if value is not None})
 
     def _target_patterns(self) -> tuple[str, ...]:

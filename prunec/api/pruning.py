@@ -83,7 +83,7 @@ def prune(
     """
     seed, threads = options.seed, options.threads
     if plan.recovery is not None:
-        check_recovery(opened.canonical)
+        plan = plan.model_copy(update={"recovery": check_recovery(opened.canonical, plan.recovery)})
     progress("checking the canonical model", 0, 0)
     spare = one_sample(calibration, opened.canonical)
     steps = stages_of(opened, plan)

@@ -50,7 +50,7 @@ NARROW = Diagnostic(
 )
 
 NOT_TRAINED = Diagnostic(
-    "PC347",
+    "PC348",
     "the plan has no training in 8 bits: the weights were trained in float32 only, and quantised after that",
     hint="--recover full beside --plan trains anew, before 8 bits and in them",
 )

@@ -37,13 +37,18 @@ class Recovery:
     warnings: tuple[Diagnostic, ...]
 
 
-def check_recovery(model: ir.Model) -> None:
-    """Refuse what cannot be trained before any work is done. PC030: no torch; PC040: an operator; PC340: quantised."""
+def check_recovery(model: ir.Model, plan: RecoveryPlan | None) -> RecoveryPlan | None:
+    """Refuse what cannot be trained before any work is done; `plan` with the precision that this machine trains in.
+
+    PC030: no torch; PC040: an operator; PC340: quantised; PC347: bf16 on a processor that does not multiply it.
+    """
     require_torch("--recover")
     refuse_quantised(model)
+    from prunec.recover.precision import settled
     from prunec.torch.from_ir import refuse_unknown
 
     refuse_unknown(model.graph)
+    return None if plan is None else settled(plan)
 
 
 def recovered(
@@ -84,19 +89,21 @@ def recovered_in_8_bits(
     options: PlanOptions,
     progress: Progress,
 ) -> tuple[ir.Model, Recovery]:
-    """The quantised `model`, trained through its quantisers in the time that is left. PC040, PC343, PC346.
+    """The quantised `model`, trained in fp32 through its quantisers in the time that is left. PC040, PC343, PC346.
 
     By steps where `asked` has some for it, else by minutes.
     """
     from prunec.recover.quantised import recover_quantised
 
     progress("recovering in 8 bits", 0, 0)
-    own = asked.model_copy(update={"minutes": (1 - FLOAT_SHARE) * asked.minutes, "runs": asked.quantised})
+    own = asked.model_copy(
+        update={"minutes": (1 - FLOAT_SHARE) * asked.minutes, "runs": asked.quantised, "precision": "fp32"}
+    )
     found = recover_quantised(
         steps[0].before, model, bits, Kept(*whole(steps)), calibration, own, threads=options.threads,
         seed=options.seed, tell=counted(progress, "recovering in 8 bits"),
     )  # fmt: skip
-    return found.model, _recovery(found, asked, "in 8 bits, ")
+    return found.model, _recovery(found, own, "in 8 bits, ")
 
 
 def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
@@ -113,7 +120,7 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
         for run in found.runs
     )
     record = RecoveryRecord(
-        method=asked.method, kept=found.is_kept, error_before=found.error_before,
+        method=asked.method, precision=asked.precision, kept=found.is_kept, error_before=found.error_before,
         error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip

@@ -161,7 +161,10 @@ class Rounds:
         runs = self._runs(number)
         share = (2 if number == self.last else 1) / (self.asked.steps + 1)
         soup = self.asked.soup if number == self.last else 1
-        todo = RecoveryPlan(method=self.asked.method, minutes=self.asked.minutes * share, soup=soup, runs=runs)
+        todo = RecoveryPlan(
+            method=self.asked.method, minutes=self.asked.minutes * share, precision=self.asked.precision, soup=soup,
+            runs=runs,
+        )  # fmt: skip
         whole = [Stage("channels", self.opened.canonical, self.opened.analysis, self.alive, (), self.model)]
         name = f"step {number} of {self.last}: " if self.last > 1 else ""
         self.model, found = recovered(

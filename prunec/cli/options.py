@@ -107,6 +107,14 @@ Recover = Annotated[
 RecoverMinutes = Annotated[
     float | None, typer.Option("--recover-minutes", help="Most time that --recover may take; 20 without it.")
 ]
+RecoverPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--recover-precision",
+        metavar="fp32|bf16|auto",
+        help="What --recover multiplies in; auto is bf16 where the processor has it.",
+    ),
+]
 RecoverSoup = Annotated[
     int | None,
     typer.Option("--recover-soup", help="Train so often in these minutes; keep the mean where it is better."),

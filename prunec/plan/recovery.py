@@ -21,6 +21,8 @@ from pydantic import (
 )
 
 RecoveryMethod = Literal["bias", "blocks", "full"]
+RecoveryPrecision = Literal["auto", "fp32", "bf16"]
+PRECISIONS: tuple[RecoveryPrecision, ...] = ("auto", "fp32", "bf16")
 METHODS: tuple[RecoveryMethod, ...] = ("bias", "blocks", "full")
 DEFAULT_MINUTES = 20.0
 
@@ -64,6 +66,7 @@ class RoundPlan(BaseModel):
 class RecoveryPlan(BaseModel):
     """bias: biases and norms, blocks: block by block, full: end to end as well.
 
+    `precision`: of the forward passes; auto is bf16 where the processor multiplies it, and what it was after a compile.
     `soup`: trainings whose mean is taken, where it is better. `steps`: rounds of pruning and training that were asked
     for. Only after a compile: `runs` of the last one, `rounds` before it (fewer than `steps` − 1 where training was
     interrupted). `quantised`: those through the quantisers of a model that was in 8 bits then.
@@ -73,6 +76,7 @@ class RecoveryPlan(BaseModel):
 
     method: RecoveryMethod
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_MINUTES
+    precision: RecoveryPrecision = "fp32"
     soup: Annotated[int, Field(ge=1)] = 1
     steps: Annotated[int, Field(ge=1)] = 1
     rounds: tuple[RoundPlan, ...] = ()
@@ -81,8 +85,10 @@ class RecoveryPlan(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_rounds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """One round, or one training, is not said."""
+        """One round, one training, or float32 is not said."""
         document: dict[str, Any] = handler(self)
+        if self.precision == "fp32":
+            del document["precision"]
         if self.soup == 1:
             del document["soup"]
         if self.steps == 1:

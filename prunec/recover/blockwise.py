@@ -21,6 +21,7 @@ from prunec.plan.recovery import RecoveryRun
 from prunec.recover.augment import Feeds
 from prunec.recover.borders import Block, blocks
 from prunec.recover.losses import output_loss
+from prunec.recover.precision import computed_in
 from prunec.recover.student import Part, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.training import Budget, Objective, Run, not_finite, train
@@ -129,7 +130,7 @@ class _Task:
     ) -> None:
         self.store, self.samples, self.block, self.part = store, samples, block, part
         self.kinds = {name: subject.outputs.get(name, "plain") for name in block.targets}
-        self.parts = subject.pool.parts
+        self.parts, self.precision = subject.pool.parts, subject.precision
         self.order = self._orders(np.random.default_rng((subject.seed, number)))
 
     def _orders(self, rng: np.random.Generator) -> Iterator[int]:
@@ -141,7 +142,7 @@ class _Task:
 
     def watched(self) -> float:
         with torch.no_grad():
-            return float(np.mean([float(self._loss(batch)) for batch in self.samples.watched]))
+            return float(np.mean([float(self._error(batch, "fp32")) for batch in self.samples.watched]))
 
     def _given(self, batch: int) -> dict[str, torch.Tensor]:
         given = dict(self.samples.feeds(batch))
@@ -150,8 +151,13 @@ class _Task:
         return tensors({name: given[name] for name in self.part.inputs})
 
     def _loss(self, batch: int) -> torch.Tensor:
+        return self._error(batch, self.precision)
+
+    def _error(self, batch: int, precision: str) -> torch.Tensor:
         wanted = tensors({name: self.store.get((batch, name)) for name in self.block.targets})
-        return output_loss(self.part(self._given(batch)), wanted, self.kinds)
+        with computed_in(precision):
+            found = {name: tensor.float() for name, tensor in self.part(self._given(batch)).items()}
+        return output_loss(found, wanted, self.kinds)
 
     def go_on(self) -> None:
         """Replace the inputs of this block by those of the next, and forget the targets."""

@@ -12,19 +12,23 @@ from types import FrameType
 
 Tell = Callable[[int, int, str], None]
 """(done, of, what)."""
+Now = Callable[[], float]
 
 
 class Clock:
-    """A deadline that Ctrl-C brings forward. `limit_s` None: there is none, as many steps are made as a plan says."""
+    """A deadline that Ctrl-C brings forward. `limit_s` None: there is none, as many steps are made as a plan says.
 
-    def __init__(self, limit_s: float | None, tell: Tell | None = None) -> None:
-        self._start = time.monotonic()
+    `now`: seconds, by default on the wall.
+    """
+
+    def __init__(self, limit_s: float | None, tell: Tell | None = None, now: Now = time.monotonic) -> None:
+        self.now, self._start = now, now()
         self._limit, self._tell = limit_s, tell
         self.was_interrupted = False
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._start
+        return self.now() - self._start
 
     @property
     def left_s(self) -> float | None:

@@ -20,6 +20,7 @@ from prunec.plan.recovery import RecoveryRun
 from prunec.recover.augment import Feeds
 from prunec.recover.data import Batch
 from prunec.recover.losses import output_loss, relative
+from prunec.recover.precision import computed_in
 from prunec.recover.soup import greedy
 from prunec.recover.student import State, tensors
 from prunec.recover.subject import Subject
@@ -105,7 +106,8 @@ class _Distillation:
         return self._loss(feeds, self.teacher(feeds))
 
     def _loss(self, feeds: Feeds, wanted: dict[str, torch.Tensor]) -> torch.Tensor:
-        found = self.part(tensors(feeds))
+        with computed_in(self.subject.precision):
+            found = {name: tensor.float() for name, tensor in self.part(tensors(feeds)).items()}
         loss = output_loss(found, wanted, self.outputs)
         if self.features:
             apart = [relative(found[name], wanted[name]) for name in self.features]

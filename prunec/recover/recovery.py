@@ -12,6 +12,7 @@ others.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ import onnx_ir as ir
 import torch
 
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.heap import blocks_stay
 from prunec.passes.compensate.pairs import Kept
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.blockwise import blocks_of, train_blocks
-from prunec.recover.clock import Clock, Tell
+from prunec.recover.clock import Clock, Now, Tell
 from prunec.recover.data import Pool
 from prunec.recover.end_to_end import train_end_to_end, train_soup
 from prunec.recover.losses import kinds
 from prunec.recover.parameters import trainable
+from prunec.recover.precision import settled
 from prunec.recover.student import Student
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import comparable, sees_mirrored_alike
@@ -68,25 +71,27 @@ def recover(
     threads: int = 1,
     seed: int = 0,
     tell: Tell | None = None,
+    now: Now = time.monotonic,
 ) -> Recovered:
-    """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes. Both models stay as they are.
+    """`pruned`, trained as `plan` says; with `plan.runs` by steps, else by minutes of `now`. Both models stay.
 
     Raises:
         PrunecError PC040: an operator without a torch function; PC343: there is nothing to train; PC346: outputs that
-        are not finite, so that no error says whether training helps.
+        are not finite, so that no error says whether training helps; PC347: bf16 on a processor without it.
     """
-    with training_clock(plan, threads, tell) as clock:
+    plan = settled(plan)
+    with training_clock(plan, threads, tell, now) as clock:
         return _recover(dense, pruned, kept, calibration, plan, clock, threads, seed)
 
 
 @contextmanager
-def training_clock(plan: RecoveryPlan, threads: int, tell: Tell | None) -> Iterator[Clock]:
+def training_clock(plan: RecoveryPlan, threads: int, tell: Tell | None, now: Now = time.monotonic) -> Iterator[Clock]:
     """Torch on so many threads while it lasts, and Ctrl-C ends the training. With planned runs there is no limit."""
-    clock = Clock(None if plan.runs else 60 * plan.minutes, tell)
+    clock = Clock(None if plan.runs else 60 * plan.minutes, tell, now)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with clock.interruptible():
+        with clock.interruptible(), blocks_stay():
             yield clock
     finally:
         torch.set_num_threads(before)
@@ -110,7 +115,9 @@ def _recover(
         feeds = pool.feeds(pool.training[0])
         places = comparable(dense, pruned, kept, feeds, threads)
         pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
-        subject = Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads)
+        subject = Subject(
+            dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads, plan.precision
+        )
         before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):
             raise not_finite("held-out samples")

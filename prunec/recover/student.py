@@ -10,6 +10,8 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from prunec.graph.shapes import dims
+from prunec.recover.cheaper import channels_last, make_cheaper
 from prunec.recover.parameters import Trainable
 from prunec.torch.from_ir import names, to_graph_module, values
 
@@ -21,6 +23,9 @@ class Student:
 
     def __init__(self, model: ir.Model, trained: Trainable) -> None:
         self.module = to_graph_module(model)
+        channels_last(self.module)
+        values = (value for node in model.graph for value in node.outputs)
+        self._with_axes = {value.name or "" for value in [*model.graph.inputs, *values] if dims(value)}
         own = dict(self.module.named_parameters())
         found = {name: own[place] for place, name in names(self.module).items() if place in own}
         self.parameters = {name: found[name] for name in trained.names if name in found}
@@ -37,7 +42,7 @@ class Student:
 
     def part(self, start: str | None, targets: Sequence[str]) -> Part:
         """From the value `start`, or the inputs alone, to `targets`; it shares the parameters."""
-        return Part(self.module, start, targets)
+        return Part(self.module, start, targets, self._with_axes)
 
     def state(self, wanted: Collection[str]) -> State:
         return {name: self.parameters[name].detach().clone() for name in wanted}
@@ -79,7 +84,8 @@ class Student:
 class Part:
     """Some of a module's nodes. Called with the graph's inputs by name and the start's value it gives the targets."""
 
-    def __init__(self, module: Any, start: str | None, targets: Sequence[str]) -> None:
+    def __init__(self, module: Any, start: str | None, targets: Sequence[str], with_axes: Collection[str]) -> None:
+        """`with_axes`: values that are known to have an axis at least."""
         places = {value: own for own, value in values(module).items()}
         nodes = {node.name: node for node in module.graph.nodes}
         first = None if start is None else nodes[places[start]]
@@ -98,6 +104,7 @@ class Part:
             if node in needed and node not in copies:
                 copies[node] = graph.node_copy(node, lambda n: copies[n])
         graph.output(tuple(copies[node] for node in wanted))
+        make_cheaper(graph, module, [own for node, own in copies.items() if named.get(node.name) in with_axes])
         self._module = fx.GraphModule(module, graph)
         self._module.eval()
 

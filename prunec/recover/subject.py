@@ -16,7 +16,10 @@ from prunec.recover.student import Student
 
 @dataclass(frozen=True)
 class Subject:
-    """`borders`: bytes of every value at which the models can be compared, for the first batch, in graph order."""
+    """`precision` (fp32, bf16) is that of forward passes in training.
+
+    `borders`: bytes of every value at which the models can be compared, for the first batch, in graph order.
+    """
 
     dense: ir.Model
     pruned: ir.Model
@@ -29,3 +32,4 @@ class Subject:
     clock: Clock
     seed: int
     threads: int
+    precision: str = "fp32"

@@ -18,7 +18,6 @@ How many steps the schedule has is found by timing a few of them, or given by a 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -106,7 +105,7 @@ class _Training:
         self.rate = rate * min(1.0, math.sqrt(self.before / USUAL))
 
     def run(self, budget: Budget) -> Run:
-        started = time.monotonic()
+        started = self.clock.now()
         for parameter in self._parameters():
             parameter.requires_grad_(True)
         try:
@@ -130,13 +129,13 @@ class _Training:
             return budget.most
         seconds = []
         for _ in range(TIMED):
-            start = time.monotonic()
+            start = self.clock.now()
             self.objective.trial().backward()
-            seconds.append((time.monotonic() - start) * self.objective.parts)
-        start = time.monotonic()
+            seconds.append((self.clock.now() - start) * self.objective.parts)
+        start = self.clock.now()
         self.objective.watched()
-        check = time.monotonic() - start
-        left = started + budget.seconds - time.monotonic() - (CHECKS + len(TRIED)) * check
+        check = self.clock.now() - start
+        left = started + budget.seconds - self.clock.now() - (CHECKS + len(TRIED)) * check
         steps = int(left / max(min(seconds) * 1.1, 1e-6))
         return max(FEWEST, min(steps, budget.most))
 
@@ -180,9 +179,9 @@ class _Training:
         `falls`: how often it may start again at a smaller rate.
         """
         optimiser, stale, recent, last = self._optimiser(), 0, math.inf, math.inf
-        every = max(1, of // checks)
+        every = -(-of // checks)  # never more checks than were paid for, nor less patience than half a schedule
         for step in range(limit):
-            if self.clock.was_interrupted or time.monotonic() > end:
+            if self.clock.was_interrupted or self.clock.now() > end:
                 last = self._check()
                 return step, "interrupted" if self.clock.was_interrupted else "time", last
             scheduled(optimiser, rate, step, of)
@@ -229,7 +228,7 @@ class _Training:
             {"params": [self.student.parameters[name]], "scale": scale if scale > LEAST_SCALE else usual}
             for name, scale in scales.items()
         ]
-        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), foreach=False)
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=True)
 
 
 def not_finite(where: str) -> PrunecError:

@@ -14,6 +14,7 @@ from rich.text import Text
 from prunec.measure.results import LayerTiming
 from prunec.report import units
 from prunec.report.data import Document, ReportData, before_after, planned_groups
+from prunec.report.training import early_ends
 
 _STYLE = {True: "green", False: "red", None: ""}
 
@@ -157,11 +158,15 @@ def print_recovery(console: Console, verification: Document) -> None:
 
 
 def _print_training(console: Console, record: Document | None, what: str) -> None:
+    """And why it ended early where it did."""
     if not record:
         return
     steps = sum(run["done"] for run in record["runs"])
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     fate = "" if record["kept"] else "; it did not help and was taken back"
-    what = f"{what} ({record['method']}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
-    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}."))
+    precision = record.get("precision", "fp32")
+    how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
+    what = f"{what} ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
+    ends = early_ends(record["runs"])
+    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}.{ends and ' '}{ends}"))

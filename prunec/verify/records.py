@@ -133,10 +133,11 @@ class RecoveryRecord(Record):
     """What training against the dense model did. `kept`: whether its result is in the package.
 
     Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training; after is None where
-    training made them infinite or NaN.
+    training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16.
     """
 
     method: str
+    precision: str = "fp32"
     kept: bool
     error_before: float
     error_after: float | None = None

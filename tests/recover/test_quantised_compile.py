@@ -67,7 +67,7 @@ def test_a_plan_that_was_trained_in_float_says_so_when_8_bits_are_asked_for(mode
     found = prunec.compile(
         model, plan=tmp_path / "out/plan.json", output=tmp_path / "again", precision="int8", **own
     )  # fmt: skip
-    assert [warning.code for warning in found.warnings].count("PC347") == 1
+    assert [warning.code for warning in found.warnings].count("PC348") == 1
     assert found.verification is not None and found.verification.quantisation is not None
     assert found.verification.quantisation.recovery is None
 

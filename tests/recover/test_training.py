@@ -134,3 +134,18 @@ def test_of_a_training_as_much_is_kept_as_helps_the_outputs(
     assert left <= error and left == outputs.error() and (left < error) == (taken > 0)
     wanted = at(before + taken * (after - before))
     assert all(torch.allclose(student.parameters[name], wanted[name], atol=1e-6) for name in wanted)
+
+
+@pytest.mark.parametrize(("of", "most"), [(20, 20), (37, 20), (39, 20), (100, 20)])
+def test_checks_are_no_more_than_were_paid_for(monkeypatch: pytest.MonkeyPatch, of: int, most: int) -> None:
+    """37 steps were checked 37 times, and ten of them without progress were a quarter of the schedule."""
+    monkeypatch.setattr(training, "FEWEST_TO_TRY", 1000)
+    honest, checks = training._Training._check, list[float]()
+
+    def counted(run: Any) -> float:
+        checks.append(honest(run))
+        return checks[-1]
+
+    monkeypatch.setattr(training._Training, "_check", counted)
+    (run,) = recovered(RecoveryRun(of=of, done=of)).runs
+    assert len(checks) <= most and (run.stop == "finished" or len(checks) > training.PATIENCE)

@@ -168,3 +168,24 @@ def test_an_error_after_training_that_is_not_finite_is_said() -> None:
     said = io.StringIO()
     print_recovery(Console(file=said, width=200), data.verification)
     assert "0.25 → not finite; it did not help" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([("finished", 9), ("as planned", 4)], ""),
+        ([("no progress", 4)], " a ended at step 4 of 9: the error on samples that watch had stopped falling."),
+        ([("finished", 9), ("time", 7)], " b ended at step 7 of 9: the minutes were over, as steps took longer"),
+        (
+            [("time", 3), ("no progress", 4), ("no progress", 4)],
+            " 3 of 3 runs ended early: 2 because the error on samples that watch had stopped falling; 1 because the",
+        ),
+    ],
+)
+def test_a_training_that_ended_early_says_why(ends: list[tuple[str, int]], said: str) -> None:
+    runs = [{"name": name, "of": 9, "done": done, "stopped": stop} for name, (stop, done) in zip("abc", ends)]  # noqa: B905
+    record = {"method": "full", "kept": True, "error_before": 0.25, "error_after": 0.2, "samples": 40, "minutes": 1.5}
+    printed = io.StringIO()
+    print_recovery(Console(file=printed, width=400), {"recovery": {**record, "runs": runs}})
+    rest = printed.getvalue().strip().partition("0.2.")[2]
+    assert rest.startswith(said) and bool(rest) == bool(said)

@@ -56,6 +56,20 @@ def test_conv(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        {"strides": [2, 1], "pads": [3, 0, 3, 0]},
+        {"strides": [3, 2], "auto_pad": "SAME_UPPER"},
+        {"dilations": [2, 1], "pads": [1, 0, 2, 0], "group": 2},
+        {"pads": [1, 1, 1, 1]},
+    ],
+)
+def test_conv_along_a_column(options: dict[str, Any]) -> None:
+    weights = 4 // options.get("group", 1)
+    compare(lambda b: b.op("Conv", [b.input("x", [2, 4, 40, 1]), b.weight(6, weights, 9, 1), b.weight(6)], **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
         {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
         {"strides": [2, 2], "pads": [0, 1, 1, 0]},
         {"strides": [2, 2], "auto_pad": "SAME_UPPER"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +33,21 @@ def conv(
     if any(low != high for low, high in amounts):
         x, amounts = functional.pad(x, flat_pads(amounts)), [(0, 0)] * rank
     padding = tuple(low for low, _ in amounts)
+    if rank == 2 and x.shape[3] == weight.shape[3] == 1 and padding[1] == 0:
+        return _lying(x, weight, bias, strides, padding, dilations, group)
     return _CONV[rank](x, weight, bias, strides, padding, dilations, group)
+
+
+def _lying(
+    x: Any, weight: Any, bias: Any, strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int], group: int
+) -> Any:
+    """A convolution along a column, made along a row: kernels for CPUs take several places of a row at a time.
+
+    The first layer of crepe-tiny takes a tenth of the time with its gradient (128 filters of 512, one AVX2 core).
+    """
+    x, weight = x.transpose(2, 3), weight.transpose(2, 3)
+    turned = [(values[1], values[0]) for values in (strides, padding, dilations)]
+    return functional.conv2d(x, weight, bias, *turned, group).transpose(2, 3)
 
 
 def conv_transpose(

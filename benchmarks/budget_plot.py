@@ -11,7 +11,7 @@ from pathlib import Path
 
 import prunec.report
 from benchmarks.budget_rows import Row
-from benchmarks.peers.points import POINTS
+from benchmarks.rivals import POINTS
 from prunec.report.curve import Spot, quality_against_speed
 
 STYLE = Path(prunec.report.__file__).with_name("style.css")

@@ -1,4 +1,4 @@
-"""The best that other tools reached in one shot on the models and cases of `benchmarks.recovery`, to stand beside it.
+"""What other tools reached in one shot, beside rows of `benchmarks.recovery` and sweeps of `benchmarks.budgets`.
 
 Figures are constants: they were measured once for this project, with ONNX Runtime 1.31.1 on two cores, on test data of
 the same kind as here, but not the same items (`dense` is the dense model's metric there), so compare shares of the
@@ -12,6 +12,7 @@ what that left. Of rivals with the same metric the one with the smallest error o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,31 @@ BEST = {
     ("ocr-rec", "flops@0.5"): Rival("Wanda (onnxsim), 50 % of the channels", 0.840, 0.0, 0.780, 0.99),
 }
 """By model and case. Where there is none, none was measured or the tools left the model as it was (minilm-l6)."""
+
+
+class Point(NamedTuple):
+    """`speedup` over the dense model in ONNX Runtime, one thread, below 1 where it is slower; `drop` of the metric."""
+
+    tool: str
+    speedup: float
+    drop: float
+
+
+POINTS: dict[str, tuple[Point, ...]] = {
+    "efficientnet-lite0": (
+        Point("Torch-Pruning, 30 %", 1 / 1.52, 1.0),
+        Point("Torch-Pruning, 50 %", 1 / 0.46, 1.0),
+        Point("onnxsim, 30 %", 1 / 1.72, 1.0),
+        Point("onnxsim, 50 %", 1 / 0.45, 1.0),
+        Point("onnxsim Wanda, 50 %", 1 / 0.84, 1.0),
+    ),
+    "ocr-rec": (
+        Point("onnxsim, 30 %", 1 / 0.93, 0.84),
+        Point("onnxsim, 50 %", 1 / 0.98, 0.84),
+        Point("onnxsim Wanda, 30 %", 1 / 1.02, 0.76),
+    ),
+    "crepe-tiny": (Point("Torch-Pruning, 30 %", 1 / 3.62, 0.835), Point("Torch-Pruning, 50 %", 1 / 0.55, 0.865)),
+    "crepe-full": (Point("Torch-Pruning, 30 %", 1 / 0.81, 0.92), Point("Torch-Pruning, 50 %", 1 / 0.30, 0.967)),
+}
+"""Channels cut, by model, for target onnx. crepe needed a constant in a reshape mended by hand. Zeros in patterns gain
+nothing in ONNX Runtime."""

@@ -27,7 +27,7 @@ from prunec.recover.clock import Tell
 from prunec.recover.data import Pool
 from prunec.recover.losses import kinds, output_loss
 from prunec.recover.parameters import Trainable, trainable
-from prunec.recover.recovery import Recovered, check_trainable, findings, training_clock, training_runs
+from prunec.recover.recovery import Recovered, check_trainable, outcome, training_clock, training_runs
 from prunec.recover.student import Student, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import Teacher, comparable, sees_mirrored_alike
@@ -94,19 +94,10 @@ def recover_quantised(
             model = on_grids(quantised, masters, student.written_to(masters.model))
             is_kept = _distance(subject, model) < distance
             after = held_out_error(dense, model, pool, threads)
+            chosen = model if is_kept else quantised
+            return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, where="in 8 bits, ")
         finally:
             pool.close()
-    return Recovered(
-        model=model if is_kept else quantised,
-        is_kept=is_kept,
-        error_before=before,
-        error_after=after,
-        samples=pool.samples,
-        parameters=student.count,
-        minutes=clock.elapsed_s / 60,
-        runs=runs,
-        warnings=(*pool.warnings(student.count), *findings(runs, is_kept, "in 8 bits, ")),
-    )
 
 
 def _distance(subject: Subject, model: ir.Model) -> float:

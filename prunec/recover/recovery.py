@@ -129,16 +129,30 @@ def _recover(
         after = held_out_error(dense, model, pool, threads)
     finally:
         pool.close()
+    return outcome(subject, model if is_kept else pruned, runs, (before, after), is_kept=is_kept)
+
+
+def outcome(
+    subject: Subject,
+    model: ir.Model,
+    runs: tuple[Run, ...],
+    errors: tuple[float, float],
+    *,
+    is_kept: bool,
+    where: str = "",
+) -> Recovered:
+    """What is said of a training that is over. `errors` before and after, `where` goes before the names of runs."""
+    student = subject.student
     return Recovered(
-        model=model if is_kept else pruned,
+        model=model,
         is_kept=is_kept,
-        error_before=before,
-        error_after=after,
-        samples=pool.samples,
+        error_before=errors[0],
+        error_after=errors[1],
+        samples=subject.pool.samples,
         parameters=student.count,
-        minutes=clock.elapsed_s / 60,
+        minutes=subject.clock.elapsed_s / 60,
         runs=runs,
-        warnings=(*pool.warnings(student.count), *findings(runs, is_kept)),
+        warnings=(*subject.pool.warnings(student.count), *findings(runs, is_kept, where)),
     )
 
 

@@ -138,7 +138,10 @@ class _Task:
             yield from rng.permutation(len(self.samples.training)).tolist()
 
     def objective(self) -> Objective:
-        return Objective(lambda: self._loss(next(self.order)), self.watched, lambda: self._loss(0), self.parts)
+        return Objective(lambda: self._loss(next(self.order)), self.watched, self._trial, self.parts)
+
+    def _trial(self, place: float) -> torch.Tensor:
+        return self._loss(int(place * len(self.samples.training)))
 
     def watched(self) -> float:
         with torch.no_grad():

@@ -101,8 +101,9 @@ class _Distillation:
         batch, rng = next(self.drawn)
         return self._loss(*self._asked(batch, rng))
 
-    def trial(self) -> torch.Tensor:
-        feeds = self.pool.drawn(self.pool.training[0], np.random.default_rng(0))
+    def trial(self, place: float) -> torch.Tensor:
+        batch = self.pool.training[int(place * len(self.pool.training))]
+        feeds = self.pool.drawn(batch, np.random.default_rng(0))
         return self._loss(feeds, self.teacher(feeds))
 
     def _loss(self, feeds: Feeds, wanted: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -34,7 +34,7 @@ WARM_UP, CHECKS, PATIENCE = 0.05, 20, 10
 DIVERGED, LARGE = 3.0, 0.3
 """Times the error before training, or times a large one if that is more: what was good may get worse at first."""
 FALLS = 2
-TIMED = 3
+TIMED = 5
 TRIED, TRIAL = tuple(4.0**-i for i in range(5)), 32
 """Shares of the rate, and the part of the steps that goes to each: one in so many."""
 HARMLESS = 1.25
@@ -51,13 +51,14 @@ USUAL = 0.25
 class Objective:
     """`loss`: of the next batch of training, with gradients; `watched`: a number on the watched samples.
 
-    `trial`: a loss that costs what `loss` does and draws nothing from its stream, to be timed. A step is made on the
-    mean gradient of `parts` batches.
+    `trial`: a loss that costs what `loss` does and draws nothing from its stream, to be timed; of the batch that is so
+    far (from 0 to below 1) into the training data, as texts of other lengths cost something else. A step is made on
+    the mean gradient of `parts` batches.
     """
 
     loss: Callable[[], torch.Tensor]
     watched: Callable[[], float]
-    trial: Callable[[], torch.Tensor]
+    trial: Callable[[float], torch.Tensor]
     parts: int = 1
 
 
@@ -127,16 +128,16 @@ class _Training:
         """How many steps, with the checks between them, fit into the time that is left of the budget."""
         if budget.seconds is None:
             return budget.most
-        seconds = []
-        for _ in range(TIMED):
-            start = self.clock.now()
-            self.objective.trial().backward()
-            seconds.append((self.clock.now() - start) * self.objective.parts)
+        self.objective.trial(0.0).backward()  # once for what only the first pass costs
+        start = self.clock.now()
+        for number in range(TIMED):
+            self.objective.trial(number / TIMED).backward()
+        seconds = (self.clock.now() - start) / TIMED * self.objective.parts
         start = self.clock.now()
         self.objective.watched()
         check = self.clock.now() - start
         left = started + budget.seconds - self.clock.now() - (CHECKS + len(TRIED)) * check
-        steps = int(left / max(min(seconds) * 1.1, 1e-6))
+        steps = int(left / max(seconds * 1.1, 1e-6))
         return max(FEWEST, min(steps, budget.most))
 
     def _train(self, of: int, limit: int, end: float) -> tuple[int, Stop]:

@@ -139,7 +139,7 @@ def test_what_diverges_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loss_that_is_no_number_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from prunec.recover import end_to_end
 
-    monkeypatch.setattr(end_to_end._Distillation, "loss", lambda self: self.trial() * float("nan"))
+    monkeypatch.setattr(end_to_end._Distillation, "loss", lambda self: self.trial(0.0) * float("nan"))
     case = sparse()
     found = recovered(case, "bias", 30)
     assert found.runs[0].stop == "diverged" and found.runs[0].done == 3 and not found.is_kept

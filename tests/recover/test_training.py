@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,22 @@ def test_checks_are_no_more_than_were_paid_for(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(training._Training, "_check", counted)
     (run,) = recovered(RecoveryRun(of=of, done=of)).runs
     assert len(checks) <= most and (run.stop == "finished" or len(checks) > training.PATIENCE)
+
+
+def test_a_schedule_is_as_long_as_batches_of_all_lengths_allow() -> None:
+    """The first texts are a third as long as the others: steps counted by them alone would never be finished."""
+    now, first = [0.0], 0.2
+
+    class Loss:
+        def backward(self) -> None:
+            """Nothing to train."""
+
+    def trial(place: float) -> Loss:
+        now[0] += 1.0 if place < first else 3.0
+        return Loss()
+
+    task = training.Objective(lambda: None, lambda: 0.0, trial, parts=2)
+    run = SimpleNamespace(clock=SimpleNamespace(now=lambda: now[0]), objective=task)
+    steps = training._Training._affordable(run, training.Budget(2000.0), 0.0)
+    seconds = 2 * (first * 1.0 + (1 - first) * 3.0)
+    assert 0.8 < steps * seconds / 2000.0 < 1.0

@@ -39,6 +39,7 @@ from prunec.api.recovering import check_recovery
 from prunec.api.results import Compiled, Refused, WarningInfo
 from prunec.api.saving import Save, save
 from prunec.api.target_list import INT8, ONNX
+from prunec.api.training_options import planned_training
 from prunec.backends.base import BuildOptions, Range
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic
@@ -204,7 +205,7 @@ def compile(
     if backend is not None and not dry_run:
         backend.check_model(opened.canonical, own_build)
     if trains:
-        check_recovery(opened.canonical, options.recovery())
+        check_recovery(opened.canonical, planned_training(options))
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
     sought = None if trains else max_drop  # training comes later: then it is a gate for what that leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)

@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 from prunec.api.opening import InputShapes
 from prunec.api.target_list import MIXED, check_target, patterns_of
+from prunec.api.training_options import check_training
 from prunec.cache import Cache
 from prunec.catalog import BACKENDS, unknown_name
 from prunec.diagnostics import PrunecError
@@ -18,7 +19,6 @@ from prunec.plan.budget import Budget, BudgetKind
 from prunec.plan.levels import ALLOCATIONS, DEFAULT_SOURCE, SOURCES, Source
 from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
-from prunec.plan.recovery import METHODS, PRECISIONS, RecoveryPlan
 from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
 
@@ -126,7 +126,7 @@ class PlanOptions:
             raise PrunecError("PC208", message, where="--polish", hint="0 or more")
         if self.seed < 0:
             raise PrunecError("PC208", f"{self.seed} is not a seed", where="--seed", hint="0 or more")
-        self._check_recovery()
+        check_training(self)
 
     def _check_losses(self, *, is_sparse: bool) -> None:
         """Refuse a source of losses that is none, or where no layers are compared by losses of zeros. PC203, PC208."""
@@ -147,46 +147,6 @@ class PlanOptions:
     def loss_source(self) -> Source:
         """Where losses of single layers come from."""
         return DEFAULT_SOURCE if self.losses is None else cast(Source, self.losses)
-
-    def _check_recovery(self) -> None:
-        minutes = self.recover_minutes
-        if self.recover is not None and self.recover not in ("none", *METHODS):
-            raise unknown_name("PC203", "way to recover", self.recover, ("none", *METHODS))
-        if minutes is not None and not 0 < minutes < float("inf"):
-            message = f"{minutes:g} is no time to train in"
-            raise PrunecError("PC208", message, where="--recover-minutes", hint="above 0, as in 20")
-        if minutes is not None and self.recover == "none":
-            message = "--recover none trains nothing that --recover-minutes could bound"
-            raise PrunecError("PC208", message, where="--recover-minutes", hint="leave one of the two out")
-        if self.recover_precision is not None:
-            self._check_precision(self.recover_precision)
-        if self.recover_soup is not None:
-            self._check_soup(self.recover_soup)
-        if self.steps is not None and self.steps < 1:
-            raise PrunecError(
-                "PC208", f"{self.steps} is no number of steps", where="--steps", hint="1 or more, as in 5"
-            )
-        if self.in_steps and self.recover in (None, "none"):
-            message = "between steps what is left is trained, and nothing says how"
-            raise PrunecError("PC208", message, where="--steps", hint="add --recover full")
-
-    def _check_precision(self, name: str) -> None:
-        if name not in PRECISIONS:
-            raise unknown_name("PC203", "precision of a training", name, PRECISIONS)
-        if self.recover in (None, "none"):
-            message = "--recover-precision says in what to train, and nothing says how"
-            raise PrunecError("PC208", message, where="--recover-precision", hint="add --recover full")
-
-    def _check_soup(self, count: int) -> None:
-        found, hint = None, "add --recover full"
-        if count < 1:
-            found, hint = f"{count} is no number of trainings", "1 or more"
-        elif self.recover in (None, "none"):
-            found = "the mean of several trainings was asked for, and nothing says how to train"
-        elif self.recover == "blocks":
-            found, hint = "training block by block is one training", "use full or bias, or leave --recover-soup out"
-        if found is not None:
-            raise PrunecError("PC208", found, where="--recover-soup", hint=hint)
 
     @property
     def in_steps(self) -> bool:
@@ -209,26 +169,6 @@ class PlanOptions:
             hint = "add --no-permute, or leave --steps out"
         if found is not None:
             raise PrunecError("PC220", found, where="--steps", hint=hint)
-
-    def recovery(self, planned: RecoveryPlan | None = None) -> RecoveryPlan | None:
-        """What is trained after all is refitted: as these options say, else as `planned`.
-
-        Raises:
-            PrunecError PC208: minutes, and nothing to spend them on.
-        """
-        method = planned.method if self.recover is None and planned is not None else self.recover
-        if method is None and self.recover_minutes is not None:
-            message = "--recover-minutes says how long and nothing says how"
-            raise PrunecError("PC208", message, where="--recover-minutes", hint="add --recover full")
-        if method in (None, "none"):
-            return None
-        if self.recover is None and self.recover_minutes is None:
-            return planned
-        own = {
-            "method": method, "minutes": self.recover_minutes, "precision": self.recover_precision,
-            "soup": self.recover_soup, "steps": self.steps,
-        }  # fmt: skip
-        return RecoveryPlan.model_validate({key: value for key, value in own.items() if value is not None})
 
     def _target_patterns(self) -> tuple[str, ...]:
         """What the target is made for, the first by itself; nothing for a target that takes every pattern."""

@@ -23,6 +23,7 @@ from prunec.api.staged_planning import make_staged
 from prunec.api.stages import checked, stages_of
 from prunec.api.target_list import MIXED
 from prunec.api.timed_planning import make_timed
+from prunec.api.training_options import planned_training
 from prunec.cache import default_cache
 from prunec.criteria import create
 from prunec.diagnostics import Diagnostic, PrunecError
@@ -180,7 +181,7 @@ def _uses_data(options: PlanOptions) -> bool:
 def recorded(plan: Plan, options: PlanOptions, calibration: Calibration) -> Plan:
     """`plan`, with how its model is refitted and trained."""
     own = {"compensation": options.chosen_recipe().compensation, "samples": calibration.samples,
-           "recovery": options.recovery(plan.recovery)}  # fmt: skip
+           "recovery": planned_training(options, plan.recovery)}  # fmt: skip
     return plan.model_copy(update=own)
 
 

@@ -27,10 +27,10 @@ from prunec.recover.clock import Tell
 from prunec.recover.data import Pool
 from prunec.recover.losses import kinds, output_loss
 from prunec.recover.parameters import Trainable, trainable
-from prunec.recover.recovery import Recovered, check_trainable, outcome, training_clock, training_runs
+from prunec.recover.recovery import Recovered, check_trainable, outcome, subject_of, training_clock, training_runs
 from prunec.recover.student import Student, tensors
 from prunec.recover.subject import Subject
-from prunec.recover.teacher import Teacher, comparable, sees_mirrored_alike
+from prunec.recover.teacher import Teacher
 from prunec.recover.training import not_finite
 from prunec.statistics.collect import CalibrationData
 
@@ -81,12 +81,9 @@ def recover_quantised(
         student, pool = MasterStudent(masters, trained), Pool(twin, calibration)
         try:
             check_trainable(student, outputs)
-            feeds = pool.feeds(pool.training[0])
-            places = comparable(dense, masters.model, kept, feeds, threads)
-            pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
-            subject = Subject(
-                dense, masters.model, kept, pool, student, trained, outputs, places, clock, seed, threads
-            )  # fmt: skip
+            subject = subject_of(
+                dense, masters.model, kept, pool, student, trained, outputs, clock, seed, threads, "fp32"
+            )
             before, distance = held_out_error(dense, quantised, pool, threads), _distance(subject, quantised)
             if not np.isfinite(before):
                 raise not_finite("held-out samples")

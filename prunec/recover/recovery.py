@@ -29,8 +29,8 @@ from prunec.recover.blockwise import blocks_of, train_blocks
 from prunec.recover.clock import Clock, Now, Tell
 from prunec.recover.data import Pool
 from prunec.recover.end_to_end import train_end_to_end, train_soup
-from prunec.recover.losses import kinds
-from prunec.recover.parameters import trainable
+from prunec.recover.losses import Kind, kinds
+from prunec.recover.parameters import Trainable, trainable
 from prunec.recover.precision import settled
 from prunec.recover.student import Student
 from prunec.recover.subject import Subject
@@ -112,12 +112,7 @@ def _recover(
     check_trainable(student, outputs)
     pool = Pool(pruned, calibration)
     try:
-        feeds = pool.feeds(pool.training[0])
-        places = comparable(dense, pruned, kept, feeds, threads)
-        pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
-        subject = Subject(
-            dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads, plan.precision
-        )
+        subject = subject_of(dense, pruned, kept, pool, student, trained, outputs, clock, seed, threads, plan.precision)
         before = held_out_error(dense, pruned, pool, threads)
         if not math.isfinite(before):
             raise not_finite("held-out samples")
@@ -130,6 +125,26 @@ def _recover(
     finally:
         pool.close()
     return outcome(subject, model if is_kept else pruned, runs, (before, after), is_kept=is_kept)
+
+
+def subject_of(
+    dense: ir.Model,
+    pruned: ir.Model,
+    kept: Kept,
+    pool: Pool,
+    student: Student,
+    trained: Trainable,
+    outputs: dict[str, Kind],
+    clock: Clock,
+    seed: int,
+    threads: int,
+    precision: str,
+) -> Subject:
+    """With the places at which the models can be compared; `pool` gets to know whether images may be mirrored."""
+    feeds = pool.feeds(pool.training[0])
+    places = comparable(dense, pruned, kept, feeds, threads)
+    pool.mirrors = pool.augments and sees_mirrored_alike(dense, list(outputs), kept, feeds, threads)
+    return Subject(dense, pruned, kept, pool, student, trained, outputs, places, clock, seed, threads, precision)
 
 
 def outcome(

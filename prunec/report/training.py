@@ -8,7 +8,7 @@ from typing import Any
 
 _WHY: Mapping[str, str] = {
     "no progress": "the error on samples that watch had stopped falling",
-    "time": "the minutes were over, as steps took longer than the first ones",
+    "time": "the minutes were over, as steps took longer than was counted on",
     "diverged": "it diverged, also at smaller steps",
     "interrupted": "it was interrupted",
 }

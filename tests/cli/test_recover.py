@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from prunec.api.options import PlanOptions
+from prunec.api.training_options import planned_training
 from prunec.plan.recovery import DEFAULT_MINUTES, RecoveryPlan, RecoveryRun
 from tests.cli.helpers import prunec, refuses
 from tests.graph.builder import Builder
@@ -52,11 +53,15 @@ def test_a_recovered_package_and_its_replay(data: Path) -> None:
 
 def test_what_a_plan_says_can_be_decided_anew() -> None:
     planned = RecoveryPlan(method="full", minutes=3, runs=(RecoveryRun(of=5, done=4),))
-    assert PlanOptions().recovery(planned) is planned and PlanOptions().recovery() is None
-    assert PlanOptions(recover="none").recovery(planned) is None
-    assert PlanOptions(recover_minutes=7).recovery(planned) == RecoveryPlan(method="full", minutes=7)
-    assert PlanOptions(recover="bias").recovery(planned) == RecoveryPlan(method="bias", minutes=DEFAULT_MINUTES)
-    assert PlanOptions(recover="full").recovery(planned) == RecoveryPlan(method="full", minutes=DEFAULT_MINUTES)
+    assert planned_training(PlanOptions(), planned) is planned and planned_training(PlanOptions()) is None
+    assert planned_training(PlanOptions(recover="none"), planned) is None
+    assert planned_training(PlanOptions(recover_minutes=7), planned) == RecoveryPlan(method="full", minutes=7)
+    assert planned_training(PlanOptions(recover="bias"), planned) == RecoveryPlan(
+        method="bias", minutes=DEFAULT_MINUTES
+    )
+    assert planned_training(PlanOptions(recover="full"), planned) == RecoveryPlan(
+        method="full", minutes=DEFAULT_MINUTES
+    )
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class DropPlanner:
     def _warnings(self, budget: Budget, trial: Trial) -> tuple[Diagnostic, ...]:
         quality = trial.quality
         if quality is None or quality.drop_upper is None:
-            message = "the drop has no margin: the number is no mean over samples, so nothing says how sure it is"
+            message = "the drop has no margin: no group of the samples says how sure the number is"
             return (Diagnostic("PC231", message, where="--max-drop", hint="judge it on as much data as there is"),)
         if quality.drop_upper > budget.value:
             samples = quality.samples

@@ -6,9 +6,12 @@ the drops d_g of these mixtures add up to the whole drop, and their spread says 
 
     upper = Σ d_g + t · sqrt(GROUPS · var(d_g)),    t the 90 % point of Student's distribution
 
-which knows of changes for the better that hide as many for the worse. A smooth function of means, as a share of right
-answers to questions about all samples nearly is, adds up nearly, and the same spread is taken as long as it is off by
-less than that. Where it is off by more nothing is said.
+which knows of changes for the better that hide as many for the worse. Where samples are asked about each other, as in a
+share of right answers that are looked for among all samples, the drops of the mixtures do not add up. What they are off
+by is what pairs of samples lose together; how sure that is the groups do not say, so it is taken to be as uncertain as
+it is large, and added:
+
+    upper = Σ d_g + |Σ d_g − d| + …,    with the drop d in the place of Σ d_g, beyond rounding
 """
 
 from __future__ import annotations
@@ -59,16 +62,19 @@ def upper_drop(
     `samples`: that the metric asks about. Both models are asked again about all of them: `Remembered` ones know.
 
     Of a share it is never below Clopper and Pearson's bound, as if the drop were all that changed: where hardly any
-    answer changes, the spread of the groups says too little.
+    answer changes, the spread of the groups says too little. Of other numbers nothing is said where all groups are
+    alike.
     """
+    if not samples:
+        return None
     drops = np.array([before - evaluate(_Mixed(dense, pruned, group)) for group in range(GROUPS)])
     drop = before - after
     spread = math.sqrt(GROUPS * float(drops.var(ddof=1)))
-    if not samples or abs(float(drops.sum()) - drop) > max(spread, ROUNDING * max(1.0, abs(before))):
-        return None
-    upper = drop + float(stdtrit(GROUPS - 1, CONFIDENCE)) * spread
+    off = abs(float(drops.sum()) - drop)
+    together = off if off > ROUNDING * max(1.0, abs(before)) else 0.0
+    upper = drop + together + float(stdtrit(GROUPS - 1, CONFIDENCE)) * spread
     if 0 <= before <= 1 and 0 <= after <= 1:
-        return max(upper, upper_share(max(drop, 0.0) * samples, samples))
+        return min(max(upper, upper_share(max(drop, 0.0) * samples, samples)), 1.0)
     return upper if spread > 0 else None
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh, lapack
+from scipy.linalg import lapack
 
 Double = npt.NDArray[np.float64]
 Array = npt.NDArray[np.floating]
@@ -21,6 +20,8 @@ Linear = Callable[[Array], Array]
 """R ↦ R·M for R [m, n] and a fixed M [n, n], in the type of R."""
 MIRRORED = 128
 """Rows of a triangle that are mirrored at once."""
+CHUNK_BYTES = 1 << 27
+"""Of rows that are made wider for a product."""
 
 
 class Hessian(Protocol):
@@ -42,10 +43,6 @@ class Hessian(Protocol):
         """R ↦ R S⁻¹ H S⁻¹, for R of that type."""
         ...
 
-    def rows_scaled(self, scale: Double) -> Array:
-        """Rows Y with YᵀY = S⁻¹ H S⁻¹."""
-        ...
-
     def permuted(self, columns: npt.NDArray[np.int64]) -> Hessian:
         """Of the inputs in another order."""
         ...
@@ -53,31 +50,14 @@ class Hessian(Protocol):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Q diag(values) Qᵀ (Q [n, r], orthonormal columns), plus nothing on the rest of the space.
-
-    All functions of H + λ·1 come from it for every λ at the price of products.
-    """
+    """Q diag(values) Qᵀ with Q [n, n] orthonormal: all functions of H + λ·1 for every λ at the price of products."""
 
     values: Double
     vectors: Double
 
-    @cached_property
-    def is_full(self) -> bool:
-        return bool(self.vectors.shape[0] == self.vectors.shape[1])
-
-    @cached_property
-    def narrow(self) -> Array:
-        """Q in single precision, for products that a later exact step corrects."""
-        return self.vectors.astype(np.float32)
-
-    def solve(self, right: Array, damping: float) -> Array:
-        """R (H + λ)⁻¹ in the type of R [m, n]."""
-        q = self.vectors if right.dtype == np.float64 else self.narrow
-        inverse = (1 / (self.values + damping)).astype(right.dtype)
-        inside = right @ q
-        found: Array = (inside * inverse) @ q.T
-        if not self.is_full:
-            found += (right - inside @ q.T) / right.dtype.type(damping)
+    def solve(self, right: Double, damping: float) -> Double:
+        """R (H + λ)⁻¹ for R [m, n]."""
+        found: Double = ((right @ self.vectors) / (self.values + damping)) @ self.vectors.T
         return found
 
 
@@ -110,29 +90,17 @@ class MatrixHessian:
 
         Where rounding has left H with an eigenvalue below −λ, from its spectrum with those raised to 0.
         """
-        lower, failed = self._factor(scale, damping, kind)
-        if not failed:
-            (invert,) = lapack.get_lapack_funcs(("potri",), (lower,))
-            lower, failed = invert(lower, lower=1, overwrite_c=1)
-        if failed or not np.isfinite(lower).all():
-            found = self.spectrum(scale)
-            clamped: Array = ((found.vectors / (found.values + damping)) @ found.vectors.T).astype(kind)
-            return clamped
-        upper: Array = lower.T  # C-contiguous: the triangle that was computed is its upper one
-        for first in range(0, len(upper), MIRRORED):
-            rows = slice(first, first + MIRRORED)
-            upper[rows, :first] = upper[:first, rows].T
-            own = upper[rows, rows]
-            own[:] = np.triu(own) + np.triu(own, 1).T
-        return upper
+        found = _inverted(*self._factor(scale, damping, kind))
+        if found is None:
+            known = self.spectrum(scale)
+            found = ((known.vectors / (known.values + damping)) @ known.vectors.T).astype(kind)
+        return found
 
     def _factor(self, scale: Double, damping: float, kind: npt.DTypeLike) -> tuple[Array, int]:
         """Cholesky's lower factor, in Fortran's order, and whether there was none."""
         damped = np.array(self.scaled(scale, kind))
         damped.flat[:: len(damped) + 1] += damping
-        (factorise,) = lapack.get_lapack_funcs(("potrf",), (damped,))
-        lower, failed = factorise(damped.T, lower=1, overwrite_a=1)
-        return lower, failed
+        return _factorised(damped)
 
     def inverse(self, scale: Double, damping: float, kind: npt.DTypeLike) -> Linear:
         matrix = self.inverse_matrix(scale, damping, kind)
@@ -144,7 +112,7 @@ class MatrixHessian:
         if not failed:
             found, failed = lapack.dpotrs(lower, right.T, lower=1)
         if failed or not np.isfinite(found).all():
-            return self.spectrum(scale).solve(right, damping).astype(np.float64)
+            return self.spectrum(scale).solve(right, damping)
         turned: Double = found.T
         return turned
 
@@ -158,21 +126,20 @@ class MatrixHessian:
         values, vectors = np.linalg.eigh((scaled + scaled.T) / 2)
         return Spectrum(np.maximum(values, 0.0), vectors)
 
-    def rows_scaled(self, scale: Double) -> Array:
-        found = self.spectrum(scale)
-        rows: Double = np.sqrt(found.values)[:, None] * found.vectors.T
-        return rows
-
     def permuted(self, columns: npt.NDArray[np.int64]) -> MatrixHessian:
         return MatrixHessian(self.matrix[np.ix_(columns, columns)])
 
 
 class RowHessian:
-    """H = XᵀX/R from its rows [R, n], in their own type."""
+    """H = XᵀX/R from its rows X [R, n], in their own type; R is less than n.
+
+    Inverses go through Y = X S⁻¹/√R and its products with itself, YYᵀ [R, R] (Woodbury):
+    (YᵀY + λ)⁻¹ = (1 − Yᵀ (YYᵀ + λ)⁻¹ Y)/λ.
+    """
 
     def __init__(self, rows: Array) -> None:
         self.rows = rows
-        self._known: tuple[Double, Spectrum] | None = None
+        self._products: tuple[Double, Double] | None = None
 
     def diagonal(self) -> Double:
         squares: Double = np.einsum("rn,rn->n", self.rows, self.rows, dtype=np.float64) / len(self.rows)
@@ -183,30 +150,75 @@ class RowHessian:
         found: Double = ((weight.astype(kind) @ self.rows.T) @ self.rows).astype(np.float64) / len(self.rows)
         return found
 
-    def spectrum(self, scale: Double) -> Spectrum:
-        """Through the R×R Gram matrix: X/√R S⁻¹ = U D Vᵀ, values D², vectors V."""
-        if self._known is None or not np.array_equal(self._known[0], scale):
-            rows = self.rows_scaled(scale)
-            values, left = eigh(rows @ rows.T, driver="evd")
-            used = values > 1e-10 * max(float(values[-1]), 1e-300)
-            vectors = rows.T @ (left[:, used] / np.sqrt(values[used]))
-            self._known = scale, Spectrum(values[used], vectors)
-        return self._known[1]
+    def products(self, scale: Double) -> Double:
+        """YYᵀ [R, R]; not to be written to. That of the last scale is kept."""
+        if self._products is None or not np.array_equal(self._products[0], scale):
+            self._products = scale, row_products(self.rows, 1 / (scale * np.sqrt(len(self.rows))))
+        return self._products[1]
 
     def inverse(self, scale: Double, damping: float, kind: npt.DTypeLike) -> Linear:
-        found = self.spectrum(scale)
-        return lambda right: found.solve(right, damping)
+        inside = damped_inverse(self.products(scale), damping).astype(kind)
+        rows = self.rows_scaled(scale, kind)
+        return lambda right: (right - ((right @ rows.T) @ inside) @ rows) / right.dtype.type(damping)
 
     def solve(self, right: Double, scale: Double, damping: float) -> Double:
-        return self.spectrum(scale).solve(right, damping).astype(np.float64)
+        return self.inverse(scale, damping, np.float64)(right).astype(np.float64)
 
     def operator(self, scale: Double, kind: npt.DTypeLike) -> Linear:
-        rows = self.rows_scaled(scale).astype(kind)
+        rows = self.rows_scaled(scale, kind)
         return lambda right: (right @ rows.T) @ rows
 
-    def rows_scaled(self, scale: Double) -> Array:
-        scaled: Double = self.rows.astype(np.float64) / scale / np.sqrt(len(self.rows))
+    def rows_scaled(self, scale: Double, kind: npt.DTypeLike = np.float64) -> Array:
+        scaled: Array = self.rows.astype(kind) / (scale * np.sqrt(len(self.rows))).astype(kind)
         return scaled
 
     def permuted(self, columns: npt.NDArray[np.int64]) -> RowHessian:
         return RowHessian(self.rows[:, columns])
+
+
+def row_products(rows: Array, factors: Double | None = None) -> Double:
+    """YYᵀ [R, R] in float64 for rows [R, n] and factors of their columns, as many columns at a time as stay small."""
+    count, columns = rows.shape
+    wide = max(1, CHUNK_BYTES // (8 * count))
+    found = np.zeros((count, count))
+    for first in range(0, columns, wide):
+        part = slice(first, first + wide)
+        own = rows[:, part].astype(np.float64)
+        if factors is not None:
+            own *= factors[part]
+        found += own @ own.T
+    return found
+
+
+def damped_inverse(matrix: Double, damping: float) -> Double:
+    """(M + λ)⁻¹ [n, n] of a symmetric M without negative eigenvalues but for rounding, in float64."""
+    damped = np.array(matrix)
+    damped.flat[:: len(damped) + 1] += damping
+    found = _inverted(*_factorised(damped))
+    if found is None:
+        values, vectors = np.linalg.eigh(matrix)
+        found = (vectors / (np.maximum(values, 0.0) + damping)) @ vectors.T
+    return found
+
+
+def _factorised(damped: Array) -> tuple[Array, int]:
+    """Cholesky's lower factor in the place of a symmetric matrix, in Fortran's order, and whether there is none."""
+    (factorise,) = lapack.get_lapack_funcs(("potrf",), (damped,))
+    lower, failed = factorise(damped.T, lower=1, overwrite_a=1)
+    return lower, failed
+
+
+def _inverted(lower: Array, failed: int) -> Array | None:
+    """The inverse of the matrix with that factor, in its place; None where there is none."""
+    if not failed:
+        (invert,) = lapack.get_lapack_funcs(("potri",), (lower,))
+        lower, failed = invert(lower, lower=1, overwrite_c=1)
+    if failed or not np.isfinite(lower).all():
+        return None
+    upper: Array = lower.T  # C-contiguous: the triangle that was computed is its upper one
+    for first in range(0, len(upper), MIRRORED):
+        rows = slice(first, first + MIRRORED)
+        upper[rows, :first] = upper[:first, rows].T
+        own = upper[rows, rows]
+        own[:] = np.triu(own) + np.triu(own, 1).T
+    return upper

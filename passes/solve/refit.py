@@ -3,8 +3,12 @@
     min over w with support S of (w − T) A (w − T)ᵀ:   A_SS w_Sᵀ = (T A)_Sᵀ
 
 Rows that share a mask (the outputs of a block) share a factorisation, and systems of equal size are solved together.
-Where that is too much work (or A is no matrix) all rows run one preconditioned conjugate gradient side by side, whose
-steps are products of the whole weight with A.
+Where H is known by its rows, A = YᵀY + λ, the weights outside the mask are a right-hand side in those rows:
+
+    w_S = T_S + u Y_S (Y_SᵀY_S + λ)⁻¹ = T_S + u (Y_S Y_Sᵀ + λ)⁻¹ Y_S,    u = T_S̄ Y_S̄ᵀ
+
+of which the smaller matrix is factorised. Where that is too much work all rows run one preconditioned conjugate
+gradient side by side, whose steps are products of the whole weight with A.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prunec.passes.solve.hessian import Array, Double, MatrixHessian
+from prunec.passes.solve.hessian import Array, Double, MatrixHessian, RowHessian, damped_inverse, row_products
 from prunec.passes.solve.quadratic import Quadratic
 from prunec.patterns.base import Mask
 
@@ -26,15 +30,44 @@ TOLERANCE, NARROW_TOLERANCE = 1e-5, 3e-4
 """Conjugate gradient: residual relative to the right-hand side, per row; the second leaves errors alike to 1e-4."""
 NARROW_FROM = 256
 """Columns from which conjugate gradients run in single precision."""
+USUAL_ITERATIONS = 40
+"""Of conjugate gradients, at least, where λ is small: what a factorisation is compared with."""
 
 
 def refit(q: Quadratic, mask: Mask, rows: int = 1, start: Array | None = None) -> Double:
     """Scaled weights [m, n] with +0.0 outside `mask`; `rows` consecutive outputs are known to share their mask."""
     widest = int(mask.sum(axis=1).max(initial=0))
     work = len(mask) / rows * widest**3
-    if isinstance(q.problem.fit.hessian, MatrixHessian) and widest <= DIRECT_UP_TO and work <= DIRECT_WORK:
+    hessian = q.problem.fit.hessian
+    if isinstance(hessian, MatrixHessian) and widest <= DIRECT_UP_TO and work <= DIRECT_WORK:
         return _direct(q, mask, rows)
+    if isinstance(hessian, RowHessian) and _is_worth_factors(mask, rows, widest, len(hessian.rows)):
+        return _through_rows(q, hessian, mask, rows)
     return _conjugate_gradient(q, mask, start)
+
+
+def _is_worth_factors(mask: Mask, rows: int, widest: int, count: int) -> bool:
+    """Whether products of rows in float64 and their factors are less work than conjugate gradients in float32."""
+    small, large = min(widest, count), max(widest, count)
+    factors = 2 * len(mask) / rows * small**2 * (large + small)
+    return factors < USUAL_ITERATIONS * 4 * mask.size * count
+
+
+def _through_rows(q: Quadratic, hessian: RowHessian, mask: Mask, rows: int) -> Double:
+    kind = np.dtype(np.float32)
+    scaled = hessian.rows_scaled(q.scale, kind)
+    found = np.where(mask, q.target, 0.0)
+    lost = np.where(mask, 0.0, q.target).astype(kind) @ scaled.T
+    for first in range(0, len(mask), rows):
+        kept, block = np.flatnonzero(mask[first]), slice(first, first + rows)
+        own = np.ascontiguousarray(scaled[:, kept])
+        if len(kept) <= len(own):
+            inside = damped_inverse(row_products(own.T), q.damping).astype(kind)
+            found[block, kept] += (lost[block] @ own) @ inside
+        else:
+            inside = damped_inverse(row_products(own), q.damping).astype(kind)
+            found[block, kept] += (lost[block] @ inside) @ own
+    return found
 
 
 def _direct(q: Quadratic, mask: Mask, rows: int) -> Double:

@@ -10,7 +10,7 @@ from prunec.passes.solve.admm import admm
 from prunec.passes.solve.masks import magnitude_mask, wanda_mask
 from prunec.passes.solve.problem import LayerProblem
 from prunec.passes.solve.quadratic import Quadratic, quadratic
-from prunec.passes.solve.refit import refit
+from prunec.passes.solve.refit import _is_worth_factors, refit
 from prunec.passes.solve.sparsegpt import inverse_factor, sparsegpt
 from prunec.patterns import Layout, parse
 from tests.solve.problems import layer, rows
@@ -67,6 +67,27 @@ def test_rows_give_what_the_matrix_gives() -> None:
         np.testing.assert_allclose(a.operator()(a.target), b.operator()(a.target), rtol=1e-9, atol=1e-9)
         found = [admm(q, parse("2:4"), 0.5, iterations=30).mask for q in (a, b)]
         assert (found[0] == found[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize("samples", [24, 200])
+def test_rows_that_share_a_mask_are_solved_through_the_rows(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer rows than weights are left, and more: the smaller of two matrices is factorised."""
+    whole, as_rows = layer(16, 96, samples=samples), layer(16, 96, samples=samples, as_rows=True)
+    a, b = quadratic(whole, 0.01), quadratic(as_rows, 0.01)
+    pattern = parse("block:8x1")
+    mask = wanda_mask(a, pattern, 0.5)
+    monkeypatch.setattr("prunec.passes.solve.refit._conjugate_gradient", None)
+    found = refit(b, mask, pattern.rows)
+    np.testing.assert_allclose(found, best_on(a, mask), rtol=1e-3, atol=2e-4)
+    assert not found[~mask].any()
+
+
+def test_factors_are_compared_with_conjugate_gradients() -> None:
+    """Blocks of a wide layer share factors; single rows of it would each need their own."""
+    mask = np.zeros((128, 8192), bool)
+    mask[:, ::4] = True
+    assert _is_worth_factors(mask, 16, 2048, 1024)
+    assert not _is_worth_factors(mask, 1, 2048, 1024)
 
 
 def test_target_is_the_ridge_regression_towards_the_old_weights() -> None:

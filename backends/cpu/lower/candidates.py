@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -145,13 +146,13 @@ def by_rule(product: Product) -> Choice:
 
     Family A reads a column of blocks at full height; finer blocks need family B.
     """
-    dense, panels = _row_major(product), _panels(product)
+    dense = _row_major(product)
     window, pixels = product.window, math.prod(product.grid)
     if product.isa.loads_ahead:
         return dense  # panels need more registers than they save loads
     if window is None or pixels < product.lanes or window.channels < product.lanes // 2:
         return dense
-    return panels[0] if product.density(4) < 0.75 * product.density(product.lanes) else dense
+    return _panels(product)[0] if product.density(4) < 0.75 * product.density(product.lanes) else dense
 
 
 def candidates(product: Product, *, thorough: bool = False) -> list[Choice]:
@@ -184,14 +185,16 @@ def _panels(product: Product) -> list[Choice]:
         shapes = [(8, 3), (4, 6), (8, 2)]
     found = []
     for rows, vectors in shapes:
-        strip, passes = _strip(product, product.window, vectors), _passes(product, product.window, vectors)
+        strip = _strip(product.grid, product.lanes, product.window, vectors)
+        passes = _passes(product, product.window, vectors)
         found += [Choice("panel", rows, strip, vectors, n) for n in dict.fromkeys((passes, 1))]
     return found
 
 
-def _strip(product: Product, window: Window, vectors: int) -> tuple[int, int]:
-    """Lines and columns of a panel."""
-    (_, h, w), lanes = product.grid, product.lanes
+@lru_cache(maxsize=1024)
+def _strip(grid: tuple[int, int, int], lanes: int, window: Window, vectors: int) -> tuple[int, int]:
+    """Lines and columns of a panel. The same for every density of a layer, and not cheap for long signals."""
+    _, h, w = grid
     if h == 1:
         tile = vectors * lanes
         room = _PANEL_BYTES // (4 * window.channels * _planes(window))

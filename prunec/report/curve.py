@@ -13,7 +13,9 @@ from prunec.report import svg, units
 from prunec.report.template import template
 
 PAGE = "curve.html"
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT = 920.0, 360.0, 70.0, 12.0, 120.0
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT = 920.0, 380.0, 70.0, 32.0, 120.0
+_NAME = (130.0, 14.0)
+"""Room for the name of a curve."""
 
 
 def render_curve(name: str, curve: Curve) -> str:
@@ -26,7 +28,7 @@ def render_curve(name: str, curve: Curve) -> str:
         question=curve.question,
         metric=first.drop.metric if first.drop else "",
         dense_ms=first.time.dense_ms if first.time else 0.0,
-        chart=quality_against_speed({"": spots(curve.plans)}),
+        chart=quality_against_speed({"": spots(curve.plans)}, metric=first.drop.metric if first.drop else ""),
         rows=rows,
         is_whole=curve.is_whole,
     )
@@ -51,9 +53,10 @@ def spots(plans: Mapping[int, Plan]) -> list[Spot]:
 
 
 def quality_against_speed(
-    found: Mapping[str, Sequence[Spot]], beside: Mapping[str, tuple[float, float]] | None = None
+    found: Mapping[str, Sequence[Spot]], beside: Mapping[str, tuple[float, float]] | None = None, *, metric: str = ""
 ) -> Markup:
-    """What is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the subject.
+    """What of `metric` is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the
+    subject.
 
     Points are joined in their order; the dense model is where every curve begins. `beside`: single points by name,
     speed-up and drop, of what was measured elsewhere; what is slower than the dense model stands at its time.
@@ -81,6 +84,8 @@ def quality_against_speed(
         parts.append(svg.line(_LEFT, y(mark), _LEFT + wide, y(mark), "grid"))
         parts.append(svg.text(_LEFT - 8, y(mark) + 4, units.number(-mark) if mark else "0", "tick end"))
     parts.append(svg.text(_LEFT + wide / 2, bottom + 38, "times as fast as the dense model", "tick middle"))
+    parts.append(svg.text(_LEFT, 14, f"change of {metric or 'quality'}", "tick"))
+    names: list[tuple[float, float, str]] = []
     for number, (name, own) in enumerate(found.items()):
         kind = "own" if number == 0 else "other"
         before = (x(1.0), y(0.0))
@@ -94,9 +99,22 @@ def quality_against_speed(
                 parts.append(svg.text(here[0] + 6, here[1] - 7, str(n), "tick"))
             before = here
         if name and own:
-            parts.append(svg.text(before[0] + 8, before[1] + 4, name, "tick"))
+            names.append((x(own[-1].interval[1]) + 8, before[1] + 4, name))
     for name, (speedup, drop) in beside.items():
         here, what = (x(max(speedup, 1.0)), y(drop)), f"{name}: {units.factor(speedup)}, drop {units.number(drop)}"
         parts.append(svg.dot(*here, "other", title=what))
-        parts.append(svg.text(here[0] + 8, here[1] - 4, name, "tick"))
+        names.append((here[0] + 8, here[1] - 4, name))
+    parts += [svg.text(*place, name, "tick") for *place, name in apart(names)]
     return svg.figure(_WIDTH, _HEIGHT, parts, label="Loss of quality against speed-up")
+
+
+def apart(names: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """The same at places (x, y) where none is written over another: further down, where it has to be."""
+    wide, tall = _NAME
+    found: list[tuple[float, float, str]] = []
+    for x, y, name in sorted(names, key=lambda each: each[1]):
+        for other, taken, _ in sorted(found, key=lambda each: each[1]):
+            if abs(other - x) < wide and abs(taken - y) < tall:
+                y = taken + tall
+        found.append((x, y, name))
+    return found

@@ -11,6 +11,7 @@ from rich.console import Console
 from prunec.measure.results import Speedup
 from prunec.report import svg, units
 from prunec.report.console import print_compensation, print_groups, print_summary
+from prunec.report.curve import apart
 from prunec.report.data import before_after
 from tests.report.samples import sample
 
@@ -55,6 +56,14 @@ def test_ticks_are_few_and_cover(highest: float) -> None:
     assert marks[-1] >= highest * (1 - 1e-9)
     assert 3 <= len(marks) <= 8
     assert svg.ticks(0) == [0.0, 1.0]
+
+
+def test_names_in_a_chart_are_not_written_over_each_other() -> None:
+    names = [(100.0, 50.0, "a"), (110.0, 52.0, "b"), (400.0, 51.0, "far"), (105.0, 60.0, "c")]
+    found = {name: (x, y) for x, y, name in apart(names)}
+    assert found["a"] == (100, 50) and found["far"] == (400, 51)
+    assert [x for x, _ in (found["b"], found["c"])] == [110, 105]
+    assert found["b"][1] - found["a"][1] >= 14 and found["c"][1] - found["b"][1] >= 14
 
 
 def test_long_names_keep_both_ends() -> None:

@@ -55,10 +55,9 @@ def spots(plans: Mapping[int, Plan]) -> list[Spot]:
 def quality_against_speed(
     found: Mapping[str, Sequence[Spot]], beside: Mapping[str, tuple[float, float]] | None = None, *, metric: str = ""
 ) -> Markup:
-    """What of `metric` is lost, downwards, against the measured speed-up with its 95 % interval. The first curve is the
-    subject.
+    """What of `metric` is lost, downwards, against the measured speed-up with its 95 % interval.
 
-    Points are joined in their order; the dense model is where every curve begins. `beside`: single points by name,
+    The first curve is the subject. Points are joined in their order; the dense model is where every curve begins. `beside`: single points by name,
     speed-up and drop, of what was measured elsewhere; what is slower than the dense model stands at its time.
     """
     beside = beside or {}

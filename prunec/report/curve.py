@@ -57,8 +57,9 @@ def quality_against_speed(
 ) -> Markup:
     """What of `metric` is lost, downwards, against the measured speed-up with its 95 % interval.
 
-    The first curve is the subject. Points are joined in their order; the dense model is where every curve begins. `beside`: single points by name,
-    speed-up and drop, of what was measured elsewhere; what is slower than the dense model stands at its time.
+    The first curve is the subject. Points are joined in their order; the dense model is where every curve begins.
+    `beside`: single points by name, speed-up and drop, of what was measured elsewhere; what is slower than the dense
+    model stands at its time.
     """
     beside = beside or {}
     points = [point for own in found.values() for point in own]

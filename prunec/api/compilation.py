@@ -18,7 +18,7 @@ from typing import Any
 from prunec.api.artifact_options import backend_of, demo_options
 from prunec.api.dump import Dump
 from prunec.api.evidence import given_options
-from prunec.api.gates import check_gates, refusals
+from prunec.api.gates import check_gates, refusals, wide_drop
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model, stem
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
@@ -209,6 +209,7 @@ def compile(
     own = judge_dense(opened, judged_by if judges else None, threads, progress)
     sought = None if trains else max_drop  # training comes later: then it is a gate for what that leaves
     made, options, calibration, warnings = _decide(opened, options, budget, plan, seed, own, sought, progress)
+    warnings += wide_drop(max_drop, own)
     check_rounding(options, is_int8=is_int8)  # again: a plan may have switched compensation off
     if opened.stripped is not None and not is_int8 and precision is None:
         warnings.append(IN_FLOAT)

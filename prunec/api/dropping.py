@@ -17,6 +17,7 @@ from prunec.api.choices import Judge, with_drop
 from prunec.api.progress import Progress
 from prunec.api.timed import TimedPlanner
 from prunec.diagnostics import Diagnostic, GateError
+from prunec.measure.shares import Share
 from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.verify.bounds import finest_drop, samples_for
@@ -38,11 +39,12 @@ class Trial:
 
 
 class DropPlanner:
-    """Judges the choices of `timed`."""
+    """Judges the choices of `timed`. `slow`: what kept the quality and was not measured to be faster than dense."""
 
     def __init__(self, timed: TimedPlanner, judge: Judge, progress: Progress) -> None:
         self._timed, self._judge, self._progress = timed, judge, progress
         self.trials: list[Trial] = []
+        self.slow: Share | None = None
 
     def fastest(self, budget: Budget) -> tuple[Plan, tuple[Diagnostic, ...]]:
         """The plan, and what there is to say about the data.
@@ -70,13 +72,15 @@ class DropPlanner:
                 assert trial.quality is not None
                 plan = with_drop(self._timed.plan(point, budget), trial.quality, len(self.trials))
                 return plan, self._warnings(budget, trial)
+            self.slow = self.slow or point.share
         raise self._nothing(budget)
 
     def checked(self, made: Plan, allowed: float) -> Plan:
         """`made`, which meets a budget of time, with its drop, if that is at most `allowed`.
 
         Raises:
-            GateError PC534: it is not. What can be had instead is looked for, and all that was judged is in `details`.
+            GateError PC534: it is not. What can be had instead is looked for, and all that was judged is in `details`:
+            `compromise` keeps the quality, or where nothing faster does, the speed.
         """
         self._progress("judging the choice", 0, 0)
         quality = self._judge.quality(made)
@@ -85,16 +89,17 @@ class DropPlanner:
         assert made.time is not None
         asked = f"--{made.budget.kind} {made.budget.value:g} --max-drop {allowed:g}"
         found = "no quality was found" if quality is None else f"{quality.metric} drops by {quality.drop:.3g}"
-        reached, hint = _point(made.time.share, quality), "give more data with --calib, or allow more"
-        compromise = None
+        reached = compromise = _point(made.time.share, quality, is_measured=True)
         try:
             best, _ = self.fastest(Budget.of("max-drop", allowed))
             assert best.time is not None and best.drop is not None
-            compromise = {"speedup": 1 / best.time.share, "drop": best.drop.drop}
+            compromise = {"speedup": 1 / best.time.share, "is_measured": True, "drop": best.drop.drop}
+            if best.drop.upper is not None:
+                compromise["drop_upper"] = best.drop.upper
             hint = f"--max-drop {allowed:g} by itself gives {1 / best.time.share:.3g} times as fast"
         except GateError as no:
-            hint = f"{no.diagnostic.message}; {hint}"
-        curve = [_point(trial.predicted, trial.quality) for trial in self.trials]
+            hint = f"{no.diagnostic.message}; {no.diagnostic.hint}"
+        curve = [_point(trial.predicted, trial.quality, is_measured=False) for trial in self.trials]
         raise GateError(
             "PC534",
             f"both cannot be had: at {1 / made.time.share:.3g} times as fast {found}",
@@ -102,7 +107,7 @@ class DropPlanner:
             hint=hint,
             details={
                 "reached": reached,
-                **({} if compromise is None else {"compromise": compromise}),
+                "compromise": compromise,
                 "curve": sorted([*curve, reached], key=lambda point: point["speedup"]),
             },
         )
@@ -136,22 +141,27 @@ class DropPlanner:
         judged = [trial for trial in self.trials if trial.quality is not None]
         if not judged:
             return GateError("PC530", "no quality was found, so nothing shows that it is kept", where="--max-drop")
+        is_own = any(trial.quality is not None and trial.quality.data == "user" for trial in judged)
+        more = "let --metric judge on more samples" if is_own else "give more data with --calib"
+        hint = f"allow more, {more}, or recover the quality by training (--recover, beside --speedup)"
+        where = f"--max-drop {budget.value:g}"
+        if self.slow is not None:
+            low, high = (1 / share for share in reversed(self.slow.ci95))
+            message = "what keeps the quality is too little faster than the dense model to be told from noise"
+            found = f"{1 / self.slow.median:.3g} times as fast, 95 % interval {low:.3g} to {high:.3g}"
+            return GateError("PC530", f"{message}: {found}", where=where, hint=hint)
         mildest = max(judged, key=lambda trial: trial.predicted)
         assert mildest.quality is not None
         drop, upper = mildest.quality.drop, mildest.quality.drop_upper
         bound = "" if upper is None else f", at most {upper:.3g} on other data (90 %)"
-        found = f"{1 / mildest.predicted:.3g} times as fast drops {mildest.quality.metric} by {drop:.3g}{bound}"
-        return GateError(
-            "PC530",
-            f"no model that keeps the quality was measured to be faster than the dense one: {found}",
-            where=f"--max-drop {budget.value:g}",
-            hint="allow more, give more data with --calib, or recover the quality by training (prunec.prune)",
-        )
+        found = f"what is predicted to be {1 / mildest.predicted:.3g} times as fast drops {mildest.quality.metric} by "
+        message = f"nothing that is faster than the dense model keeps the quality: {found}{drop:.3g}{bound}"
+        return GateError("PC530", message, where=where, hint=hint)
 
 
-def _point(share: float, quality: QualityRecord | None) -> dict[str, float]:
-    """What a program reads of a choice; what is not known is absent."""
-    point = {"speedup": 1 / share}
+def _point(share: float, quality: QualityRecord | None, *, is_measured: bool) -> dict[str, float | bool]:
+    """What a program reads of a choice; what is not known is absent. `is_measured`: the speed-up, not predicted."""
+    point: dict[str, float | bool] = {"speedup": 1 / share, "is_measured": is_measured}
     if quality is not None:
         point["drop"] = quality.drop
         if quality.drop_upper is not None:

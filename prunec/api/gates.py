@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prunec.diagnostics import GateError, PrunecError
+from prunec.api.pruning import Judged
+from prunec.diagnostics import Diagnostic, GateError, PrunecError
 from prunec.measure.contender import DENSE
 from prunec.measure.gate import gate_speedup
 from prunec.measure.results import Measurements
@@ -52,6 +53,18 @@ def check_gates(
     if budget is not None and budget.is_measured and not measures:
         message = f"--{budget.kind} is met by measuring and --no-measure forbids it"
         raise PrunecError("PC222", message, hint="leave one of the two out")
+
+
+def wide_drop(max_drop: float | None, own: Judged | None) -> tuple[Diagnostic, ...]:
+    """A warning where the drop allows whatever comes out: a share of 1 is all there is of most metrics."""
+    if max_drop is None or own is None:
+        return ()
+    name, dense = next(iter(own.dense.items()))
+    if not 0 < dense <= 1 < max_drop:
+        return ()
+    message = f"a drop of {max_drop:g} allows everything: {name} of the dense model is {dense:.3g}"
+    hint = f"{max_drop / 100:g} is {max_drop:g} points of a hundred"
+    return (Diagnostic("PC231", message, where="--max-drop", hint=hint),)
 
 
 def refusals(

@@ -295,6 +295,7 @@ class PlanOptions:
             hint = f"use a pattern of zeros, --pattern {self._target_patterns()[0]}"
         elif self.target == "onnx" and is_sparse:
             found = f"zeros ({self.pattern}) save no time in ONNX Runtime"
+            hint = "leave --pattern out, or use --target cpu with a pattern of blocks"
         elif structures != DEFAULT_STRUCTURES and (is_sparse or structures != ("depth", "channels")):
             found = f"of {', '.join(structures)} only channels are timed, and whole blocks beside them"
         if found is not None:

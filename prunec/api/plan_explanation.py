@@ -47,14 +47,20 @@ def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
     why = {choice.name: choice for choice in plan.choices}
     found = [*_blocks(plan), *_groups(plan, why), *_layers(plan, why)]
     if name is not None:
-        found = [one for one in found if name in (one.name, *one.tensors)]
+        found = [one for one in found if name in (one.name, *one.tensors, *map(_module, one.tensors))]
         if not found:
             hint = "without a name all are listed"
             raise PrunecError("PC120", f"the plan decides nothing about {name!r}", where=str(path), hint=hint)
     budget = f"--{plan.budget.kind} {plan.budget.value:g}"
     return PlanExplanation(
-        plan=path.name, target=plan.target, budget=budget, losses=_losses(plan), decisions=tuple(found)
-    )
+        plan=path.name, target=plan.target, budget=budget, losses=_losses(plan), time=plan.time, drop=plan.drop,
+        decisions=tuple(found),
+    )  # fmt: skip
+
+
+def _module(tensor: str) -> str:
+    """`blocks.1.conv` of `blocks.1.conv.weight`: what frameworks call the layer, and users do."""
+    return tensor.rpartition(".")[0] or tensor
 
 
 def _losses(plan: Plan) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from prunec.api.gates import wide_drop
 from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import NOT_FASTER, channel_options, whole_plan, with_layers
@@ -36,6 +37,11 @@ from prunec.plan.budget import Budget
 from prunec.plan.plan import Plan
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.verify.user_metric import load_metric
+
+UNREAD_METRIC = Diagnostic(
+    "PC233", "no model is judged by the metric while this plan is made", where="--metric",
+    hint="compile judges the finished model by it; plan does with --max-drop or --sweep",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,16 @@ def plan(
     options.check()
     budget = options.required_budget(max_drop=max_drop)
     check_planned_precision(options, budget)
-    if metric is not None and (max_drop is None or not budget.is_measured):
+    judges = max_drop is not None and budget.is_measured
+    if metric is not None and max_drop is not None and not judges:
         message = "a plan is judged by a metric where --max-drop is a budget"
         raise PrunecError("PC220", message, where="--metric", hint="compile judges the finished model; or leave it out")
     judged_by = None if metric is None else load_metric(metric)
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-    own = judge_dense(opened, judged_by, threads, progress)
+    own = judge_dense(opened, judged_by if judges else None, threads, progress)
     calibration = open_data(opened, options, budget)
+    more = (*wide_drop(max_drop, own), *(() if metric is None or judges else (UNREAD_METRIC,)))
     made, warnings = make(opened, calibration, options, budget, progress, own, max_drop)
     if output is not None:
         from prunec.package.errors import os_errors
@@ -124,7 +132,7 @@ def plan(
         with os_errors(Path(output)):
             made.save(Path(output))
     damaged = () if options.cache is None else options.cache.warnings
-    return Planned(made, (*opened.warnings, *calibration.warnings, *warnings, *damaged))
+    return Planned(made, (*opened.warnings, *calibration.warnings, *more, *warnings, *damaged))
 
 
 def open_data(opened: Opened, options: PlanOptions, budget: Budget | None = None) -> Calibration:

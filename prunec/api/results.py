@@ -10,7 +10,7 @@ from prunec.diagnostics import Diagnostic, GateError
 from prunec.measure.modelled import Modelled
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
-from prunec.plan.plan import Plan, Precision, QuantisedPlan, StepPlan
+from prunec.plan.plan import DropPlan, Plan, Precision, QuantisedPlan, StepPlan, TimePlan
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
@@ -161,12 +161,17 @@ class Decision(Result):
 
 
 class PlanExplanation(Result):
-    """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none."""
+    """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none.
+
+    `time`, `drop`: what was measured and judged for the whole plan, where it was made for a time or a drop.
+    """
 
     plan: str
     target: str
     budget: str
     losses: str | None = None
+    time: TimePlan | None = None
+    drop: DropPlan | None = None
     decisions: tuple[Decision, ...]
 
 

@@ -37,8 +37,11 @@ def sweep(model: str, points: int, folder: str | None, **options: Any) -> Answer
     except KeyboardInterrupt:
         message = f"interrupted; the points that are done are in {folder}"
         raise Interrupted("PC618", message, hint="the same command goes on with the others") from None
+    except SystemExit as ended:  # SIGTERM
+        ended.add_note(f"the points that are done are in {folder}, the same command goes on with the others")
+        raise
     show_warnings(warnings)
-    return Answer(found.to_json(), lambda out: show_curve(out, found))
+    return Answer(found.to_json(), lambda out: show_curve(out, found, model))
 
 
 def pick(
@@ -54,14 +57,16 @@ def pick(
     return Answer(plan.model_dump(mode="json"), lambda out: show(out, plan))
 
 
-def show_curve(out: Console, curve: Curve) -> None:
+def show_curve(out: Console, curve: Curve, model: str) -> None:
     """A line for every point."""
     from rich.table import Table
     from rich.text import Text
 
     from prunec.report import units
 
-    table = Table("point", title=Text("quality against speed"), title_justify="left")
+    metrics = {plan.drop.metric for plan in curve.plans.values() if plan.drop is not None}
+    title = f"{', '.join(sorted(metrics)) or 'quality'} against speed"
+    table = Table("point", title=Text(title), title_justify="left")
     for heading in ("speed-up", "95 % interval", "time", "drop", "at most (90 %)", "MACs left"):
         table.add_column(heading, justify="right")
     best = curve.best()
@@ -75,4 +80,7 @@ def show_curve(out: Console, curve: Curve) -> None:
             style=None if number in best else "dim",
         )  # fmt: skip
     out.print(table)
-    out.print(Text(f"Plans and {curve.folder}/curve.html are written; prunec compile MODEL --plan compiles one."))
+    out.print(
+        Text(f"Plans and {curve.folder}/curve.html are written. One of them, with the same --calib and --metric:")
+    )
+    out.print(Text(f"prunec compile {model} --plan {curve.folder}/point-{max(best, default=1)}.json"))

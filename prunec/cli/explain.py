@@ -83,7 +83,10 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
 
     from prunec.report import units
 
+    has_groups = any(one.what == "channels" for one in found.decisions)
     table = Table("group or layer", "what", title=f"{found.target}, {found.budget}", title_justify="left")
+    if has_groups:
+        table.add_column("made by", overflow="fold")
     for heading in ("kept", "predicted loss", "time saved", "milder", "deeper"):
         table.add_column(heading, justify="right")
     has_types = any(one.precision is not None for one in found.decisions)
@@ -94,7 +97,10 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
         numbers = ("–" if one.loss is None else units.error(one.loss), _share(one.saved))
         steps = (_step(step, one) for step in (one.milder, one.deeper))
         types = _types(one) if has_types else ()
-        table.add_row(Text(one.name), one.what, _kept(one.kept, one.of), *numbers, *steps, *types, Text(one.why))
+        made_by = [Text(_few(one.tensors))] if has_groups else []
+        table.add_row(
+            Text(one.name), one.what, *made_by, _kept(one.kept, one.of), *numbers, *steps, *types, Text(one.why)
+        )
     out.print(table)
     if found.losses is not None and any(one.loss is not None for one in found.decisions):
         out.print(Text(f"Losses are those of the outputs by {found.losses}."))
@@ -102,6 +108,35 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
         out.print(
             Text(f"Layers were compared by what the outputs lose ({found.losses}); only plans for a time keep it.")
         )
+    _show_whole(out, found)
+
+
+def _show_whole(out: Console, found: PlanExplanation) -> None:
+    """What was measured of the whole plan, beside what its parts were predicted to do."""
+    from rich.text import Text
+
+    if found.time is None:
+        return
+    low, high = found.time.ci95
+    measured = (
+        f"{1 - found.time.share:.1%} of the dense model's time saved (95 % interval {1 - high:.1%} to {1 - low:.1%})"
+    )
+    out.print(
+        Text(
+            f"Measured for all together: {measured}, {1 - found.time.predicted:.1%} predicted. Lines do not add up to "
+            "that: what one saves depends on the others."
+        )
+    )
+    out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
+    if found.drop is not None:
+        upper = "" if found.drop.upper is None else f", at most {found.drop.upper:.3g} on other data (90 %)"
+        out.print(Text(f"Judged for all together: {found.drop.metric} drops by {found.drop.drop:.3g}{upper}."))
+
+
+def _few(tensors: tuple[str, ...]) -> str:
+    """The first names, and how many more there are."""
+    first, more = ", ".join(tensors[:2]), len(tensors) - 2
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def _types(one: Decision) -> tuple[str, str]:

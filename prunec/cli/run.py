@@ -15,12 +15,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunec.cli.answer import Answer, console
 from prunec.diagnostics import Diagnostic, PrunecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -40,8 +43,9 @@ def run(arguments: Sequence[str]) -> int:
             return _refuse(error.diagnostic, error.exit_code, stdout)
         except KeyboardInterrupt:
             result = _INTERRUPTED
-        except _Terminated:
-            return _refuse(Diagnostic("PC618", "terminated; nothing was written"), _TERMINATED, stdout)
+        except _Terminated as ended:
+            kept = "; ".join(getattr(ended, "__notes__", ())) or "nothing was written"
+            return _refuse(Diagnostic("PC618", f"terminated; {kept}"), _TERMINATED, stdout)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 return _closed_pipe()
@@ -125,8 +129,24 @@ def show_diagnostic(kind: str, diagnostic: Diagnostic) -> None:
     style = {"error": "bold red", "warning": "bold yellow"}[kind]
     out = console(stderr=True)
     out.print(Text.assemble((kind, style), str(diagnostic)), soft_wrap=True)
+    if diagnostic.details is not None and "curve" in diagnostic.details:
+        _show_choices(out, diagnostic.details["curve"])
     if diagnostic.hint:
         out.print(Text.assemble(("help", "bold"), f": {diagnostic.hint}"), soft_wrap=True)
+
+
+def _show_choices(out: Console, choices: Sequence[Mapping[str, Any]]) -> None:
+    """What was judged on the way to a refusal, a line for each."""
+    from rich.table import Table
+
+    from prunec.report import units
+
+    table = Table("times as fast", "", "drop", "at most (90 %)")
+    for one in choices:
+        how = "measured" if one["is_measured"] else "predicted"
+        drops = (units.number(one[name]) if name in one else "–" for name in ("drop", "drop_upper"))
+        table.add_row(units.factor(one["speedup"]), how, *drops)
+    out.print(table)
 
 
 def _write_json(stdout: int, document: Any) -> None:

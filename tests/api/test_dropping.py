@@ -11,8 +11,11 @@ import pytest
 from prunec.api import planning, timing
 from prunec.api.compilation import compile
 from prunec.api.dropping import is_within
+from prunec.api.gates import wide_drop
+from prunec.api.pruning import Judged
 from prunec.api.sample_count import samples_for_drop
 from prunec.diagnostics import GateError, PrunecError
+from prunec.verify.margins import Remembered
 from prunec.verify.records import QualityRecord
 from tests.api.test_timing import Clock
 from tests.api.test_timing import model as model
@@ -57,10 +60,10 @@ def test_a_dry_run_plans_for_a_drop(model: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_no_gain_is_a_no(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(GateError, match="PC530"):
+    with pytest.raises(GateError, match=r"PC530.*keeps the quality: what is predicted to be .* drops cosine by"):
         plan(model, max_drop=0.0)
     monkeypatch.setattr(Clock, "noise", 50.0)  # nothing is shown to be faster
-    with pytest.raises(GateError, match="PC530"):
+    with pytest.raises(GateError, match=r"PC530.*told from noise: .* times as fast, 95 % interval"):
         plan(model, max_drop=0.05)
 
 
@@ -122,3 +125,16 @@ def test_what_is_asked_of_nothing_is_refused(model: Path) -> None:
             plan(model, max_drop=0.01, **options)
     with pytest.raises(PrunecError, match="PC208"):
         plan(model, max_drop=-0.1)
+
+
+def test_a_metric_that_nothing_is_judged_by_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "load_metric", lambda spec: lambda run: 0.9)
+    found = plan(model, flops=0.5, metric="own:metric")
+    assert [warning.code for warning in found.warnings if warning.where == "--metric"] == ["PC233"]
+
+
+@pytest.mark.parametrize(("dense", "allowed", "warns"), [(0.93, 2.0, True), (93.0, 2.0, False), (0.93, 1.0, False)])
+def test_a_drop_of_two_where_one_is_all_there_is(dense: float, allowed: float, warns: bool) -> None:
+    own = Judged(lambda run: dense, {"accuracy": dense}, Remembered(lambda feeds: {}))
+    found = wide_drop(allowed, own)
+    assert bool(found) == warns and all("0.02 is 2 points" in (one.hint or "") for one in found)

@@ -8,6 +8,7 @@ import pytest
 
 import prunec
 from prunec.api import planning, timing
+from prunec.api.plan_explanation import _module
 from prunec.api.results import Decision, PlanExplanation
 from prunec.diagnostics import PrunecError
 from prunec.plan.layers import DENSE
@@ -43,6 +44,16 @@ def test_widths_for_a_time(timed: Path) -> None:
         assert one.deeper is None or (one.deeper.loss > 0 > one.deeper.time and one.deeper.kept < one.kept)
     (one,) = decisions(timed, cut[0].name)
     assert one == cut[0] and decisions(timed, cut[0].tensors[0]) == (one,)
+    assert decisions(timed, _module(cut[0].tensors[0])) == (one,)
+
+
+def test_layers_are_named_and_the_whole_is_told(timed: Path) -> None:
+    shown = command("explain", timed, cwd=timed.parent)
+    whole = prunec.explain(timed)
+    assert isinstance(whole, PlanExplanation) and whole.time is not None
+    assert all(one.tensors[0] in "".join(shown.out.split()) for one in whole.decisions)
+    assert f"{1 - whole.time.share:.1%} of the dense model's time saved" in " ".join(shown.out.split())
+    assert _module("blocks.1.conv.weight") == "blocks.1.conv" and _module("w") == "w"
 
 
 def test_zeros_for_a_time(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from prunec.api import planning, timed, timing
+from prunec.api import planning, sweeping, timed, timing
 from prunec.api.compilation import compile
 from prunec.api.sweeping import picked, sweep
 from prunec.diagnostics import GateError, PrunecError
@@ -91,6 +93,17 @@ def test_an_interrupted_sweep_goes_on(model: Path, tmp_path: Path, monkeypatch: 
     assert curve.is_whole and Counting.careful == 5  # nothing is done again
 
 
+def test_what_ends_a_sweep_says_that_its_points_stay(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(sweeping, "sweep", ended)
+    done = prunec("plan", model, "--sweep", 4, "-o", tmp_path / "curve", "--samples", 40, cwd=tmp_path)
+    assert done.code == 143 and "the points that are done are in" in done.err and "nothing was" not in done.err
+
+
 def test_a_folder_holds_one_curve(folder: Path, model: Path) -> None:
     with pytest.raises(PrunecError, match=r"PC232.*other options"):
         sweep(model, 4, output=folder, samples=41, cache=False)
@@ -143,10 +156,15 @@ def test_what_cannot_both_be_had_comes_with_the_best_compromise_and_the_curve(mo
     details = caught.value.diagnostic.details
     assert details is not None
     assert details["reached"]["speedup"] >= 3 and details["reached"]["drop"] > 0.003
+    measured = [point for point in details["curve"] if point["is_measured"]]
+    assert measured == [details["reached"]] and details["compromise"]["is_measured"]
     assert 1 < details["compromise"]["speedup"] < 3 and details["compromise"]["drop"] <= 0.003
     speedups = [point["speedup"] for point in details["curve"]]
     assert len(speedups) > 3 and speedups == sorted(speedups)
     arguments = ("--speedup", 3, "--max-drop", 0.003, "--samples", 40, "--no-cache", "--json")
     done = prunec("compile", model, *arguments, "-o", "out", cwd=tmp_path)
     assert done.code == 1 and not (tmp_path / "out").exists()
-    assert done.json["error"]["code"] == "PC534" and done.json["error"]["details"]["curve"]
+    curve = done.json["error"]["details"]["curve"]
+    assert done.json["error"]["code"] == "PC534" and curve
+    rows = [line for line in done.err.splitlines() if "predicted" in line or "measured" in line]
+    assert len(rows) >= len(curve) and "at most (90 %)" in done.err

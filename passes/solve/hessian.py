@@ -194,11 +194,12 @@ def damped_inverse(matrix: Double, damping: float) -> Double:
     """(M + λ)⁻¹ [n, n] of a symmetric M without negative eigenvalues but for rounding, in float64."""
     damped = np.array(matrix)
     damped.flat[:: len(damped) + 1] += damping
-    found = _inverted(*_factorised(damped))
-    if found is None:
-        values, vectors = np.linalg.eigh(matrix)
-        found = (vectors / (np.maximum(values, 0.0) + damping)) @ vectors.T
-    return found
+    inverse = _inverted(*_factorised(damped))
+    if inverse is not None:
+        return inverse.astype(np.float64, copy=False)
+    values, vectors = np.linalg.eigh(matrix)
+    clamped: Double = (vectors / (np.maximum(values, 0.0) + damping)) @ vectors.T
+    return clamped
 
 
 def _factorised(damped: Array) -> tuple[Array, int]:

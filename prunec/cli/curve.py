@@ -27,7 +27,7 @@ def sweep(model: str, points: int, folder: str | None, **options: Any) -> Answer
     """The curve in `folder`; `options` are those of `api.sweeping.sweep`."""
     from prunec.api import sweeping
     from prunec.cli.progress import shown
-    from prunec.cli.run import show_warnings
+    from prunec.cli.run import Terminated, show_warnings
 
     if folder is None:
         raise PrunecError("PC220", "a sweep needs a folder for its points", where="--sweep", hint="add -o FOLDER")
@@ -37,8 +37,8 @@ def sweep(model: str, points: int, folder: str | None, **options: Any) -> Answer
     except KeyboardInterrupt:
         message = f"interrupted; the points that are done are in {folder}"
         raise Interrupted("PC618", message, hint="the same command goes on with the others") from None
-    except SystemExit as ended:  # SIGTERM
-        ended.add_note(f"the points that are done are in {folder}, the same command goes on with the others")
+    except Terminated as ended:
+        ended.kept = f"the points that are done are in {folder}, the same command goes on with the others"
         raise
     show_warnings(warnings)
     return Answer(found.to_json(), lambda out: show_curve(out, found, model))

@@ -29,8 +29,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
-class _Terminated(SystemExit):
-    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a mistake."""
+class Terminated(SystemExit):
+    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a mistake. `kept`: what is left."""
+
+    kept = "nothing was written"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -43,9 +45,8 @@ def run(arguments: Sequence[str]) -> int:
             return _refuse(error.diagnostic, error.exit_code, stdout)
         except KeyboardInterrupt:
             result = _INTERRUPTED
-        except _Terminated as ended:
-            kept = "; ".join(getattr(ended, "__notes__", ())) or "nothing was written"
-            return _refuse(Diagnostic("PC618", f"terminated; {kept}"), _TERMINATED, stdout)
+        except Terminated as ended:
+            return _refuse(Diagnostic("PC618", f"terminated; {ended.kept}"), _TERMINATED, stdout)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 return _closed_pipe()
@@ -177,7 +178,7 @@ def _termination_unwinds() -> Iterator[None]:
     """SIGTERM leaves nothing behind either: it unwinds the stack, as Ctrl-C does."""
 
     def leave(number: int, frame: object) -> None:
-        raise _Terminated(_TERMINATED)
+        raise Terminated(_TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:

@@ -104,7 +104,7 @@ def quality_against_speed(
         here, what = (x(max(speedup, 1.0)), y(drop)), f"{name}: {units.factor(speedup)}, drop {units.number(drop)}"
         parts.append(svg.dot(*here, "other", title=what))
         names.append((here[0] + 8, here[1] - 4, name))
-    parts += [svg.text(*place, name, "tick") for *place, name in apart(names)]
+    parts += [svg.text(right, down, name, "tick") for right, down, name in apart(names)]
     return svg.figure(_WIDTH, _HEIGHT, parts, label="Loss of quality against speed-up")
 
 

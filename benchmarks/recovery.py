@@ -2,7 +2,7 @@
 
     python -m benchmarks.recovery fashion-net crepe-tiny [--cases 2:4 block:4x1@0.5 flops@0.5] [--minutes 3] [--steps 1]
         [--methods bias blocks full:6] [--samples N] [--test-samples N] [--seed 0] [--threads 1] [--keep F.json]
-        [--markdown F]
+        [--markdown F] [--blocks-from 0.2]
 
 A case is a pattern with its level, or `flops@S`: whole channels, so that the share S of the multiply-accumulates stays.
 Every method starts from the same one-shot model, which is what `prunec compile` makes without `--recover`, and trains
@@ -12,6 +12,7 @@ of the processor (per thread), so that a row does not depend on what else the ma
 prune in five rounds, with training after each, in the same minutes, those on the wall. `error` is ‖y − y_dense‖ over
 ‖y_dense‖ on held-out calibration samples; others of them decide by the loss that training lowers whether the
 result is kept: where it is not, the row has the numbers of the model before training, one-shot or cut in steps.
+`--blocks-from` is the one-shot error from which `full` begins with blocks, for another than its own.
 Behind the one-shot row stands the best that another tool reached in one shot (`rivals`: constants, other test items).
 """
 
@@ -41,7 +42,7 @@ from prunec.api.stages import stages_of, whole
 from prunec.passes.compensate.pairs import Kept
 from prunec.passes.held_out import held_out_error
 from prunec.plan.recovery import METHODS, RecoveryPlan
-from prunec.recover.recovery import recover
+from prunec.recover import recovery
 
 CASES = ("2:4", "block:4x1@0.5", "block:4x1@0.75", "flops@0.7", "flops@0.5")
 ONE_SHOT = "one-shot"
@@ -112,7 +113,7 @@ class OneShot:
     def _trained(self, asked: RecoveryPlan, pruned: ir.Model) -> tuple[ir.Model, int, bool]:
         subject, threads = self.subject, self.options.threads
         steps = stages_of(subject.opened, self.plan)
-        found = recover(
+        found = recovery.recover(
             steps[0].before, pruned, Kept(*whole(steps)), subject.calibration, asked, threads=threads,
             seed=self.options.seed, now=lambda: time.process_time() / threads,
             tell=lambda done, of, what: print(f"# {what}, {done} of {of}", file=sys.stderr),
@@ -164,10 +165,11 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 return OneShot(subject(name, not case.startswith("flops")), case)
 
             about = (name, case, options.samples, options.test_samples, options.seed, options.threads)
+            trained = (*about, *([] if options.blocks_from is None else [options.blocks_from]))
             found = kept.rows((*about, ONE_SHOT), lambda: [start().row()])
             for method, own in options.methods:
                 for minutes, rounds in product(own or options.minutes, options.steps):
-                    key = (*about, method, minutes, *([] if rounds == 1 else [rounds]))
+                    key = (*trained, method, minutes, *([] if rounds == 1 else [rounds]))
                     found += kept.rows(key, lambda: [start().recovered(method, minutes, rounds)])  # noqa: B023
             found[1:1] = beside(found[0])
             for row in found:
@@ -199,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", type=method_and_minutes, default=[(name, []) for name in METHODS])
     parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
     parser.add_argument("--steps", nargs="+", type=int, default=[1])
+    parser.add_argument("--blocks-from", type=float)
     parser.add_argument("--samples", type=int)
     parser.add_argument("--test-samples", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -206,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args(arguments)
+    if options.blocks_from is not None:
+        recovery.FAR = options.blocks_from
     found = list(rows(options))
     if options.markdown is not None:
         options.markdown.write_text(markdown(found), encoding="utf-8")

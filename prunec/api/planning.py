@@ -119,10 +119,10 @@ def plan(
     if metric is not None and max_drop is not None and not judges:
         message = "a plan is judged by a metric where --max-drop is a budget"
         raise PrunecError("PC220", message, where="--metric", hint="compile judges the finished model; or leave it out")
-    judged_by = None if metric is None else load_metric(metric)
+    judged_by = load_metric(metric) if metric is not None and judges else None
     progress("reading the model", 0, 0)
     opened = open_model(model, input_shapes, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-    own = judge_dense(opened, judged_by if judges else None, threads, progress)
+    own = judge_dense(opened, judged_by, threads, progress)
     calibration = open_data(opened, options, budget)
     more = (*wide_drop(max_drop, own), *(() if metric is None or judges else (UNREAD_METRIC,)))
     made, warnings = make(opened, calibration, options, budget, progress, own, max_drop)

@@ -11,7 +11,7 @@ share of right answers that are looked for among all samples, the drops of the m
 by is what pairs of samples lose together; how sure that is the groups do not say, so it is taken to be as uncertain as
 it is large, and added:
 
-    upper = Σ d_g + |Σ d_g − d| + …,    with the drop d in the place of Σ d_g, beyond rounding
+    upper = d + |Σ d_g − d| + t · sqrt(GROUPS · var(d_g)),    d the drop of all samples at once
 """
 
 from __future__ import annotations

@@ -115,6 +115,8 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
     """What was measured of the whole plan, beside what its parts were predicted to do."""
     from rich.text import Text
 
+    from prunec.cli.plan import drops_by
+
     if found.time is None:
         return
     low, high = found.time.ci95
@@ -129,8 +131,7 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
     )
     out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
     if found.drop is not None:
-        upper = "" if found.drop.upper is None else f", at most {found.drop.upper:.3g} on other data (90 %)"
-        out.print(Text(f"Judged for all together: {found.drop.metric} drops by {found.drop.drop:.3g}{upper}."))
+        out.print(Text(f"Judged for all together: {drops_by(found.drop)}."))
 
 
 def _few(tensors: tuple[str, ...]) -> str:

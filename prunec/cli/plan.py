@@ -13,7 +13,7 @@ from prunec.cli.answer import Answer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.plan.plan import Plan
+    from prunec.plan.plan import DropPlan, Plan
 
 
 def plan(
@@ -107,6 +107,12 @@ def plan(
     return Answer(found.to_json(), lambda out: show_plan(out, found.plan, seconds))
 
 
+def drops_by(drop: DropPlan) -> str:
+    """What was judged of a plan, with its bound."""
+    upper = "" if drop.upper is None else f", at most {drop.upper:.3g} on other data (90 %)"
+    return f"{drop.metric} drops by {drop.drop:.3g}{upper}"
+
+
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
     """A table of the groups, and what remains; how long a plan that was measured took, where that is known."""
     from rich.text import Text
@@ -134,8 +140,7 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
         if seconds is not None:
             out.print(Text(f"Planned in {units.duration(seconds)}."))
     if plan.drop is not None:
-        upper = "" if plan.drop.upper is None else f", at most {plan.drop.upper:.3g} on other data (90 %)"
-        out.print(Text(f"Judged: {plan.drop.metric} drops by {plan.drop.drop:.3g}{upper}."))
+        out.print(Text(f"Judged: {drops_by(plan.drop)}."))
     if plan.polish is not None:
         before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
         more = f", {plan.polish.assembled} put together from solved layers" if plan.polish.assembled else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.budget_subject import BudgetSubject
+from benchmarks.budget_subject import DEFAULT, BudgetSubject
 from prunec.api.dropping import DropPlanner, Trial
 from prunec.api.polishing import Polisher
 from prunec.api.progress import silent
@@ -148,11 +148,21 @@ def speed_rows(own: BudgetSubject, way: str, speedups: Sequence[float]) -> Itera
         for asked in speedups:
             start = time.perf_counter()
             try:
-                plan, point = planner.meet(Budget.of("speedup", asked))
+                plan, point = met(own, way, planner, Budget.of("speedup", asked))
             except PrunecError as no:
                 yield refused(own, way, asked, no)
                 continue
             yield row_of(own, way, asked, plan, point, shared + time.perf_counter() - start)
+
+
+def met(own: BudgetSubject, way: str, planner: TimedPlanner, budget: Budget) -> tuple[Plan, Point]:
+    """The plan for a time, of several ways the best one where none is asked for."""
+    plan, point = planner.meet(budget)
+    contest = own.contest(way, planner)
+    if contest is None:
+        return plan, point
+    best = contest.best(planner, plan, point, budget)
+    return best.plan, best.point
 
 
 def refused(own: BudgetSubject, way: str, asked: float, no: PrunecError) -> Row:
@@ -184,6 +194,7 @@ def row_of(own: BudgetSubject, way: str, asked: float, plan: Plan, point: Point,
         high=found.ci95[1], predicted=point.predicted, macs=own.macs(plan), metric=subject.metric, dense=subject.dense,
         drop=subject.dense - subject.judge(model), error=own.errors.of(model), models=found.models,
         time_error=found.error, time_rank=found.rank_correlation, minutes=seconds / 60,
+        note=plan.allocation or "" if plan.contest else "",
     )  # fmt: skip
 
 
@@ -198,10 +209,11 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     row = DropRow(subject.name, own.target, allowed, subject.metric, judged, dense[subject.metric])
     start = time.perf_counter()
     try:
-        with own.planner("loss") as planner:
-            looking = DropPlanner(planner, own.judge("loss", Judged(seen, dense, answers)), silent)
+        way = "loss" if own.target == "onnx" else DEFAULT
+        with own.planner(way) as planner:
+            looking = DropPlanner(planner, own.judge(way, Judged(seen, dense, answers)), silent)
             try:
-                plan, _ = looking.fastest(Budget.of("max-drop", allowed))
+                plan, _ = looking.fastest(Budget.of("max-drop", allowed), own.contest(way, planner))
             finally:
                 row.tried = told(looking.trials)
     except GateError as no:

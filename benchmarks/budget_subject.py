@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from benchmarks.subject import Subject
 from prunec.api.choices import Judge
+from prunec.api.contest import Contest, contest_of
 from prunec.api.depth_timing import TimedDepth
 from prunec.api.options import PlanOptions
 from prunec.api.precision_timing import TimedPrecisions
@@ -46,9 +47,11 @@ ZEROS: dict[str, Allocation] = {
     "global LAMP": "lamp",
     "ERK": "erk",
 }
+DEFAULT = "default"
+"""What a compile does where nobody says how zeros are to be spread: the best of several ways (`api.contest`)."""
 TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
 """As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
-WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (*ZEROS, *TYPES)}
+WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
 """By target: channels in ONNX Runtime, zeros in generated kernels."""
 
 
@@ -89,7 +92,7 @@ class BudgetSubject:
         if self.target == "onnx":
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
-        allocation: Allocation = ZEROS.get(way, "loss")
+        allocation: Allocation | None = None if way == DEFAULT else ZEROS.get(way, "loss")
         source = losses or self._losses if allocation == "loss" else None
         return PlanOptions(
             target=self.target, precision=TYPES.get(way), allocation=allocation, losses=source, solver=self._solver,
@@ -98,6 +101,11 @@ class BudgetSubject:
 
     def judge(self, way: str, own: Judged | None = None) -> Judge:
         return Judge(self.subject.opened, self.subject.calibration, self.options(way), own)
+
+    def contest(self, way: str, planner: TimedPlanner) -> Contest | None:
+        """Of ways to spread zeros, where none is asked for."""
+        subject = self.subject
+        return contest_of(planner, self.judge(way), subject.opened, subject.calibration, self._progress)
 
     @cached_property
     def errors(self) -> OutputErrors:

@@ -10,7 +10,7 @@ from prunec.diagnostics import Diagnostic, GateError
 from prunec.measure.modelled import Modelled
 from prunec.measure.results import Measurements
 from prunec.package.manifest import Manifest
-from prunec.plan.plan import DropPlan, Plan, Precision, QuantisedPlan, StepPlan, TimePlan
+from prunec.plan.plan import DropPlan, EntrantPlan, Plan, Precision, QuantisedPlan, StepPlan, TimePlan
 from prunec.verify.records import VerificationRecord
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ class Decision(Result):
 class PlanExplanation(Result):
     """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none.
 
-    `time`, `drop`: what was measured and judged for the whole plan, where it was made for a time or a drop.
+    `time`, `drop`: what was measured and judged for the whole plan, where it was made for a time or a drop. `contest`:
+    ways to spread zeros that were compared, `allocation` being the one that was taken.
     """
 
     plan: str
@@ -172,6 +173,8 @@ class PlanExplanation(Result):
     losses: str | None = None
     time: TimePlan | None = None
     drop: DropPlan | None = None
+    allocation: str | None = None
+    contest: tuple[EntrantPlan, ...] | None = None
     decisions: tuple[Decision, ...]
 
 

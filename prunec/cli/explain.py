@@ -115,7 +115,7 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
     """What was measured of the whole plan, beside what its parts were predicted to do."""
     from rich.text import Text
 
-    from prunec.cli.plan import drops_by
+    from prunec.cli.plan import compared, drops_by
 
     if found.time is None:
         return
@@ -130,6 +130,8 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
         )
     )
     out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
+    if found.contest:
+        out.print(Text(f"Compared: {compared(found.contest, found.allocation)}."))
     if found.drop is not None:
         out.print(Text(f"Judged for all together: {drops_by(found.drop)}."))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from prunec.cli.answer import Answer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunec.plan.plan import DropPlan, Plan
+    from prunec.plan.plan import DropPlan, EntrantPlan, Plan
 
 
 def plan(
@@ -113,6 +114,16 @@ def drops_by(drop: DropPlan) -> str:
     return f"{drop.metric} drops by {drop.drop:.3g}{upper}"
 
 
+def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
+    """Ways to spread zeros beside the one that was taken, the best one first."""
+    from prunec.report import units
+
+    found = sorted((one for one in contest if one.error is not None), key=lambda one: one.error or 0.0)
+    told = [f"{one.allocation} {units.error(one.error or 0.0)} at {1 / (one.share or 1.0):.3g}x" for one in found]
+    told += [f"{one.allocation} was not had at this time" for one in contest if one.error is None]
+    return f"zeros are spread by {allocation}; error of the outputs with {', '.join(told)}"
+
+
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
     """A table of the groups, and what remains; how long a plan that was measured took, where that is known."""
     from rich.text import Text
@@ -141,6 +152,8 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
             out.print(Text(f"Planned in {units.duration(seconds)}."))
     if plan.drop is not None:
         out.print(Text(f"Judged: {drops_by(plan.drop)}."))
+    if plan.contest:
+        out.print(Text(f"Compared: {compared(plan.contest, plan.allocation)}."))
     if plan.polish is not None:
         before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
         more = f", {plan.polish.assembled} put together from solved layers" if plan.polish.assembled else ""

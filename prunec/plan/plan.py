@@ -185,6 +185,19 @@ class PolishPlan(_Strict):
     assembled: int = 0
 
 
+class EntrantPlan(_Brief):
+    """A way to spread zeros that was compared with others at the same time.
+
+    `share` of the dense model's time, measured; `error`: relative squared, of the solved model's outputs on held-out
+    data. `missed`: why it met no such time.
+    """
+
+    allocation: Allocation
+    share: float | None = None
+    error: float | None = None
+    missed: str | None = None
+
+
 class StepPlan(_Brief):
     """The choice beside the one that was made: by how much predicted loss and share of the dense time would differ.
 
@@ -239,7 +252,8 @@ class Plan(_Strict):
     an allocation by loss compares. `precision`: int8 or mixed, where times were measured so; then every layer has its
     own.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
-    `polish` and `choices` (why each group or layer was left as it is) belong to such plans.
+    `contest` (ways to spread zeros, of which `allocation` won), `polish` and `choices` (why each group or layer was
+    left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's. `recovery` is there where the refitted model is trained against the dense one.
@@ -275,6 +289,7 @@ class Plan(_Strict):
     realised: Realised
     time: TimePlan | None = None
     drop: DropPlan | None = None
+    contest: tuple[EntrantPlan, ...] = ()
     polish: PolishPlan | None = None
     choices: tuple[ChoicePlan, ...] = ()
     recovery: RecoveryPlan | None = None
@@ -320,6 +335,7 @@ class Plan(_Strict):
             "samples",
             "time",
             "drop",
+            "contest",
             "polish",
             "choices",
             "recovery",

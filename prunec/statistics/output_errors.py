@@ -23,14 +23,14 @@ SCORE_MACS = 2e11
 FEWEST_SAMPLES, MOST_SAMPLES = 8, 32
 
 
-def sample_count(model: ir.Model, calibration: CalibrationData, questions: int) -> int:
-    """As many samples as `SCORE_MACS` allow for that many forward passes."""
+def sample_count(model: ir.Model, calibration: CalibrationData, questions: int, *, most: int = MOST_SAMPLES) -> int:
+    """As many samples as `SCORE_MACS` allow for that many forward passes, `most` at most."""
     feeds = next(iter(calibration.fit()), None)
     if feeds is None or not questions:
         return FEWEST_SAMPLES
     batch = max(len(next(iter(feeds.values()))), 1)
     affordable = int(SCORE_MACS / max(reference_cost(model, feeds) / batch * questions, 1))
-    return min(max(affordable, FEWEST_SAMPLES), MOST_SAMPLES)
+    return min(max(affordable, FEWEST_SAMPLES), most)
 
 
 def first_batches(batches: Iterable[Feeds], samples: int) -> list[Feeds]:

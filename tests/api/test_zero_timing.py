@@ -101,7 +101,7 @@ def test_a_speedup_is_met_with_levels_of_their_own(model: Path, value: float) ->
     assert found.time is not None and 0.85 / value < found.time.share <= 1 / value
     assert found.pattern == "block:16x1" and found.allocation == "loss" and not found.groups
     sparse = {layer.node: layer.level for layer in found.layers if layer.pattern != DENSE}
-    assert sparse and set(sparse.values()) <= set(zero_timing.LEVELS)
+    assert sparse and set(sparse.values()) <= set(zero_timing.FINE)
     sizes = len([layer for layer in found.layers if layer.node in sparse or "others lose less" in layer.why])
     assert sizes == 4 and found.level == pytest.approx(sum(sparse.values()) / 4, abs=1e-6)
     assert all("µs" in layer.why for layer in found.layers if layer.node in sparse)
@@ -124,7 +124,7 @@ def test_what_loses_much_keeps_more(model: Path, monkeypatch: pytest.MonkeyPatch
         return type(found)({**found.curves, first: found.curves[first] * 1000}, found.losses, found.sizes, found.inputs)
 
     monkeypatch.setattr(zero_timing, "loss_curves", costly)
-    found = plan(model, speedup=2).plan
+    found = plan(model, speedup=2, allocation="loss").plan
     levels = [layer.level for layer in found.layers if "stem" not in layer.why and "head" not in layer.why]
     assert levels[0] < min(levels[1:])
 
@@ -135,7 +135,7 @@ def test_zeros_that_do_not_pay_are_not_made(model: Path, monkeypatch: pytest.Mon
         return {n: LayerTimes(LAYER_US, 3e3 if n == slow else taken(own.level)) for n, own in layers.items()}
 
     monkeypatch.setattr(Cpu, "times", times)
-    found = plan(model, speedup=1.6).plan
+    found = plan(model, speedup=1.6, allocation="loss").plan
     whys = [layer.why for layer in found.layers if layer.pattern == DENSE]
     assert any("others lose less" in why for why in whys)
 

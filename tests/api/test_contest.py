@@ -1,0 +1,102 @@
+"""Ways to spread zeros beside each other; times are known as in test_zero_timing, and losses may mislead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunec.api import contest, planning, zero_timing
+from prunec.api.plan_explanation import explain_plan
+from prunec.cli.plan import compared
+from prunec.diagnostics import GateError
+from prunec.plan.layers import DENSE
+from prunec.plan.plan import Plan
+from tests.api.test_zero_timing import Clock, network
+from tests.api.test_zero_timing import machine as machine
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return network(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+@pytest.fixture
+def misled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses that take one half of the layers to lose nothing, whatever goes of them."""
+    real = zero_timing.loss_curves
+
+    def wrong(layers: Any, model: Any, pattern: Any, allocation: str, *arguments: Any) -> Any:
+        found = real(layers, model, pattern, allocation, *arguments)
+        if allocation != "loss":
+            return found
+        spared = list(layers)[::2]
+        curves = {name: own * (1e-6 if name in spared else 1) for name, own in found.curves.items()}
+        return type(found)(curves, found.losses, found.sizes, found.inputs)
+
+    monkeypatch.setattr(zero_timing, "loss_curves", wrong)
+
+
+def plan(model: Path, **options: Any) -> Plan:
+    return planning.plan(model, target="cpu", samples=40, solver="fast", cache=False, **options).plan
+
+
+def test_losses_that_mislead_are_found_out(model: Path, misled: None) -> None:
+    found, own = plan(model, speedup=2), plan(model, speedup=2, allocation="loss")
+    first, *others = found.contest
+    errors = {one.allocation: one.error for one in found.contest}
+    assert [one.allocation for one in found.contest] == ["loss", *contest.OTHERS] and not own.contest
+    assert found.allocation == min(errors, key=lambda name: errors[name] or np.inf) != "loss"
+    assert found.time is not None and found.time.share <= 1 / 2 and found.losses is None
+    assert all(one.share is not None and one.share <= 1 / 2 for one in others)
+    levels = {layer.level for layer in own.layers if layer.pattern != DENSE}
+    assert first.error is not None and max(levels) == zero_timing.FINE[-1]
+    assert first.error > 1.5 * (errors[found.allocation] or np.inf)
+
+
+def test_what_is_hardly_better_changes_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "CLEARLY", 0.0)
+    found = plan(model, speedup=2)
+    own = plan(model, speedup=2, allocation="loss")
+    assert found.allocation == "loss" and found.layers == own.layers and len(found.contest) == 4
+
+
+@pytest.mark.parametrize("asked", [{"allocation": "erk"}, {"losses": "zeroth-order"}])
+def test_who_asks_for_a_way_gets_it(model: Path, asked: dict[str, str]) -> None:
+    assert not plan(model, speedup=2, **asked).contest
+
+
+def test_a_drop_goes_on_with_the_better_way(model: Path, misled: None) -> None:
+    best, own = plan(model, max_drop=0.0005), plan(model, max_drop=0.0005, allocation="loss")
+    assert best.time is not None and own.time is not None and best.drop is not None and own.drop is not None
+    assert best.time.share < own.time.share and best.drop.drop <= 0.0005 and best.allocation != "loss"
+    assert best.drop.trials > own.drop.trials and best.contest
+
+
+def test_a_way_that_is_too_slow_is_named(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = zero_timing.TimedZeros.meet
+
+    def meet(self: zero_timing.TimedZeros, *arguments: Any) -> Any:
+        if self._allocation == "erk":
+            raise GateError("PC527", "the fastest of 5 choices takes 60% of the dense model's time")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(zero_timing.TimedZeros, "meet", meet)
+    found = plan(model, speedup=2)
+    missed = {one.allocation: one.missed for one in found.contest if one.missed}
+    assert list(missed) == ["erk"] and "fastest of 5" in (missed["erk"] or "") and found.allocation != "erk"
+    assert "erk was not had at this time" in compared(found.contest, found.allocation)
+
+
+def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    planning.plan(model, target="cpu", samples=40, solver="fast", cache=False, speedup=2, output=path)
+    found = Plan.load(path)
+    explained = explain_plan(path)
+    assert explained.contest == found.contest and explained.allocation == found.allocation
+    told = compared(found.contest, found.allocation)
+    assert told.startswith(f"zeros are spread by {found.allocation}; ") and all(w in told for w in contest.OTHERS)
+    assert all(key in found.contest[0].model_dump() for key in ("share", "error"))
+    assert Clock.slower == 1

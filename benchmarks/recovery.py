@@ -50,9 +50,9 @@ ONE_SHOT = "one-shot"
 
 @dataclass
 class Row:
-    """`value`: the metric on test data; `steps` over all runs of the training, `kept` whether it helped.
+    """`value`: the metric on test data, `others` its other numbers; `steps` over all runs of the training.
 
-    `rounds` of pruning: `--steps`.
+    `kept`: whether it helped; `rounds` of pruning: `--steps`.
     """
 
     model: str
@@ -68,6 +68,7 @@ class Row:
     value: float
     error: float
     kept: str
+    others: str = ""
 
 
 def tell(what: str, done: int, of: int) -> None:
@@ -139,10 +140,12 @@ class OneShot:
 
     def _row(self, method: str, model: ir.Model, error: float) -> Row:
         subject = self.subject
+        values = subject.values(model)
+        others = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != subject.metric)
         return Row(
             model=subject.name, case=self.case, method=method, minutes=0.0, processor_minutes=0.0,
             samples=subject.calibration.samples, rounds=1, steps=0, metric=subject.metric, dense=subject.dense,
-            value=subject.judge(model), error=error, kept="",
+            value=values[subject.metric], error=error, kept="", others=others,
         )  # fmt: skip
 
 
@@ -183,7 +186,8 @@ def beside(one_shot: Row) -> list[Row]:
     if rival is None:
         return []
     method = f"{rival.who}, {rival.macs:.0%} of MACs left"
-    return [replace(one_shot, method=method, samples=0, dense=rival.dense, value=rival.value, error=rival.error)]
+    other = {"dense": rival.dense, "value": rival.value, "error": rival.error, "others": ""}
+    return [replace(one_shot, method=method, samples=0, **other)]
 
 
 def method_and_minutes(text: str) -> tuple[str, list[float]]:

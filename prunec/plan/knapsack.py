@@ -1,4 +1,4 @@
-"""One level for every cell: least loss within a time, as a mixed-integer program for HiGHS.
+"""One level for every cell: least loss within a time, as a knapsack where times add up, or a program for HiGHS.
 
     minimise Σ_c Σ_l loss[c, l] x[c, l]     subject to Σ_l x[c, l] = 1, Σ time ≤ limit, x ∈ {0, 1}
 
@@ -6,6 +6,7 @@ The time of a layer is not a sum over cells: it is a product of the widths on bo
 share a layer have times of their own, with y[c, l, d, m] = x[c, l] · x[d, m] written as Σ_m y = x[c, l] and
 Σ_l y = x[d, m]: exact for whole x, and tight. What more than two cells do together is left to the caller, who works out
 the true time of the answer. Ladders of many rungs are thinned to `LEVELS` here; `improve` then walks single rungs.
+Where no two cells share a layer, times add up: then it is a plain knapsack (`plan.buckets`), with nearly all rungs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from prunec.plan.allocate import Ladder
+from prunec.plan.buckets import least_loss
 
 LEVELS = 10
+ADDED_UP = 64
+"""The same where times add up."""
 GAP = 0.005
 SECONDS = 20.0
 """HiGHS stops here with the best it has."""
@@ -40,8 +44,7 @@ def choose_rungs(curves: Sequence[np.ndarray], time: Time, limit: float) -> list
     bottom = [len(curve) - 1 for curve in curves]
     if time(bottom) > limit:
         return None
-    levels = [_thinned(len(curve)) for curve in curves]
-    rungs = _solve(curves, levels, time, limit)
+    rungs = _solve(curves, time, limit)
     if rungs is None or time(rungs) > limit:
         rungs = _descend(curves, rungs or [0] * len(curves), bottom, time, limit)
     return improve(curves, rungs, time, limit)
@@ -89,12 +92,12 @@ def _descend(
     return rungs
 
 
-def _thinned(rungs: int) -> np.ndarray:
-    return np.unique(np.linspace(0, rungs - 1, min(rungs, LEVELS)).round().astype(int))
+def _thinned(rungs: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, rungs - 1, min(rungs, most)).round().astype(int))
 
 
-def _solve(curves: Sequence[np.ndarray], levels: Sequence[np.ndarray], time: Time, limit: float) -> list[int] | None:
-    count = len(levels)
+def _solve(curves: Sequence[np.ndarray], time: Time, limit: float) -> list[int] | None:
+    count = len(curves)
     dense = [0] * count
     whole = time(dense)
 
@@ -104,18 +107,28 @@ def _solve(curves: Sequence[np.ndarray], levels: Sequence[np.ndarray], time: Tim
             rungs[cell] = rung
         return time(rungs)
 
-    alone = [np.array([at((c, int(r))) - whole for r in levels[c]]) for c in range(count)]
+    def own_times(levels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.array([at((c, int(r))) - whole for r in levels[c]]) for c in range(count)]
+
+    last = [len(curve) - 1 for curve in curves]
+    ends = [at((c, last[c])) - whole for c in range(count)]
+    coupled = [
+        (c, d)
+        for c in range(count)
+        for d in range(c + 1, count)
+        if abs(at((c, last[c]), (d, last[d])) - whole - ends[c] - ends[d]) > 1e-9
+    ]
+    levels = [_thinned(len(curve), LEVELS if coupled else ADDED_UP) for curve in curves]
+    alone, thinned = own_times(levels), [curve[own] for curve, own in zip(curves, levels, strict=True)]
+    if not coupled:
+        added_up = least_loss(thinned, [-own for own in alone], whole - limit)
+        return None if added_up is None else [int(levels[c][i]) for c, i in enumerate(added_up)]
     problem = _Program([len(own) for own in levels])
     for c in range(count):
-        problem.price(c, curves[c][levels[c]], alone[c])
-    for c in range(count):
-        for d in range(c + 1, count):
-            ends = at((c, int(levels[c][-1])), (d, int(levels[d][-1]))) - whole - alone[c][-1] - alone[d][-1]
-            if abs(ends) > 1e-9:
-                table = np.array(
-                    [[at((c, int(i)), (d, int(j))) - whole for j in levels[d]] for i in levels[c]], np.float64
-                )
-                problem.couple(c, d, table - alone[c][:, None] - alone[d][None, :])
+        problem.price(c, thinned[c], alone[c])
+    for c, d in coupled:
+        table = np.array([[at((c, int(i)), (d, int(j))) - whole for j in levels[d]] for i in levels[c]], np.float64)
+        problem.couple(c, d, table - alone[c][:, None] - alone[d][None, :])
     chosen = problem.solve(limit - whole)
     return None if chosen is None else [int(levels[c][i]) for c, i in enumerate(chosen)]
 

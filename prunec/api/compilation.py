@@ -228,7 +228,7 @@ def compile(
 
     with Dump(None if dump is None else Path(dump), force=force) as stages, contextlib.ExitStack() as stack:
         asked_training = made.recovery
-        pruned = prune(opened, made, calibration, options, stages=stages, progress=progress)
+        pruned = prune(opened, made, calibration, options, stages=stages, progress=progress, own=own)
         beside, rival = list[Contender](), opened.canonical
         if is_int8 and has_8_bits(pruned.plan):
             bits = weight_bits(relaxed_simd=relaxed_simd)

@@ -127,6 +127,20 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
     return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 
 
+def undone(recovery: Recovery, lowered: tuple[str, float, float]) -> Recovery:
+    """What is left of a training after which a metric (its name, before, after) was lower."""
+    name, before, after = lowered
+    message = f"training brought the outputs nearer to the dense model's and {name} from {before:.4g} to {after:.4g}"
+    found = Diagnostic(
+        "PC353",
+        f"{message}: it is undone",
+        hint="give more or more varied samples with --calib, or leave --recover out",
+    )
+    about = [warning for warning in recovery.warnings if warning.code != "PC349"]  # which leaves it to the metric
+    record = recovery.record.model_copy(update={"kept": False})
+    return Recovery(record, (), (*about, found))
+
+
 def interrupted(recovery: Recovery) -> bool:
     """Whether Ctrl-C ended it."""
     return any(run.stopped == "interrupted" for run in recovery.record.runs)

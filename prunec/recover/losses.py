@@ -57,10 +57,14 @@ def output_loss(
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """‖y − t‖² / ‖t − mean t‖²; a target without variance, as that of a single sample, is not centred."""
+    return (found - wanted).square().sum() / spread_of(wanted)
+
+
+def spread_of(wanted: torch.Tensor) -> torch.Tensor:
+    """What squared errors are divided by."""
     spread = (wanted - wanted.mean(0, keepdim=True)).square().sum() if len(wanted) > 1 else wanted.square().sum()
     whole = wanted.square().sum()
-    scale = torch.where(spread > 1e-6 * whole, spread, whole)
-    return (found - wanted).square().sum() / (scale + _TINY)
+    return torch.where(spread > 1e-6 * whole, spread, whole) + _TINY
 
 
 def divergence(found: torch.Tensor, wanted: torch.Tensor, kind: Kind) -> torch.Tensor:

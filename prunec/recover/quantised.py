@@ -25,9 +25,18 @@ from prunec.passes.quantise.strip import dequantised
 from prunec.plan.recovery import RecoveryPlan
 from prunec.recover.clock import Tell
 from prunec.recover.data import Pool
-from prunec.recover.losses import kinds, output_loss
+from prunec.recover.judging import helps, sample_losses
+from prunec.recover.losses import kinds
 from prunec.recover.parameters import Trainable, trainable
-from prunec.recover.recovery import Recovered, check_trainable, outcome, subject_of, training_clock, training_runs
+from prunec.recover.recovery import (
+    Recovered,
+    chance,
+    check_trainable,
+    outcome,
+    subject_of,
+    training_clock,
+    training_runs,
+)
 from prunec.recover.student import Student, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import Teacher
@@ -84,27 +93,28 @@ def recover_quantised(
             subject = subject_of(
                 dense, masters.model, kept, pool, student, trained, outputs, clock, seed, threads, "fp32"
             )
-            before, distance = held_out_error(dense, quantised, pool, threads), _distance(subject, quantised)
+            before, losses = held_out_error(dense, quantised, pool, threads), _losses(subject, quantised)
             if not np.isfinite(before):
                 raise not_finite("held-out samples")
             runs = tuple(training_runs(subject, plan, before))
             model = on_grids(quantised, masters, student.written_to(masters.model))
-            is_kept = _distance(subject, model) < distance
+            trained_losses = _losses(subject, model)
+            is_kept, warned = helps(losses, trained_losses), chance(losses, trained_losses)
             after = held_out_error(dense, model, pool, threads)
             chosen = model if is_kept else quantised
-            return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, where="in 8 bits, ")
+            return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, where="in 8 bits, ", more=warned)
         finally:
             pool.close()
 
 
-def _distance(subject: Subject, model: ir.Model) -> float:
-    """What training lowers (`output_loss`), of `model` as ONNX Runtime computes it, on the samples that judge."""
-    names, total = list(subject.outputs), 0.0
+def _losses(subject: Subject, model: ir.Model) -> np.ndarray:
+    """What training lowers, of `model` as ONNX Runtime computes it, of every sample that judges."""
+    names, found = list(subject.outputs), list[np.ndarray]()
     teacher, session = (
         Teacher(subject.dense, names, subject.kept, subject.threads),
         make_session(model, threads=subject.threads, outputs=names),
     )
     for batch in subject.pool.judged:
         feeds = subject.pool.feeds(batch)
-        total += float(output_loss(tensors(run(session, feeds)), teacher(feeds), subject.outputs)) * len(batch)
-    return total / sum(map(len, subject.pool.judged))
+        found.append(sample_losses(tensors(run(session, feeds)), teacher(feeds), subject.outputs, len(batch)))
+    return np.concatenate(found)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -29,6 +30,7 @@ from prunec.recover.blockwise import blocks_of, train_blocks
 from prunec.recover.clock import Clock, Now, Tell
 from prunec.recover.data import Pool
 from prunec.recover.end_to_end import train_end_to_end, train_soup
+from prunec.recover.judging import helps, is_beyond_chance
 from prunec.recover.losses import Kind, kinds
 from prunec.recover.parameters import Trainable, trainable
 from prunec.recover.precision import settled
@@ -117,14 +119,16 @@ def _recover(
         if not math.isfinite(before):
             raise not_finite("held-out samples")
         with closing(WatchedOutputs(subject, pool.judged)) as judged:
-            distance = judged.error()
+            losses = judged.losses()
             runs = tuple(training_runs(subject, plan, before))
-            is_kept = judged.error() < distance
+            trained_losses = judged.losses()
         model = student.written_to(pruned)
         after = held_out_error(dense, model, pool, threads)
     finally:
         pool.close()
-    return outcome(subject, model if is_kept else pruned, runs, (before, after), is_kept=is_kept)
+    is_kept = helps(losses, trained_losses)
+    chosen, warned = (model if is_kept else pruned), chance(losses, trained_losses)
+    return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, more=warned)
 
 
 def subject_of(
@@ -155,6 +159,7 @@ def outcome(
     *,
     is_kept: bool,
     where: str = "",
+    more: Iterable[Diagnostic] = (),
 ) -> Recovered:
     """What is said of a training that is over. `errors` before and after, `where` goes before the names of runs."""
     student = subject.student
@@ -167,7 +172,7 @@ def outcome(
         parameters=student.count,
         minutes=subject.clock.elapsed_s / 60,
         runs=runs,
-        warnings=(*subject.pool.warnings(student.count), *findings(runs, is_kept, where)),
+        warnings=(*subject.pool.warnings(student.count), *findings(runs, is_kept, where), *more),
     )
 
 
@@ -206,6 +211,16 @@ def _end_to_end(
         yield from train_soup(subject, wanted, rate, seconds, planned, plan.soup)
     else:
         yield train_end_to_end(subject, wanted, rate, seconds, planned[0] if planned else None)
+
+
+def chance(before: np.ndarray, after: np.ndarray) -> Iterator[Diagnostic]:
+    """What is to be said where the losses of the samples that judge fell, and that may be chance."""
+    if helps(before, after) and not is_beyond_chance(before, after):
+        message = (
+            f"training brought the outputs nearer on {len(before)} held-out samples, by no more than chance would: "
+            "it may help or harm"
+        )
+        yield Diagnostic("PC349", message, hint="let --metric decide, or give more samples with --calib")
 
 
 def findings(runs: tuple[Run, ...], is_kept: bool, name: str = "") -> Iterator[Diagnostic]:

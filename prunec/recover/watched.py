@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from prunec.array_store import ArrayStore
 from prunec.recover.data import Batch
+from prunec.recover.judging import sample_losses
 from prunec.recover.losses import output_loss
 from prunec.recover.student import State, tensors
 from prunec.recover.subject import Subject
@@ -34,13 +35,20 @@ class WatchedOutputs:
 
     def error(self) -> float:
         """The output loss of the student as it is now, per sample."""
-        pool, total = self._subject.pool, 0.0
+        asked = (float(output_loss(y, t, self._outputs)) * len(batch) for batch, y, t in self._answered())
+        return sum(asked) / sum(map(len, self._batches))
+
+    def losses(self) -> np.ndarray:
+        """The same of every sample, float64 [samples]."""
+        asked = [sample_losses(y, t, self._outputs, len(batch)) for batch, y, t in self._answered()]
+        return np.concatenate(asked)
+
+    def _answered(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+        """Every batch with what the student gives, and what the dense model does."""
         with torch.no_grad():
             for number, batch in enumerate(self._batches):
-                found = self._part(tensors(pool.feeds(batch)))
-                targets = tensors({name: self._store.get((number, name)) for name in self._outputs})
-                total += float(output_loss(found, targets, self._outputs)) * len(batch)
-        return total / sum(map(len, self._batches))
+                found = self._part(tensors(self._subject.pool.feeds(batch)))
+                yield batch, found, tensors({name: self._store.get((number, name)) for name in self._outputs})
 
     def take_part(self, before: State, error: float) -> float:
         """Of the way from the state `before`, whose error is `error`, leave the student the largest share that helps.

@@ -114,11 +114,11 @@ def test_integers_that_are_no_nearer_are_not_kept(monkeypatch: pytest.MonkeyPatc
     """Judged on the integers, whatever the masters were worth."""
     asked: list[ir.Model] = []
 
-    def distance(subject: Any, model: ir.Model) -> float:
+    def losses(subject: Any, model: ir.Model) -> np.ndarray:
         asked.append(model)
-        return float(len(asked))
+        return np.full(4, len(asked), np.float64)
 
-    monkeypatch.setattr(quantised, "_distance", distance)
+    monkeypatch.setattr(quantised, "_losses", losses)
     found = recovered("bias", 5)
     assert not found.is_kept and found.model is case(8)[1] is asked[0] and len(asked) == 2
     assert "PC342" in [warning.code for warning in found.warnings]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from prunec.plan.plan import Precision
 
@@ -22,6 +24,13 @@ class Option:
 
 
 Ladder = tuple[Option, ...]
+
+
+def at_levels(ladder: Ladder, levels: Sequence[float], losses: np.ndarray) -> Ladder:
+    """The same layer at other `levels`, with these `losses`, float64 [levels]; times in between are interpolated."""
+    ms = np.interp(levels, [option.level for option in ladder], [option.ms for option in ladder])
+    found = zip(levels, ms, losses, strict=True)
+    return tuple(Option(level, float(time), float(loss), ladder[0].precision) for level, time, loss in found)
 
 
 def frontier(first: Option, options: Iterable[Option]) -> Ladder:

@@ -17,7 +17,6 @@ import copy
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path as File
 
 import numpy as np
@@ -33,7 +32,7 @@ from prunec.api.patterning import target_rules, whole_plan
 from prunec.api.progress import Progress
 from prunec.api.target_list import MIXED, backend_for
 from prunec.api.timed import Cell, Rungs, TimedPlanner
-from prunec.api.zero_ladders import Ladder, Option
+from prunec.api.zero_ladders import Ladder, Option, at_levels
 from prunec.backends.base import Timeable
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
@@ -52,7 +51,7 @@ from prunec.plan.plan import LayerPlan, Plan
 LEVELS = LADDER
 """Shares that may go, where the pattern does not fix its own."""
 FINE = tuple(step / 32 for step in range(8, 29))
-"""Shares that are chosen from: times in between are interpolated, and so are losses but for solved layers."""
+"""The same where an allocation spreads them: times in between are interpolated."""
 MEANS = 64
 BETWEEN = 3
 """Whole models that are timed between the dense one and the one with the most zeros."""
@@ -77,7 +76,8 @@ class TimedZeros(TimedPlanner):
         self._calibration = calibration
         self._allocation: Allocation = options.allocation or "loss"  # type: ignore[assignment]
         self._timed_levels = LEVELS if pattern.fixed_level is None else (pattern.fixed_level,)
-        self.levels = self._timed_levels if self._is_coarse else FINE
+        is_fine = self._allocation != "loss" and pattern.fixed_level is None
+        self.levels = FINE if is_fine else self._timed_levels
         rules = target_rules(options.target, opened.canonical)
         self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
         found = prunable_layers(opened.canonical)
@@ -113,16 +113,19 @@ class TimedZeros(TimedPlanner):
 
     def spread_by(self, allocation: Allocation) -> TimedZeros:
         """A planner that knows the same times, and whose zeros `allocation` spreads."""
-        other = copy.copy(self)
-        other._allocation, other._supernet, other.known = allocation, None, list(self.known)
+        other, fine = copy.copy(self), tuple(level for level in FINE if level <= self.levels[-1])
+        other._allocation, other._supernet, other.levels = allocation, None, fine
         names = [name for name, ladder in self._ladders.items() if len(ladder) > 1]
         losses = other._zero_losses(names, self._calibration, self._progress)
         other._ladders = {
-            name: tuple(replace(old, loss=float(loss)) for old, loss in zip(ladder, losses[name], strict=True))
-            if name in losses
-            else ladder
+            name: at_levels(ladder, (0.0, *fine), losses[name]) if name in losses else ladder
             for name, ladder in self._ladders.items()
         }
+        places = {level: place for place, level in enumerate((0.0, *fine))}
+        other.known = [
+            (tuple(places[option.level] for option in self._at(rungs).values()), share, weight)
+            for rungs, share, weight in self.known
+        ]
         return other
 
     @property
@@ -186,13 +189,6 @@ class TimedZeros(TimedPlanner):
         return self._key(rungs), lambda: self._written(backend, wanted)
 
     # -- tables -------------------------------------------------------------------------------------------------------
-    @property
-    def _is_coarse(self) -> bool:
-        """Whether there are only such levels as are timed: no others were solved, or types multiply the options."""
-        by_loss = self._allocation == "loss"
-        is_solved = by_loss and self._options.loss_source == "solved"
-        return self._pattern.fixed_level is not None or is_solved or self._options.precision == MIXED
-
     def _make_ladders(self, names: Sequence[str], calibration: Calibration, progress: Progress) -> dict[str, Ladder]:
         """Every one of the layers that has a kernel, dense and at every level."""
         times = self._layer_times(self._backend, names, self._timed_levels, progress)

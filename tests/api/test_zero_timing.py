@@ -97,11 +97,11 @@ def plan(model: Path, **options: Any) -> planning.Planned:
 
 @pytest.mark.parametrize("value", [1.6, 2.5])
 def test_a_speedup_is_met_with_levels_of_their_own(model: Path, value: float) -> None:
-    found = plan(model, speedup=value).plan
+    found = plan(model, speedup=value, allocation="loss").plan
     assert found.time is not None and 0.85 / value < found.time.share <= 1 / value
     assert found.pattern == "block:16x1" and found.allocation == "loss" and not found.groups
     sparse = {layer.node: layer.level for layer in found.layers if layer.pattern != DENSE}
-    assert sparse and set(sparse.values()) <= set(zero_timing.FINE)
+    assert sparse and set(sparse.values()) <= set(zero_timing.LEVELS)
     sizes = len([layer for layer in found.layers if layer.node in sparse or "others lose less" in layer.why])
     assert sizes == 4 and found.level == pytest.approx(sum(sparse.values()) / 4, abs=1e-6)
     assert all("µs" in layer.why for layer in found.layers if layer.node in sparse)

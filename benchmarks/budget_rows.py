@@ -209,7 +209,7 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     row = DropRow(subject.name, own.target, allowed, subject.metric, judged, dense[subject.metric])
     start = time.perf_counter()
     try:
-        way = "loss" if own.target == "onnx" else DEFAULT
+        way = "loss" if own.target == "onnx" or own.losses is not None else DEFAULT
         with own.planner(way) as planner:
             looking = DropPlanner(planner, own.judge(way, Judged(seen, dense, answers)), silent)
             try:
@@ -222,13 +222,15 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     row.minutes = (time.perf_counter() - start) / 60
     assert plan.time is not None and plan.drop is not None
     row.drop, row.upper, row.speedup = plan.drop.drop, plan.drop.upper, 1 / plan.time.share
+    row.note = plan.allocation or "" if plan.contest else ""
     row.low, row.high = 1 / plan.time.ci95[1], 1 / plan.time.ci95[0]
     everything = functools.partial(metric, samples=judged + others)
     models = (subject.opened.source.model, own.judge("loss").model(plan))
     whole, left = (subject.numbers(everything, model)[subject.metric] for model in models)
     row.unseen, row.others = unseen_drop(whole - left, plan.drop.drop, judged, others), others
     if subject.name in POOLED:
-        row.unseen, row.note = whole - left, "unseen: of all samples, those that were seen among them"
+        row.unseen = whole - left
+        row.note = f"{row.note} unseen: of all samples, those that were seen among them".strip()
     return row
 
 

@@ -52,6 +52,10 @@ DEFAULT = "default"
 TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
 """As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
 WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
+SWEPT: dict[str, tuple[str, ...]] = {
+    target: tuple(way for way in ways if way != DEFAULT) for target, ways in WAYS.items()
+}
+"""Those of `--sweep`, whose points are not compared."""
 """By target: channels in ONNX Runtime, zeros in generated kernels."""
 
 
@@ -73,7 +77,7 @@ class BudgetSubject:
         progress: Progress = silent,
     ) -> None:
         self.subject, self.target, self._solver, self._cache = subject, target, solver, cache
-        self._shapes, self._progress, self._losses = dict(shapes or {}), progress, losses
+        self._shapes, self._progress, self.losses = dict(shapes or {}), progress, losses
 
     @contextlib.contextmanager
     def planner(self, way: str, losses: Source | None = None) -> Iterator[TimedPlanner]:
@@ -93,7 +97,7 @@ class BudgetSubject:
             criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
         allocation: Allocation | None = None if way == DEFAULT else ZEROS.get(way, "loss")
-        source = losses or self._losses if allocation == "loss" else None
+        source = losses or self.losses if allocation == "loss" else None
         return PlanOptions(
             target=self.target, precision=TYPES.get(way), allocation=allocation, losses=source, solver=self._solver,
             seed=seed, cache=cache, made_up_shapes=self._shapes,
@@ -105,7 +109,9 @@ class BudgetSubject:
     def contest(self, way: str, planner: TimedPlanner) -> Contest | None:
         """Of ways to spread zeros, where none is asked for."""
         subject = self.subject
-        return contest_of(planner, self.judge(way), subject.opened, subject.calibration, self._progress)
+        return contest_of(
+            planner, self.judge(way), subject.opened, subject.calibration, self.options(way), self._progress
+        )
 
     @cached_property
     def errors(self) -> OutputErrors:

@@ -44,7 +44,7 @@ from benchmarks.budget_rows import (
     prediction_rows,
     speed_rows,
 )
-from benchmarks.budget_subject import WAYS, BudgetSubject
+from benchmarks.budget_subject import DEFAULT, SWEPT, WAYS, BudgetSubject
 from benchmarks.kept import KeptRows
 from benchmarks.subject import Subject
 from benchmarks.tables import line, markdown
@@ -77,7 +77,7 @@ class Table:
         for target in a.targets:
             if a.what == "drop":
                 for allowed in a.drops:
-                    case = (allowed, a.judged, a.unseen)
+                    case = (allowed, a.judged, a.unseen, *([DEFAULT] if target != "onnx" and not a.losses else []))
                     yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged, a.unseen)])
             elif a.what == "prediction":
                 yield from self._rows(target, (a.choices,), lambda own: prediction_rows(own, a.choices))
@@ -85,7 +85,8 @@ class Table:
                 case = (*a.speedups, a.generations)
                 yield from self._rows(target, case, lambda own: polish_rows(own, a.speedups, a.generations))
             else:
-                for way in (way for way in WAYS[target] if not a.ways or way in a.ways):
+                ways = WAYS if a.what == "speed" else SWEPT
+                for way in (way for way in ways[target] if not a.ways or way in a.ways):
                     case = (way, *(a.speedups if a.what == "speed" else (a.points,)))
                     yield from self._rows(target, case, partial(self._way, way))
 

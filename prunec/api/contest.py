@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from prunec.api.choices import Judge
 from prunec.api.opening import Opened
+from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.api.timed import Point, TimedPlanner
 from prunec.api.zero_timing import TimedZeros
@@ -20,14 +22,13 @@ from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.plan.budget import Budget
 from prunec.plan.levels import Allocation
-from prunec.plan.plan import EntrantPlan, Plan
+from prunec.plan.plan import EntrantPlan, LayerPlan, Plan
 from prunec.statistics.output_errors import OutputErrors, sample_count
 
 OTHERS: tuple[Allocation, ...] = ("uniform", "erk", "lamp")
 CLEARLY = 0.97
 """The share of the first one's error that another one has to stay below: samples are few."""
 SAMPLES = 128
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -49,43 +50,63 @@ class Contest:
         opened: Opened,
         calibration: Calibration,
         progress: Progress,
+        *,
+        threads: int = 1,
         others: Sequence[Allocation] = OTHERS,
     ) -> None:
-        self._judge, self._others, self._progress = judge, others, progress
-        samples = sample_count(opened.canonical, calibration, len(others) + 1, most=SAMPLES)
-        self._errors = OutputErrors(opened.canonical, calibration, samples)
+        self._judge, self._opened, self._calibration, self._threads = judge, opened, calibration, threads
+        self._others, self._progress = others, progress
+        self._known: dict[tuple[LayerPlan, ...], float] = {}
 
     def best(self, timed: TimedPlanner, made: Plan, point: Point, budget: Budget) -> Entrant:
-        """`made` by `timed`, or what another way makes of the same budget, its plan with all that took part."""
+        """`made` by `timed`, or what another way makes of the same budget, its plan with all that took part.
+
+        Where no layer has zeros there is nothing to compare.
+        """
         assert isinstance(timed, TimedZeros)
-        told = f"comparing {len(self._others) + 1} allocations"
-        self._progress(told, 0, len(self._others) + 1)
+        if not any(layer.level for layer in made.layers):
+            return Entrant(timed, made, point, 0.0)
+        of = len(self._others) + 1
+        self._progress(f"comparing {of} allocations", 0, of)
         first = self._entrant(timed, made, point)
         entrants, plans = [first], [_told(first)]
         for number, allocation in enumerate(self._others, 1):
-            self._progress(told, number, len(self._others) + 1)
+            self._progress(f"comparing {of} allocations", number, of)
             try:
                 other = timed.spread_by(allocation)
                 entrants.append(self._entrant(other, *other.meet(budget)))
                 plans.append(_told(entrants[-1]))
             except PrunecError as no:
                 plans.append(EntrantPlan(allocation=allocation, missed=no.diagnostic.message))
-        self._progress(told, len(self._others) + 1, len(self._others) + 1)
+        self._progress(f"comparing {of} allocations", of, of)
         ahead = min(entrants, key=lambda one: one.error)
         best = ahead if ahead.error < CLEARLY * first.error else first
         record = best.plan.model_copy(update={"contest": tuple(plans)})
         return Entrant(best.planner, record, best.point, best.error)
 
     def _entrant(self, timed: TimedPlanner, made: Plan, point: Point) -> Entrant:
-        return Entrant(timed, made, point, self._errors.of(self._judge.model(made)))
+        levels = tuple(layer.model_copy(update={"why": ""}) for layer in made.layers)
+        if levels not in self._known:
+            self._known[levels] = self._errors.of(self._judge.model(made))
+        return Entrant(timed, made, point, self._known[levels])
+
+    @cached_property
+    def _errors(self) -> OutputErrors:
+        samples = sample_count(self._opened.canonical, self._calibration, len(self._others) + 1, most=SAMPLES)
+        return OutputErrors(self._opened.canonical, self._calibration, samples, threads=self._threads)
 
 
 def contest_of(
-    timed: TimedPlanner, judge: Judge, opened: Opened, calibration: Calibration, progress: Progress
+    timed: TimedPlanner,
+    judge: Judge,
+    opened: Opened,
+    calibration: Calibration,
+    options: PlanOptions,
+    progress: Progress,
 ) -> Contest | None:
     """None where there is one way only, or one was asked for."""
     if isinstance(timed, TimedZeros) and timed.may_be_spread_otherwise:
-        return Contest(judge, opened, calibration, progress)
+        return Contest(judge, opened, calibration, progress, threads=options.threads)
     return None
 
 
@@ -94,4 +115,4 @@ def _told(entrant: Entrant) -> EntrantPlan:
     assert plan.allocation is not None and plan.time is not None
     if not math.isfinite(entrant.error):
         return EntrantPlan(allocation=plan.allocation, share=plan.time.share, missed="its outputs are not finite")
-    return EntrantPlan(allocation=plan.allocation, share=plan.time.share, error=round(entrant.error, DIGITS))
+    return EntrantPlan(allocation=plan.allocation, share=plan.time.share, error=float(f"{entrant.error:.4g}"))

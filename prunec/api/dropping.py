@@ -59,19 +59,29 @@ class DropPlanner:
         """
         made, point, trial = self._found(budget, 1.0)
         if contest is not None:
-            best = contest.best(self._timed, made, point, Budget.of("speedup", float(f"{1 / point.share.median:.4g}")))
-            record = best.plan.contest
+            asked = Budget(kind="speedup", value=float(f"{1 / point.share.median:.4g}"))
+            best = contest.best(self._timed, made, point, asked)
             if best.planner is not self._timed:
                 other = DropPlanner(best.planner, self._judge, self._progress)
-                with contextlib.suppress(GateError):
-                    found = other._found(budget, best.point.predicted)
-                    if found[1].share.median < point.share.median:
-                        made, point, trial = found
+                found = other._faster(best.point, budget)
+                if found is not None and found[1].share.median <= point.share.median:
+                    made, point, trial = found
                 self.trials += other.trials
-            made = made.model_copy(update={"contest": record})
+            made = made.model_copy(update={"contest": best.plan.contest})
         assert made.drop is not None
         drop = made.drop.model_copy(update={"trials": len(self.trials)})
         return made.model_copy(update={"drop": drop}), self._warnings(budget, trial)
+
+    def _faster(self, known: Point, budget: Budget) -> tuple[Plan, Point, Trial] | None:
+        """The fastest that passes from the measured `known` on; None where not even that does."""
+        trial = self._trial(known.rungs, budget)
+        if not trial.is_good or trial.quality is None:
+            return None
+        with contextlib.suppress(GateError):
+            found = self._found(budget, trial.predicted)
+            if found[1].share.median < known.share.median:
+                return found
+        return with_drop(self._timed.plan(known, budget), trial.quality, len(self.trials)), known, trial
 
     def _found(self, budget: Budget, slowest: float) -> tuple[Plan, Point, Trial]:
         """The fastest that passes between the floor and a share `slowest` of the dense time. GateError PC530."""
@@ -118,7 +128,8 @@ class DropPlanner:
             compromise = {"speedup": 1 / best.time.share, "is_measured": True, "drop": best.drop.drop}
             if best.drop.upper is not None:
                 compromise["drop_upper"] = best.drop.upper
-            hint = f"--max-drop {allowed:g} by itself gives {1 / best.time.share:.3g} times as fast"
+            way = f" with --allocation {best.allocation}" if made.contest else " by itself"
+            hint = f"--max-drop {allowed:g}{way} gives {1 / best.time.share:.3g} times as fast"
         except GateError as no:
             hint = f"{no.diagnostic.message}; {no.diagnostic.hint}"
         curve = [_point(trial.predicted, trial.quality, is_measured=False) for trial in self.trials]

@@ -50,7 +50,8 @@ class Polisher:
         if found.rungs != point.rungs:
             better = self._timed.measure(found.rungs)
             if better.share.median <= limit:
-                return self._timed.plan(better, budget).model_copy(update={"polish": self._record(found)})
+                kept = {"polish": self._record(found), "contest": made.contest}
+                return self._timed.plan(better, budget).model_copy(update=kept)
         return made.model_copy(update={"polish": self._record(found, point.rungs)})
 
     def evolved(self, rungs: Rungs, aim: float, budget: Budget) -> Evolved:

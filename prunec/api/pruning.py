@@ -15,7 +15,7 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers, sparsifier
 from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted, silent
-from prunec.api.recovering import Recovery, check_recovery, recovered, undone, warnings_of, with_runs
+from prunec.api.recovering import Recovery, check_recovery, recovered, settled_by, warnings_of, with_runs
 from prunec.api.refitting import refit
 from prunec.api.rounds import Rounds
 from prunec.api.stage_proofs import prove_stages
@@ -78,7 +78,8 @@ def prune(
 ) -> Pruned:
     """Cut what the plan says, prove it, refit the rest, train it where the plan says so.
 
-    Where there is a metric (`own`), training that lowers it is undone; the plan has none of it then.
+    Where there is a metric (`own`), training that lowers it is undone, and the plan has none of it then: a training in
+    one step of what is shipped in float, which no plan file has decided on already.
 
     Raises:
         GateError PC501, PC506, PC523: the cut, a rewrite or a pattern is wrong; PrunecError PC32x: the data does not
@@ -117,15 +118,16 @@ def prune(
             final = refitted.model
         else:
             final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
+        is_replay = plan.recovery is not None and bool(plan.recovery.runs)
         trained, recovery = recovered(steps, final, plan, calibration, options, progress)
         plan = with_runs(plan, recovery)
-        lowered = None
-        if recovery is not None and recovery.record.kept and not options.trains_in_8_bits:
-            lowered = fall_of(own, final, trained, threads, progress)
-        if recovery is not None and lowered is not None:
-            recovery, plan = undone(recovery, lowered), plan.model_copy(update={"recovery": None})
-        else:
-            final = trained
+        if own is not None and recovery is not None and recovery.record.kept and not (
+            options.trains_in_8_bits or is_replay
+        ):  # fmt: skip
+            recovery = settled_by(recovery, *numbers_of(own, final, trained, threads, progress))
+            if not recovery.record.kept:
+                trained, plan = final, plan.model_copy(update={"recovery": None})
+        final = trained
     stages.save("model", final)
     target = None if recovery is not None else target_of(steps, planned_layers(plan))
     if refitted is None:
@@ -155,16 +157,13 @@ class Judged:
     answers: Remembered
 
 
-def fall_of(
-    own: Judged | None, before: ir.Model, after: ir.Model, threads: int, progress: Progress
-) -> tuple[str, float, float] | None:
-    """The metric's name and its numbers on two models, where the second one's is lower. PrunecError PC351."""
-    if own is None:
-        return None
+def numbers_of(
+    own: Judged, before: ir.Model, after: ir.Model, threads: int, progress: Progress
+) -> tuple[str, float, float]:
+    """The metric's name, and its numbers on two models. PrunecError PC351."""
     progress("judging the training", 0, 0)
-    name = next(iter(own.dense))
-    first, second = (evaluate(own.metric, runner(model, threads), samples=None)[name] for model in (before, after))
-    return (name, first, second) if second < first else None
+    found = [quality_by_metric(own.metric, own.dense, runner(model, threads)) for model in (before, after)]
+    return found[0].metric, found[0].pruned, found[1].pruned
 
 
 def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: Progress = silent) -> Judged | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -127,17 +127,19 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
     return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 
 
-def undone(recovery: Recovery, lowered: tuple[str, float, float]) -> Recovery:
-    """What is left of a training after which a metric (its name, before, after) was lower."""
-    name, before, after = lowered
-    message = f"training brought the outputs nearer to the dense model's and {name} from {before:.4g} to {after:.4g}"
+def settled_by(recovery: Recovery, metric: str, before: float, after: float) -> Recovery:
+    """A training that was kept, as a metric judges it: undone where that is lower `after` it than `before`."""
+    about = [warning for warning in recovery.warnings if warning.code != "PC349"]  # which a metric settles
+    if after >= before:
+        return replace(recovery, warnings=tuple(about))
+    message = f"training brought the outputs nearer to the dense model's and lowered {metric} by {before - after:.3g}"
     found = Diagnostic(
         "PC353",
         f"{message}: it is undone",
         hint="give more or more varied samples with --calib, or leave --recover out",
     )
-    about = [warning for warning in recovery.warnings if warning.code != "PC349"]  # which leaves it to the metric
-    record = recovery.record.model_copy(update={"kept": False})
+    about = [warning for warning in about if warning.code not in ("PC344", "PC345")]  # whose best state is gone
+    record = recovery.record.model_copy(update={"kept": False, "lowered": metric})
     return Recovery(record, (), (*about, found))
 
 

@@ -164,7 +164,7 @@ class PlanExplanation(Result):
     """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none.
 
     `time`, `drop`: what was measured and judged for the whole plan, where it was made for a time or a drop. `contest`:
-    ways to spread zeros that were compared, `allocation` being the one that was taken.
+    ways to spread zeros that were compared at one time; `allocation`: the one that was taken in the end.
     """
 
     plan: str

@@ -62,7 +62,7 @@ def make_timed(
     with timed_planner(opened, calibration, options, progress) as (timed, notes):
         judge = Judge(opened, calibration, options, own)
         looking = DropPlanner(timed, judge, progress)
-        contest = contest_of(timed, judge, opened, calibration, progress)
+        contest = contest_of(timed, judge, opened, calibration, options, progress)
         if budget.kind == "max-drop":
             made, warnings = looking.fastest(budget, contest)
             return made, (*notes, *warnings)

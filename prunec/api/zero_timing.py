@@ -17,6 +17,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as File
 
 import numpy as np
@@ -118,7 +119,9 @@ class TimedZeros(TimedPlanner):
         names = [name for name, ladder in self._ladders.items() if len(ladder) > 1]
         losses = other._zero_losses(names, self._calibration, self._progress)
         other._ladders = {
-            name: at_levels(ladder, (0.0, *fine), losses[name]) if name in losses else ladder
+            name: at_levels(ladder, (0.0, *fine), losses[name])
+            if name in losses
+            else tuple(replace(option, loss=0.0) for option in ladder)
             for name, ladder in self._ladders.items()
         }
         places = {level: place for place, level in enumerate((0.0, *fine))}

@@ -129,7 +129,10 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
             "that: what one saves depends on the others."
         )
     )
-    out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
+    if found.allocation in (None, "loss"):
+        out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
+    else:
+        out.print(Text(f"Losses: shares of all zeros, as {found.allocation} compares no errors."))
     if found.contest:
         out.print(Text(f"Compared: {compared(found.contest, found.allocation)}."))
     if found.drop is not None:

@@ -34,7 +34,11 @@ Solver = Annotated[
 ]
 Allocation = Annotated[
     str | None,
-    typer.Option("--allocation", help="How zeros are spread: uniform, erk, lamp, global, loss.", metavar="NAME"),
+    typer.Option(
+        "--allocation",
+        help="How zeros are spread: uniform, erk, lamp, global, loss; for a time four are compared.",
+        metavar="NAME",
+    ),
 ]
 Losses = Annotated[
     str | None,

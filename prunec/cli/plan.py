@@ -115,13 +115,15 @@ def drops_by(drop: DropPlan) -> str:
 
 
 def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
-    """Ways to spread zeros beside the one that was taken, the best one first."""
+    """Ways to spread zeros at one time, the best one first, and which was taken in the end."""
     from prunec.report import units
 
-    found = sorted((one for one in contest if one.error is not None), key=lambda one: one.error or 0.0)
-    told = [f"{one.allocation} {units.error(one.error or 0.0)} at {1 / (one.share or 1.0):.3g}x" for one in found]
-    told += [f"{one.allocation} was not had at this time" for one in contest if one.error is None]
-    return f"zeros are spread by {allocation}; error of the outputs with {', '.join(told)}"
+    def told(one: EntrantPlan) -> str:
+        at = "" if one.share is None else f" at {1 / one.share:.3g} times as fast"
+        return f"{one.allocation} {one.missed if one.error is None else units.error(one.error)}{at}"
+
+    found = sorted(contest, key=lambda one: float("inf") if one.error is None else one.error)
+    return f"zeros are spread by {allocation}; squared error of the outputs by {'; '.join(map(told, found))}"
 
 
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:

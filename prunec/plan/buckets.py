@@ -1,9 +1,10 @@
-"""The multiple-choice knapsack where savings add up: exact but for the width of a bucket.
+"""The multiple-choice knapsack where savings add up, exact but for the width of a bucket in each cell.
 
     f_c(s) = min over options o of  loss[c, o] + f_{c−1}(s − saving[c, o]),   s in `BUCKETS` steps up to what is needed
 
 (Kellerer, Pferschy, Pisinger, Knapsack Problems, 2004, chapter 11.) Savings are rounded down to whole buckets, so that
-what is chosen saves enough.
+what is chosen saves enough: it loses no more than the best choice for `cells / BUCKETS` more than is needed, and where
+only less than that can be had beyond it, nothing may be found.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BUCKETS = 10_000
+BUCKETS = 50_000
 
 
 def least_loss(losses: Sequence[np.ndarray], savings: Sequence[np.ndarray], needed: float) -> list[int] | None:

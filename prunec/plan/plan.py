@@ -189,7 +189,7 @@ class EntrantPlan(_Brief):
     """A way to spread zeros that was compared with others at the same time.
 
     `share` of the dense model's time, measured; `error`: relative squared, of the solved model's outputs on held-out
-    data. `missed`: why it met no such time.
+    data. `missed`: why there is no error, no time that was met or no finite outputs.
     """
 
     allocation: Allocation
@@ -252,8 +252,8 @@ class Plan(_Strict):
     an allocation by loss compares. `precision`: int8 or mixed, where times were measured so; then every layer has its
     own.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
-    `contest` (ways to spread zeros, of which `allocation` won), `polish` and `choices` (why each group or layer was
-    left as it is) belong to such plans.
+    `contest` (ways to spread zeros at one time, before a search within a drop went on), `polish` and `choices` (why
+    each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
     neither, and take the recipe's. `recovery` is there where the refitted model is trained against the dense one.

@@ -48,11 +48,11 @@ class Pool:
         count = self._add(calibration.fit(), splits)
         held = range(count, count + self._add(calibration.held_out(), splits))
         self.size = batch_size(model) if splits else 1
-        self.samples = self._count(tuple(range(count)))
+        self.samples = self.count(tuple(range(count)))
         self.training = self.grouped(range(count))
         self.watched = self.grouped(held[::2])
         self.judged = self.grouped(held[1::2]) or self.watched
-        self.parts = 1 if splits else max(1, FEWEST // self._count(self.training[0]))
+        self.parts = 1 if splits else max(1, FEWEST // self.count(self.training[0]))
         self.augments = self._is_batched() and can_augment(self.feeds(self.training[0]))
         self.mirrors = False
 
@@ -71,7 +71,7 @@ class Pool:
         """What judges the result."""
         return map(self.feeds, self.judged)
 
-    def _count(self, batch: Batch) -> int:
+    def count(self, batch: Batch) -> int:
         """Samples of a batch."""
         return sum(self._shapes[item][0][0] if self._shapes[item][0] else 1 for item in batch)
 

@@ -26,10 +26,10 @@ def sample_losses(
 ) -> np.ndarray:
     """`output_loss` of each sample of a batch of `count`, float64 [count]; the mean is that of the batch.
 
-    Where an output's leading axis is not that of the samples every one of them has the mean.
+    Where an output's leading axis is not that of the samples, the batch is as one sample: float64 [1].
     """
     if any(wanted[name].ndim == 0 or len(wanted[name]) != count for name in outputs):
-        return np.full(count, float(output_loss(found, wanted, outputs)))
+        return np.array([float(output_loss(found, wanted, outputs))])
     total = torch.zeros(count, dtype=torch.float64)
     for name, kind in outputs.items():
         y, t = found[name], wanted[name]

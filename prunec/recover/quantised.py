@@ -99,7 +99,7 @@ def recover_quantised(
             runs = tuple(training_runs(subject, plan, before))
             model = on_grids(quantised, masters, student.written_to(masters.model))
             trained_losses = _losses(subject, model)
-            is_kept, warned = helps(losses, trained_losses), chance(losses, trained_losses)
+            is_kept, warned = helps(losses, trained_losses), chance(losses, trained_losses, "in 8 bits, ")
             after = held_out_error(dense, model, pool, threads)
             chosen = model if is_kept else quantised
             return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, where="in 8 bits, ", more=warned)
@@ -115,6 +115,6 @@ def _losses(subject: Subject, model: ir.Model) -> np.ndarray:
         make_session(model, threads=subject.threads, outputs=names),
     )
     for batch in subject.pool.judged:
-        feeds = subject.pool.feeds(batch)
-        found.append(sample_losses(tensors(run(session, feeds)), teacher(feeds), subject.outputs, len(batch)))
+        feeds, count = subject.pool.feeds(batch), subject.pool.count(batch)
+        found.append(sample_losses(tensors(run(session, feeds)), teacher(feeds), subject.outputs, count))
     return np.concatenate(found)

@@ -213,14 +213,14 @@ def _end_to_end(
         yield train_end_to_end(subject, wanted, rate, seconds, planned[0] if planned else None)
 
 
-def chance(before: np.ndarray, after: np.ndarray) -> Iterator[Diagnostic]:
+def chance(before: np.ndarray, after: np.ndarray, name: str = "") -> Iterator[Diagnostic]:
     """What is to be said where the losses of the samples that judge fell, and that may be chance."""
     if helps(before, after) and not is_beyond_chance(before, after):
         message = (
-            f"training brought the outputs nearer on {len(before)} held-out samples, by no more than chance would: "
-            "it may help or harm"
+            f"{name}training brought the outputs nearer on {len(before)} held-out samples or batches, by no more than "
+            "chance would: it may help or harm"
         )
-        yield Diagnostic("PC349", message, hint="let --metric decide, or give more samples with --calib")
+        yield Diagnostic("PC349", message, hint="judge the result with --metric, or give more samples with --calib")
 
 
 def findings(runs: tuple[Run, ...], is_kept: bool, name: str = "") -> Iterator[Diagnostic]:

@@ -40,7 +40,8 @@ class WatchedOutputs:
 
     def losses(self) -> np.ndarray:
         """The same of every sample, float64 [samples]."""
-        asked = [sample_losses(y, t, self._outputs, len(batch)) for batch, y, t in self._answered()]
+        pool = self._subject.pool
+        asked = [sample_losses(y, t, self._outputs, pool.count(batch)) for batch, y, t in self._answered()]
         return np.concatenate(asked)
 
     def _answered(self) -> Iterator[tuple[Batch, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:

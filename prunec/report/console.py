@@ -164,7 +164,8 @@ def _print_training(console: Console, record: Document | None, what: str) -> Non
     steps = sum(run["done"] for run in record["runs"])
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
-    fate = "" if record["kept"] else "; it did not help and was taken back"
+    why = f"lowered {record['lowered']}" if record.get("lowered") else "did not help"
+    fate = "" if record["kept"] else f"; it {why} and was taken back"
     precision = record.get("precision", "fp32")
     how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
     what = f"{what} ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"

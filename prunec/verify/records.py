@@ -133,7 +133,8 @@ class RecoveryRecord(Record):
     """What training against the dense model did. `kept`: whether its result is in the package.
 
     Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training; after is None where
-    training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16.
+    training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16. `lowered`: the
+    user's metric, where that fell and the training was undone for it.
     """
 
     method: str
@@ -145,6 +146,7 @@ class RecoveryRecord(Record):
     parameters: int
     minutes: float
     runs: tuple[RecoveryRunRecord, ...]
+    lowered: str | None = None
 
 
 class PatternRecord(Record):

@@ -21,19 +21,23 @@ def cells(seed: int, count: int, options: int) -> Cells:
     return losses, [np.concatenate([[0.0], np.cumsum(rng.gamma(2, 1, options - 1))]) for _ in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_nothing_better_exists(seed: int, share: float) -> None:
     losses, savings = cells(seed, 5, 4)
     needed = share * sum(own[-1] for own in savings)
-    tried = [
-        (sum(own[o] for own, o in zip(losses, options, strict=True)), options)
-        for options in product(range(4), repeat=5)
-        if sum(own[o] for own, o in zip(savings, options, strict=True)) >= needed
-    ]
+
+    def best(saved: float) -> float:
+        return min(
+            sum(own[o] for own, o in zip(losses, options, strict=True))
+            for options in product(range(4), repeat=5)
+            if sum(own[o] for own, o in zip(savings, options, strict=True)) >= saved
+        )
+
     found = least_loss(losses, savings, needed)
     assert found is not None and sum(own[o] for own, o in zip(savings, found, strict=True)) >= needed
-    assert sum(own[o] for own, o in zip(losses, found, strict=True)) == pytest.approx(min(tried)[0], rel=1e-9)
+    lost = sum(own[o] for own, o in zip(losses, found, strict=True))
+    assert best(needed) - 1e-9 <= lost <= best(needed * (1 + 5 / BUCKETS)) + 1e-9
 
 
 def test_as_many_layers_as_models_have_are_as_good_as_highs_finds() -> None:
@@ -61,8 +65,12 @@ def test_what_is_saved_already_costs_nothing() -> None:
 
 
 def test_an_option_that_is_slower_is_no_saving() -> None:
-    losses, savings = [np.array([0.0, 0.1, 1.0])] * 2, [np.array([0.0, -1.0, 2.0])] * 2
-    assert least_loss(losses, savings, 3.0) == [2, 2]
+    """It loses least of all, and nothing is saved by it."""
+    losses, savings = (
+        [np.array([0.2, 0.1, 3.0]), np.array([0.0, 1.0])],
+        [np.array([0.0, -1.0, 2.0]), np.array([0.0, 2.0])],
+    )
+    assert least_loss(losses, savings, 2.0) == [0, 1]
 
 
 def test_times_that_add_up_take_every_rung() -> None:

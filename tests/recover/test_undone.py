@@ -15,6 +15,7 @@ from prunec.api import compilation, planning, pruning
 from prunec.cli.run import run
 from prunec.diagnostics import Diagnostic
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
+from prunec.recover import recovery
 from prunec.recover.recovery import chance
 from tests.graph.builder import Builder
 from tests.recover.test_budgets import batches
@@ -22,10 +23,24 @@ from tests.recover.test_budgets import batches
 pytest.importorskip("torch", reason="needs the [torch] extra")
 pytestmark = pytest.mark.torch
 
+RUNS = (RecoveryRun(of=60, done=60),)
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many steps whatever the machine's speed."""
+    real = recovery.recover
+
+    def counted(*arguments: Any, **more: Any) -> recovery.Recovered:
+        *models, plan = arguments
+        return real(*models, plan.model_copy(update={"runs": RUNS}), **more)
+
+    monkeypatch.setattr(recovery, "recover", counted)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model, and a plan that trains it for as many steps whatever the machine's speed."""
+    """A model, a plan that trains it and one that does not."""
     b = Builder(0)
     hidden = b.relu(b.gemm(b.input("x", [8, 16]), 32))
     b.output(b.gemm(b.relu(b.gemm(hidden, 32)), 8))
@@ -34,8 +49,7 @@ def folder(tmp_path: Path) -> Path:
     made = planning.plan(path, flops=0.5, calib=calib, cache=False).plan
     made = made.model_copy(update={"compensation": "none"})  # which leaves much to train
     made.save(tmp_path / "plain.json")
-    trained = RecoveryPlan(method="full", runs=(RecoveryRun(of=60, done=60),))
-    made.model_copy(update={"recovery": trained}).save(tmp_path / "plan.json")
+    made.model_copy(update={"recovery": RecoveryPlan(method="full")}).save(tmp_path / "plan.json")
     return tmp_path
 
 
@@ -62,9 +76,9 @@ def weights(path: Path) -> Iterator[np.ndarray]:
 def test_what_lowers_the_metric_is_undone(folder: Path) -> None:
     found, plain = compiled(folder, "plan.json", [1.0, 0.9, 0.8, 0.9]), compiled(folder, "plain.json")
     record = found.verification.recovery
-    assert not record.kept and record.error_after < record.error_before
+    assert not record.kept and record.error_after < record.error_before and record.lowered == "told"
     assert found.plan.recovery is None and plain.verification.recovery is None
-    assert any(w.code == "PC353" and "told from 0.9 to 0.8" in w.message for w in found.warnings)
+    assert any(w.code == "PC353" and "lowered told by 0.1" in w.message for w in found.warnings)
     both = (weights(folder / f"{name}.json.out" / "model.onnx") for name in ("plan", "plain"))
     assert all(np.array_equal(one, other) for one, other in zip(*both, strict=True))
     assert run(["verify", str(folder / "plan.json.out"), "--source", str(folder / "model.onnx")]) == 0
@@ -74,7 +88,17 @@ def test_what_lowers_the_metric_is_undone(folder: Path) -> None:
 def test_what_does_not_lower_it_stays(folder: Path, after: float) -> None:
     found = compiled(folder, "plan.json", [1.0, 0.9, after, after])
     assert found.verification.recovery.kept and found.plan.recovery.runs[0].done == 60
-    assert "PC353" not in [warning.code for warning in found.warnings]
+    assert not {"PC353", "PC349"} & {warning.code for warning in found.warnings}
+
+
+def test_a_replay_repeats_what_was_decided(folder: Path) -> None:
+    """The plan of a finished compile holds the training: the same bytes, whatever a metric says now."""
+    first = compiled(folder, "plan.json")
+    first.plan.save(folder / "again.json")
+    again = compiled(folder, "again.json", [1.0, 0.5])
+    assert again.verification.recovery.kept and again.plan.recovery.runs == first.plan.recovery.runs
+    both = (folder / f"{name}.json.out" / "model.onnx" for name in ("plan", "again"))
+    assert len({path.read_bytes() for path in both}) == 1
 
 
 def test_without_a_metric_nothing_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,14 @@ from prunec.verify.checker import Outcome
 from prunec.verify.inputs import Run
 from prunec.verify.margins import Remembered
 from prunec.verify.quality import quality_by_agreement, quality_by_metric
-from prunec.verify.records import CompensationRecord, ExactnessRecord, PatternsRecord, QualityRecord, QuantisationRecord
+from prunec.verify.records import (
+    CompensationRecord,
+    ExactnessRecord,
+    PatternsRecord,
+    QualityRecord,
+    QuantisationRecord,
+    TrainingMetric,
+)
 from prunec.verify.rewriting import check_rewriting
 from prunec.verify.user_metric import Metric, evaluate
 from prunec.working_memory import working_bytes
@@ -124,7 +131,7 @@ def prune(
         if own is not None and recovery is not None and recovery.record.kept and not (
             options.trains_in_8_bits or is_replay
         ):  # fmt: skip
-            recovery = settled_by(recovery, *numbers_of(own, final, trained, threads, progress))
+            recovery = settled_by(recovery, numbers_of(own, final, trained, threads, progress))
             if not recovery.record.kept:
                 trained, plan = final, plan.model_copy(update={"recovery": None})
         final = trained
@@ -157,13 +164,11 @@ class Judged:
     answers: Remembered
 
 
-def numbers_of(
-    own: Judged, before: ir.Model, after: ir.Model, threads: int, progress: Progress
-) -> tuple[str, float, float]:
-    """The metric's name, and its numbers on two models. PrunecError PC351."""
+def numbers_of(own: Judged, before: ir.Model, after: ir.Model, threads: int, progress: Progress) -> TrainingMetric:
+    """The metric on the model before and after training. PrunecError PC351."""
     progress("judging the training", 0, 0)
     found = [quality_by_metric(own.metric, own.dense, runner(model, threads)) for model in (before, after)]
-    return found[0].metric, found[0].pruned, found[1].pruned
+    return TrainingMetric(name=found[0].metric, before=found[0].pruned, after=found[1].pruned)
 
 
 def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: Progress = silent) -> Judged | None:

@@ -19,7 +19,7 @@ from prunec.passes.compensate.pairs import Kept
 from prunec.plan.plan import Plan
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
 from prunec.recover.parameters import refuse_quantised
-from prunec.verify.records import RecoveryRecord, RecoveryRunRecord
+from prunec.verify.records import RecoveryRecord, RecoveryRunRecord, TrainingMetric
 
 if TYPE_CHECKING:
     from prunec.recover.recovery import Recovered
@@ -127,19 +127,20 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
     return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 
 
-def settled_by(recovery: Recovery, metric: str, before: float, after: float) -> Recovery:
-    """A training that was kept, as a metric judges it: undone where that is lower `after` it than `before`."""
+def settled_by(recovery: Recovery, judged: TrainingMetric) -> Recovery:
+    """A training that was kept, as a metric judges it: undone where that is lower after it than before."""
     about = [warning for warning in recovery.warnings if warning.code != "PC349"]  # which a metric settles
-    if after >= before:
-        return replace(recovery, warnings=tuple(about))
-    message = f"training brought the outputs nearer to the dense model's and lowered {metric} by {before - after:.3g}"
+    is_kept = judged.after >= judged.before
+    record = recovery.record.model_copy(update={"kept": is_kept, "metric": judged})
+    if is_kept:
+        return replace(recovery, record=record, warnings=tuple(about))
+    lowered = f"{judged.name} by {judged.before - judged.after:.3g}"
     found = Diagnostic(
         "PC353",
-        f"{message}: it is undone",
+        f"training lowered the outputs' loss, and {lowered} with it: it is undone",
         hint="give more or more varied samples with --calib, or leave --recover out",
     )
     about = [warning for warning in about if warning.code not in ("PC344", "PC345")]  # whose best state is gone
-    record = recovery.record.model_copy(update={"kept": False, "lowered": metric})
     return Recovery(record, (), (*about, found))
 
 

@@ -251,7 +251,7 @@ class TimedPlanner(ABC):
 
 
 def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    return float(f"{value:.4g}") + 0.0  # no -0
 
 
 def _noisy(budget: Budget, share: Share) -> GateError:

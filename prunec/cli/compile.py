@@ -136,7 +136,7 @@ def show(out: Console, found: Compiled) -> None:
     from rich.text import Text
 
     from prunec.api.saving import report_data
-    from prunec.cli.plan import show_plan
+    from prunec.cli.plan import compared, show_plan
     from prunec.cli.run import show_warnings
     from prunec.report import units
     from prunec.report.console import (
@@ -153,6 +153,8 @@ def show(out: Console, found: Compiled) -> None:
         return
     data = report_data(found, ())
     print_summary(out, data)
+    if found.plan.contest:
+        out.print(Text(f"{compared(found.plan.contest, found.plan.allocation)}."))
     print_compensation(out, data.verification)
     print_recovery(out, data.verification)
     print_patterns(out, data.verification)

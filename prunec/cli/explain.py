@@ -102,9 +102,7 @@ def show_plan(out: Console, found: PlanExplanation) -> None:
             Text(one.name), one.what, *made_by, _kept(one.kept, one.of), *numbers, *steps, *types, Text(one.why)
         )
     out.print(table)
-    if found.losses is not None and any(one.loss is not None for one in found.decisions):
-        out.print(Text(f"Losses are those of the outputs by {found.losses}."))
-    elif found.losses is not None:
+    if found.losses is not None and all(one.loss is None for one in found.decisions):
         out.print(
             Text(f"Layers were compared by what the outputs lose ({found.losses}); only plans for a time keep it.")
         )
@@ -129,12 +127,13 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
             "that: what one saves depends on the others."
         )
     )
-    if found.allocation in (None, "loss"):
-        out.print(Text("Losses: squared error of the outputs, relative, of that line alone."))
-    else:
+    if found.allocation not in (None, "loss"):
         out.print(Text(f"Losses: shares of all zeros, as {found.allocation} compares no errors."))
+    else:
+        how = "" if found.losses is None else f", by {found.losses}, so that what is solved loses less"
+        out.print(Text(f"Losses: squared error of the outputs, relative, of that line alone{how}."))
     if found.contest:
-        out.print(Text(f"Compared: {compared(found.contest, found.allocation)}."))
+        out.print(Text(f"{compared(found.contest, found.allocation)}."))
     if found.drop is not None:
         out.print(Text(f"Judged for all together: {drops_by(found.drop)}."))
 

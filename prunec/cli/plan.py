@@ -115,7 +115,7 @@ def drops_by(drop: DropPlan) -> str:
 
 
 def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
-    """Ways to spread zeros at one time, the best one first, and which was taken in the end."""
+    """Ways to spread zeros at one time, the best one first, and which was taken in the end, in a sentence."""
     from prunec.report import units
 
     def told(one: EntrantPlan) -> str:
@@ -123,7 +123,8 @@ def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
         return f"{one.allocation} {one.missed if one.error is None else units.error(one.error)}{at}"
 
     found = sorted(contest, key=lambda one: float("inf") if one.error is None else one.error)
-    return f"zeros are spread by {allocation}; squared error of the outputs by {'; '.join(map(told, found))}"
+    how = "squared error of the solved model's outputs on held-out data"
+    return f"Zeros are spread by {allocation}. Compared, {how}, least first: {'; '.join(map(told, found))}"
 
 
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
@@ -155,7 +156,7 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
     if plan.drop is not None:
         out.print(Text(f"Judged: {drops_by(plan.drop)}."))
     if plan.contest:
-        out.print(Text(f"Compared: {compared(plan.contest, plan.allocation)}."))
+        out.print(Text(f"{compared(plan.contest, plan.allocation)}."))
     if plan.polish is not None:
         before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
         more = f", {plan.polish.assembled} put together from solved layers" if plan.polish.assembled else ""

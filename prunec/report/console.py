@@ -164,10 +164,12 @@ def _print_training(console: Console, record: Document | None, what: str) -> Non
     steps = sum(run["done"] for run in record["runs"])
     after = record.get("error_after")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
-    why = f"lowered {record['lowered']}" if record.get("lowered") else "did not help"
+    judged = record.get("metric")
+    number = "" if judged is None else f", {judged['name']} {judged['before']:.5g} → {judged['after']:.5g}"
+    why = "did not help" if judged is None else "harmed"
     fate = "" if record["kept"] else f"; it {why} and was taken back"
     precision = record.get("precision", "fp32")
     how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
     what = f"{what} ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
     ends = early_ends(record["runs"])
-    console.print(Text(f"{what}, held-out error of the outputs {errors}{fate}.{ends and ' '}{ends}"))
+    console.print(Text(f"{what}, held-out error of the outputs {errors}{number}{fate}.{ends and ' '}{ends}"))

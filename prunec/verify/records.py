@@ -129,12 +129,20 @@ class RecoveryRunRecord(Record):
     stopped: str
 
 
+class TrainingMetric(Record):
+    """A metric's name, and its numbers on the model before training and after it."""
+
+    name: str
+    before: float
+    after: float
+
+
 class RecoveryRecord(Record):
     """What training against the dense model did. `kept`: whether its result is in the package.
 
     Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training; after is None where
-    training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16. `lowered`: the
-    user's metric, where that fell and the training was undone for it.
+    training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16. `metric`: the
+    user's, whose numbers without the training and with it decided.
     """
 
     method: str
@@ -146,7 +154,7 @@ class RecoveryRecord(Record):
     parameters: int
     minutes: float
     runs: tuple[RecoveryRunRecord, ...]
-    lowered: str | None = None
+    metric: TrainingMetric | None = None
 
 
 class PatternRecord(Record):

@@ -99,7 +99,7 @@ def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:
     explained = explain_plan(path)
     assert explained.contest == found.contest and explained.allocation == found.allocation
     told = compared(found.contest, found.allocation)
-    assert told.startswith(f"zeros are spread by {found.allocation}; ") and all(w in told for w in contest.OTHERS)
+    assert told.startswith(f"Zeros are spread by {found.allocation}. ") and all(w in told for w in contest.OTHERS)
 
 
 def test_swaps_keep_what_was_compared(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,18 @@ def test_an_error_after_training_that_is_not_finite_is_said() -> None:
     assert "0.25 → not finite; it did not help" in said.getvalue()
 
 
+def test_a_metric_that_training_lowered_is_said() -> None:
+    data = sample(3)
+    record = {"method": "full", "kept": False, "error_before": 0.25, "error_after": 0.2, "samples": 40, "parameters": 7,
+              "minutes": 1.5, "runs": [], "metric": {"name": EVIL, "before": 0.75, "after": 0.5}}  # fmt: skip
+    data = dataclasses.replace(data, verification={**data.verification, "recovery": record})
+    text = Page(render_report(data)).text
+    assert f"{EVIL}: 0.75 before, 0.5 after. It harmed" in text
+    said = io.StringIO()
+    print_recovery(Console(file=said, width=300), data.verification)
+    assert "0.75 → 0.5; it harmed and was taken back" in said.getvalue()
+
+
 @pytest.mark.parametrize(
     ("ends", "said"),
     [

@@ -110,12 +110,14 @@ def gate_time(result: Measurements | None, budget: Budget) -> GateError | None:
     if speedup.ci95[1] >= 1 / budget.time_limit(dense_ms):
         return None
     low, high = speedup.ci95
+    near = f"{low:.2f}" if budget.kind == "speedup" else f"{dense_ms / low:.3g}"
+    less = f", or ask for less: this model meets --{budget.kind} {near}" if low > 1 else ""
     return GateError(
         "PC529",
         f"the finished model is {speedup.median:.3g} times as fast (95 % interval {low:.3g} to {high:.3g}), "
         f"{dense_ms / speedup.median:.3g} ms for one run",
         where=f"--{budget.kind} {budget.value:g}",
-        hint="plan again (--no-cache times everything anew), or ask for a little less",
+        hint=f"plan again (--no-cache times everything anew){less}",
     )
 
 

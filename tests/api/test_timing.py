@@ -178,6 +178,10 @@ def test_the_finished_model_is_refused_where_it_is_shown_to_miss(budget: Budget)
     assert gate_time(measured(1.9, 2.1), budget) is None
     missed = gate_time(measured(1.7, 1.9), budget)
     assert missed is not None and missed.diagnostic.code == "PC529" and missed.exit_code == 1
+    near = {"speedup": "--speedup 1.70", "latency-ms": "--latency-ms 5.88"}[budget.kind]
+    assert missed.diagnostic.hint is not None and missed.diagnostic.hint.endswith(f"this model meets {near}")
+    slow = gate_time(measured(0.8, 0.9), budget)
+    assert slow is not None and "meets" not in (slow.diagnostic.hint or "")
     assert gate_time(None, budget) is not None
 
 

@@ -1,15 +1,17 @@
 """Ways to spread zeros beside each other: what each makes of the same time, and the one whose solved model errs least.
 
 Allocations rank layers by what each loses alone; what zeros in several do together none of them sees. So the planner's
-own choice is compared with those of `OTHERS` at the same measured time, every model solved as a compile would and
-judged by its outputs on held-out data. The other way is only taken where it is better by more than `CLEARLY`.
+own choice is compared with those of `OTHERS` at the same time, every model solved as a compile would and judged by its
+outputs on held-out data. The time is the one that all models which were timed predict: a single measurement favours who
+was lucky. Another way is only taken where it is better by more than `CLEARLY`, and measured to meet the budget.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from prunec.api.choices import Judge
@@ -29,6 +31,7 @@ OTHERS: tuple[Allocation, ...] = ("uniform", "erk", "lamp")
 CLEARLY = 0.97
 """The share of the first one's error that another one has to stay below: samples are few."""
 SAMPLES = 128
+DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -64,31 +67,40 @@ class Contest:
         Where no layer has zeros there is nothing to compare.
         """
         assert isinstance(timed, TimedZeros)
+        first = Entrant(timed, made, point, 0.0)
         if not any(layer.level for layer in made.layers):
-            return Entrant(timed, made, point, 0.0)
-        of = len(self._others) + 1
+            return first
+        of, share = len(self._others) + 1, timed.predict(point.rungs)
         self._progress(f"comparing {of} allocations", 0, of)
-        first = self._entrant(timed, made, point)
-        entrants, plans = [first], [_told(first)]
+        first = replace(first, error=self._error(made))
+        plans, ahead = [_told(made, share, first.error)], list[tuple[float, TimedZeros]]()
         for number, allocation in enumerate(self._others, 1):
             self._progress(f"comparing {of} allocations", number, of)
-            try:
-                other = timed.spread_by(allocation)
-                entrants.append(self._entrant(other, *other.meet(budget)))
-                plans.append(_told(entrants[-1]))
-            except PrunecError as no:
-                plans.append(EntrantPlan(allocation=allocation, missed=no.diagnostic.message))
+            other = timed.spread_by(allocation)
+            rungs = other.choose(share) or other.bottom
+            own = other.describe(rungs, budget)
+            error = self._error(own)
+            plans.append(_told(own, other.predict(rungs), error))
+            ahead += [(error, other)] if error < CLEARLY * first.error else []
         self._progress(f"comparing {of} allocations", of, of)
-        ahead = min(entrants, key=lambda one: one.error)
-        best = ahead if ahead.error < CLEARLY * first.error else first
-        record = best.plan.model_copy(update={"contest": tuple(plans)})
-        return Entrant(best.planner, record, best.point, best.error)
+        best = self._met([other for _, other in sorted(ahead, key=lambda one: one[0])], budget, first)
+        return replace(best, plan=best.plan.model_copy(update={"contest": tuple(plans)}))
 
-    def _entrant(self, timed: TimedPlanner, made: Plan, point: Point) -> Entrant:
+    def _met(self, ahead: Sequence[TimedZeros], budget: Budget, first: Entrant) -> Entrant:
+        """The first of those that is measured to meet the budget and still errs less; `first` where none does."""
+        for other in ahead:
+            with contextlib.suppress(PrunecError):
+                made, point = other.meet(budget)
+                error = self._error(made)
+                if error < first.error:
+                    return Entrant(other, made, point, error)
+        return first
+
+    def _error(self, made: Plan) -> float:
         levels = tuple(layer.model_copy(update={"why": ""}) for layer in made.layers)
         if levels not in self._known:
             self._known[levels] = self._errors.of(self._judge.model(made))
-        return Entrant(timed, made, point, self._known[levels])
+        return self._known[levels]
 
     @cached_property
     def _errors(self) -> OutputErrors:
@@ -110,9 +122,7 @@ def contest_of(
     return None
 
 
-def _told(entrant: Entrant) -> EntrantPlan:
-    plan = entrant.plan
-    assert plan.allocation is not None and plan.time is not None
-    if not math.isfinite(entrant.error):
-        return EntrantPlan(allocation=plan.allocation, share=plan.time.share, missed="its outputs are not finite")
-    return EntrantPlan(allocation=plan.allocation, share=plan.time.share, error=float(f"{entrant.error:.4g}"))
+def _told(made: Plan, share: float, error: float) -> EntrantPlan:
+    assert made.allocation is not None
+    known = float(f"{error:.4g}") if math.isfinite(error) else None
+    return EntrantPlan(allocation=made.allocation, share=round(share, DIGITS), error=known)

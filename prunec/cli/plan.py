@@ -119,12 +119,12 @@ def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
     from prunec.report import units
 
     def told(one: EntrantPlan) -> str:
-        at = "" if one.share is None else f" at {1 / one.share:.3g} times as fast"
-        return f"{one.allocation} {one.missed if one.error is None else units.error(one.error)}{at}"
+        return f"{one.allocation} {'not finite' if one.error is None else units.error(one.error)}"
 
     found = sorted(contest, key=lambda one: float("inf") if one.error is None else one.error)
     how = "squared error of the solved model's outputs on held-out data"
-    return f"Zeros are spread by {allocation}. Compared, {how}, least first: {'; '.join(map(told, found))}"
+    when = f"at a predicted {units.share(contest[0].share)} of the dense model's time"
+    return f"Zeros are spread by {allocation}. Compared {when}, {how}, least first: {', '.join(map(told, found))}"
 
 
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:

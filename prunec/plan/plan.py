@@ -188,14 +188,13 @@ class PolishPlan(_Strict):
 class EntrantPlan(_Brief):
     """A way to spread zeros that was compared with others at the same time.
 
-    `share` of the dense model's time, measured; `error`: relative squared, of the solved model's outputs on held-out
-    data. `missed`: why there is no error, no time that was met or no finite outputs.
+    `share` of the dense model's time, predicted; `error`: relative squared, of the solved model's outputs on held-out
+    data; None where they are not finite.
     """
 
     allocation: Allocation
-    share: float | None = None
-    error: float | None = None
-    missed: str | None = None
+    share: float
+    error: float | None
 
 
 class StepPlan(_Brief):

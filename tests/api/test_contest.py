@@ -47,12 +47,12 @@ def plan(model: Path, **options: Any) -> Plan:
 
 def test_losses_that_mislead_are_found_out(model: Path, misled: None) -> None:
     found, own = plan(model, speedup=2), plan(model, speedup=2, allocation="loss")
-    first, *others = found.contest
+    first, *_ = found.contest
     errors = {one.allocation: one.error for one in found.contest}
     assert [one.allocation for one in found.contest] == ["loss", *contest.OTHERS] and not own.contest
     assert found.allocation == min(errors, key=lambda name: errors[name] or np.inf) != "loss"
     assert found.time is not None and found.time.share <= 1 / 2 and found.losses is None
-    assert all(one.share is not None and one.share <= 1 / 2 for one in others)
+    assert all(first.share - 0.03 < one.share <= first.share + 1e-4 for one in found.contest)
     levels = {layer.level for layer in own.layers if layer.pattern != DENSE}
     assert first.error is not None and max(levels) == zero_timing.FINE[-1]
     assert first.error > 1.3 * (errors[found.allocation] or np.inf)
@@ -77,19 +77,21 @@ def test_a_drop_goes_on_with_the_better_way(model: Path, misled: None) -> None:
     assert best.drop.trials > own.drop.trials and best.contest
 
 
-def test_a_way_that_is_too_slow_is_named(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = zero_timing.TimedZeros.meet
+def test_a_way_that_cannot_be_met_is_passed_over(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    winner, real = plan(model, speedup=2).allocation, zero_timing.TimedZeros.meet
 
     def meet(self: zero_timing.TimedZeros, *arguments: Any) -> Any:
-        if self._allocation == "erk":
+        if self._allocation == winner:
             raise GateError("PC527", "the fastest of 5 choices takes 60% of the dense model's time")
         return real(self, *arguments)
 
     monkeypatch.setattr(zero_timing.TimedZeros, "meet", meet)
     found = plan(model, speedup=2)
-    missed = {one.allocation: one.missed for one in found.contest if one.missed}
-    assert list(missed) == ["erk"] and "fastest of 5" in (missed["erk"] or "") and found.allocation != "erk"
-    assert "erk the fastest of 5 choices takes 60%" in compared(found.contest, found.allocation)
+    assert found.allocation not in (winner, "loss") and winner in [one.allocation for one in found.contest]
+    monkeypatch.setattr(contest.Contest, "_error", lambda self, made: 1.0 if made.allocation == "loss" else np.nan)
+    lost = plan(model, speedup=2)
+    assert lost.allocation == "loss" and [one.error for one in lost.contest] == [1.0, None, None, None]
+    assert "least first: loss 1, uniform not finite" in compared(lost.contest, lost.allocation)
 
 
 def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.budget_subject import DEFAULT, BudgetSubject
+from prunec.api.contest import met
 from prunec.api.dropping import DropPlanner, Trial
 from prunec.api.polishing import Polisher
 from prunec.api.progress import silent
@@ -148,21 +149,11 @@ def speed_rows(own: BudgetSubject, way: str, speedups: Sequence[float]) -> Itera
         for asked in speedups:
             start = time.perf_counter()
             try:
-                plan, point = met(own, way, planner, Budget.of("speedup", asked))
+                _, plan, point = met(planner, own.contest(way, planner), Budget.of("speedup", asked))
             except PrunecError as no:
                 yield refused(own, way, asked, no)
                 continue
             yield row_of(own, way, asked, plan, point, shared + time.perf_counter() - start)
-
-
-def met(own: BudgetSubject, way: str, planner: TimedPlanner, budget: Budget) -> tuple[Plan, Point]:
-    """The plan for a time, of several ways the best one where none is asked for."""
-    plan, point = planner.meet(budget)
-    contest = own.contest(way, planner)
-    if contest is None:
-        return plan, point
-    best = contest.best(planner, plan, point, budget)
-    return best.plan, best.point
 
 
 def refused(own: BudgetSubject, way: str, asked: float, no: PrunecError) -> Row:

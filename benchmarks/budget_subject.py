@@ -52,11 +52,11 @@ DEFAULT = "default"
 TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
 """As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
 WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
+"""By target: channels in ONNX Runtime, zeros in generated kernels."""
 SWEPT: dict[str, tuple[str, ...]] = {
     target: tuple(way for way in ways if way != DEFAULT) for target, ways in WAYS.items()
 }
 """Those of `--sweep`, whose points are not compared."""
-"""By target: channels in ONNX Runtime, zeros in generated kernels."""
 
 
 class BudgetSubject:

@@ -139,10 +139,11 @@ def compile(
 
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. With
-    `precision="int8"` half of the time goes to training through the quantisers, after quantisation. The first
-    Ctrl-C ends the training and keeps its best state. `recover_soup` trains so many times within the minutes and takes
-    the mean of the trainings where that is better. With `steps` above 1 a part goes, the rest is trained, and what
-    goes next is decided on what is left; after Ctrl-C all that is still to go goes at once.
+    `precision="int8"` half of the time goes to training through the quantisers, after quantisation. The first Ctrl-C
+    ends the training and keeps its best state. With a `metric` a training in one step and in float after which it is
+    lower is undone. `recover_soup` trains so many times within the minutes and takes the mean of the trainings where
+    that is better. With `steps` above 1 a part goes, the rest is trained, and what goes next is decided on what is
+    left; after Ctrl-C all that is still to go goes at once.
 
     >>> prunec.compile("resnet18.onnx", flops=0.5, calib="images.npz", max_drop=0.01)  # doctest: +SKIP
 

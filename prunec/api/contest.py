@@ -122,6 +122,15 @@ def contest_of(
     return None
 
 
+def met(timed: TimedPlanner, contest: Contest | None, budget: Budget) -> tuple[TimedPlanner, Plan, Point]:
+    """The plan for a time, by the best of several ways where there is a `contest`, and the planner that it is from."""
+    made, point = timed.meet(budget)
+    if contest is None:
+        return timed, made, point
+    best = contest.best(timed, made, point, budget)
+    return best.planner, best.plan, best.point
+
+
 def _told(made: Plan, share: float, error: float) -> EntrantPlan:
     assert made.allocation is not None
     known = float(f"{error:.4g}") if math.isfinite(error) else None

@@ -125,12 +125,10 @@ def prune(
             final = refitted.model
         else:
             final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
-        is_replay = plan.recovery is not None and bool(plan.recovery.runs)
         trained, recovery = recovered(steps, final, plan, calibration, options, progress)
+        is_open = plan.recovery is not None and not plan.recovery.runs and not options.trains_in_8_bits
         plan = with_runs(plan, recovery)
-        if own is not None and recovery is not None and recovery.record.kept and not (
-            options.trains_in_8_bits or is_replay
-        ):  # fmt: skip
+        if own is not None and is_open and recovery is not None and recovery.record.kept:
             recovery = settled_by(recovery, numbers_of(own, final, trained, threads, progress))
             if not recovery.record.kept:
                 trained, plan = final, plan.model_copy(update={"recovery": None})

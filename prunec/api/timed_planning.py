@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prunec.api.choices import Judge
-from prunec.api.contest import contest_of
+from prunec.api.contest import contest_of, met
 from prunec.api.depth_timing import TimedDepth
 from prunec.api.dropping import DropPlanner
 from prunec.api.opening import Opened
@@ -61,15 +61,11 @@ def make_timed(
     """
     with timed_planner(opened, calibration, options, progress) as (timed, notes):
         judge = Judge(opened, calibration, options, own)
-        looking = DropPlanner(timed, judge, progress)
         contest = contest_of(timed, judge, opened, calibration, options, progress)
         if budget.kind == "max-drop":
-            made, warnings = looking.fastest(budget, contest)
+            made, warnings = DropPlanner(timed, judge, progress).fastest(budget, contest)
             return made, (*notes, *warnings)
-        made, point = timed.meet(budget)
-        if contest is not None:
-            best = contest.best(timed, made, point, budget)
-            timed, made, point = best.planner, best.plan, best.point
+        timed, made, point = met(timed, contest, budget)
         if options.polish:
             polisher = Polisher(timed, judge, opened, calibration, options.polish, options.seed, progress)
             made = polisher.polished(made, point, budget)

@@ -130,7 +130,7 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
     if found.allocation not in (None, "loss"):
         out.print(Text(f"Losses: shares of all zeros, as {found.allocation} compares no errors."))
     else:
-        how = "" if found.losses is None else f", by {found.losses}, so that what is solved loses less"
+        how = "" if found.losses is None else f", by {found.losses}"
         out.print(Text(f"Losses: squared error of the outputs, relative, of that line alone{how}."))
     if found.contest:
         out.print(Text(f"{compared(found.contest, found.allocation)}."))

@@ -25,37 +25,25 @@ def least_loss(losses: Sequence[np.ndarray], savings: Sequence[np.ndarray], need
         return [int(np.argmin(own)) for own in losses]
     best = np.full(BUCKETS + 1, np.inf)
     best[0] = 0.0
-    taken = []
+    taken: list[tuple[np.ndarray, np.ndarray, int]] = []
     for loss, saving in zip(losses, savings, strict=True):
-        whole = np.clip(np.floor(saving / needed * BUCKETS * (1 + 1e-12)), 0, BUCKETS).astype(int)
-        after, chosen = np.full(BUCKETS + 1, np.inf), np.zeros(BUCKETS + 1, np.intp)
-        before = np.zeros(BUCKETS + 1, np.intp)
-        for option in np.flatnonzero((saving >= 0) | (np.arange(len(saving)) == 0)):
-            for place, found, source in _moved(best, int(whole[option])):
-                better = found + loss[option] < after[place]
-                after[place] = np.where(better, found + loss[option], after[place])
-                chosen[place] = np.where(better, option, chosen[place])
-                before[place] = np.where(better, source, before[place])
-        taken.append((chosen, before))
+        steps = np.clip(np.floor(saving / needed * BUCKETS * (1 + 1e-12)), 0, BUCKETS).astype(int)
+        after, chosen, source = np.full(BUCKETS + 1, np.inf), np.zeros(BUCKETS + 1, np.int16), 0
+        for option in np.flatnonzero((saving >= 0) | (np.arange(len(saving)) == 0)).tolist():
+            rest = best[BUCKETS - steps[option] :]  # from where the step leads to the end, or beyond it
+            found = np.full(BUCKETS + 1, np.inf)
+            found[steps[option] :] = best[: BUCKETS + 1 - steps[option]]
+            found[BUCKETS] = rest.min()
+            better = found + loss[option] < after
+            after[better], chosen[better] = (found + loss[option])[better], option
+            if better[BUCKETS]:
+                source = BUCKETS - int(steps[option]) + int(np.argmin(rest))
+        taken.append((chosen, steps, source))
         best = after
     if not np.isfinite(best[BUCKETS]):
         return None
     options, bucket = list[int](), BUCKETS
-    for chosen, before in reversed(taken):
+    for chosen, steps, source in reversed(taken):
         options.append(int(chosen[bucket]))
-        bucket = int(before[bucket])
+        bucket = source if bucket == BUCKETS else bucket - int(steps[options[-1]])
     return options[::-1]
-
-
-def _moved(best: np.ndarray, step: int) -> list[tuple[slice, np.ndarray, np.ndarray]]:
-    """Where `best` goes by a saving of `step` buckets: one place each below the end, the least of the rest at the end.
-
-    (places, losses, the buckets that they come from)
-    """
-    last = len(best) - 1
-    end = last - step + int(np.argmin(best[last - step :]))
-    below = slice(step, last)
-    return [
-        (below, best[: last - step], np.arange(last - step)),
-        (slice(last, None), best[end : end + 1], np.array([end])),
-    ]

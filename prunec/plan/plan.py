@@ -194,7 +194,7 @@ class EntrantPlan(_Brief):
 
     allocation: Allocation
     share: float
-    error: float | None
+    error: float | None = None
 
 
 class StepPlan(_Brief):

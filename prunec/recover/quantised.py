@@ -25,18 +25,10 @@ from prunec.passes.quantise.strip import dequantised
 from prunec.plan.recovery import RecoveryPlan
 from prunec.recover.clock import Tell
 from prunec.recover.data import Pool
-from prunec.recover.judging import helps, sample_losses
+from prunec.recover.judging import sample_losses
 from prunec.recover.losses import kinds
 from prunec.recover.parameters import Trainable, trainable
-from prunec.recover.recovery import (
-    Recovered,
-    chance,
-    check_trainable,
-    outcome,
-    subject_of,
-    training_clock,
-    training_runs,
-)
+from prunec.recover.recovery import Recovered, check_trainable, outcome, subject_of, training_clock, training_runs
 from prunec.recover.student import Student, tensors
 from prunec.recover.subject import Subject
 from prunec.recover.teacher import Teacher
@@ -98,11 +90,9 @@ def recover_quantised(
                 raise not_finite("held-out samples")
             runs = tuple(training_runs(subject, plan, before))
             model = on_grids(quantised, masters, student.written_to(masters.model))
-            trained_losses = _losses(subject, model)
-            is_kept, warned = helps(losses, trained_losses), chance(losses, trained_losses, "in 8 bits, ")
-            after = held_out_error(dense, model, pool, threads)
-            chosen = model if is_kept else quantised
-            return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, where="in 8 bits, ", more=warned)
+            after, trained_losses = held_out_error(dense, model, pool, threads), _losses(subject, model)
+            both = (losses, trained_losses)
+            return outcome(subject, (quantised, model), runs, (before, after), both, where="in 8 bits, ")
         finally:
             pool.close()
 

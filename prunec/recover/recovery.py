@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -126,9 +126,7 @@ def _recover(
         after = held_out_error(dense, model, pool, threads)
     finally:
         pool.close()
-    is_kept = helps(losses, trained_losses)
-    chosen, warned = (model if is_kept else pruned), chance(losses, trained_losses)
-    return outcome(subject, chosen, runs, (before, after), is_kept=is_kept, more=warned)
+    return outcome(subject, (pruned, model), runs, (before, after), (losses, trained_losses))
 
 
 def subject_of(
@@ -153,18 +151,20 @@ def subject_of(
 
 def outcome(
     subject: Subject,
-    model: ir.Model,
+    models: tuple[ir.Model, ir.Model],
     runs: tuple[Run, ...],
     errors: tuple[float, float],
+    losses: tuple[np.ndarray, np.ndarray],
     *,
-    is_kept: bool,
     where: str = "",
-    more: Iterable[Diagnostic] = (),
 ) -> Recovered:
-    """What is said of a training that is over. `errors` before and after, `where` goes before the names of runs."""
-    student = subject.student
+    """Which model stays and what is said of a training that is over; `where` goes before the names of runs.
+
+    `models`, `errors` of the outputs and `losses` of the samples that judge: before training and after it.
+    """
+    student, is_kept = subject.student, helps(*losses)
     return Recovered(
-        model=model,
+        model=models[is_kept],
         is_kept=is_kept,
         error_before=errors[0],
         error_after=errors[1],
@@ -172,7 +172,11 @@ def outcome(
         parameters=student.count,
         minutes=subject.clock.elapsed_s / 60,
         runs=runs,
-        warnings=(*subject.pool.warnings(student.count), *findings(runs, is_kept, where), *more),
+        warnings=(
+            *subject.pool.warnings(student.count),
+            *findings(runs, is_kept, where),
+            *chance(*losses, where),
+        ),
     )
 
 

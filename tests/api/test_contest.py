@@ -77,7 +77,9 @@ def test_a_drop_goes_on_with_the_better_way(model: Path, misled: None) -> None:
     assert best.drop.trials > own.drop.trials and best.contest
 
 
-def test_a_way_that_cannot_be_met_is_passed_over(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_that_cannot_be_met_is_passed_over(
+    model: Path, misled: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     winner, real = plan(model, speedup=2).allocation, zero_timing.TimedZeros.meet
 
     def meet(self: zero_timing.TimedZeros, *arguments: Any) -> Any:
@@ -92,6 +94,8 @@ def test_a_way_that_cannot_be_met_is_passed_over(model: Path, misled: None, monk
     lost = plan(model, speedup=2)
     assert lost.allocation == "loss" and [one.error for one in lost.contest] == [1.0, None, None, None]
     assert "least first: loss 1, uniform not finite" in compared(lost.contest, lost.allocation)
+    lost.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == lost
 
 
 def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def row_of(own: BudgetSubject, way: str, asked: float, plan: Plan, point: Point,
         high=found.ci95[1], predicted=point.predicted, macs=own.macs(plan), metric=subject.metric, dense=subject.dense,
         drop=subject.dense - subject.judge(model), error=own.errors.of(model), models=found.models,
         time_error=found.error, time_rank=found.rank_correlation, minutes=seconds / 60,
-        note=plan.allocation or "" if plan.contest else "",
+        note=plan.way if plan.contest else "",
     )  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     row = DropRow(subject.name, own.target, allowed, subject.metric, judged, dense[subject.metric])
     start = time.perf_counter()
     try:
-        way = "loss" if own.target == "onnx" or own.losses is not None else DEFAULT
+        way = "loss" if own.losses is not None else DEFAULT
         with own.planner(way) as planner:
             looking = DropPlanner(planner, own.judge(way, Judged(seen, dense, answers)), silent)
             try:
@@ -213,7 +213,7 @@ def drop_row(own: BudgetSubject, allowed: float, judged: int, others: int) -> Dr
     row.minutes = (time.perf_counter() - start) / 60
     assert plan.time is not None and plan.drop is not None
     row.drop, row.upper, row.speedup = plan.drop.drop, plan.drop.upper, 1 / plan.time.share
-    row.note = plan.allocation or "" if plan.contest else ""
+    row.note = plan.way if plan.contest else ""
     row.low, row.high = 1 / plan.time.ci95[1], 1 / plan.time.ci95[0]
     everything = functools.partial(metric, samples=judged + others)
     models = (subject.opened.source.model, own.judge("loss").model(plan))

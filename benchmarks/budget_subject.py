@@ -48,10 +48,10 @@ ZEROS: dict[str, Allocation] = {
     "ERK": "erk",
 }
 DEFAULT = "default"
-"""What a compile does where nobody says how zeros are to be spread: the best of several ways (`api.contest`)."""
+"""What a compile does where nobody says how to spread what goes: the best of several ways (`api.contest`)."""
 TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
 """As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
-WAYS: dict[str, tuple[str, ...]] = {"onnx": (*WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
+WAYS: dict[str, tuple[str, ...]] = {"onnx": (DEFAULT, *WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
 """By target: channels in ONNX Runtime, zeros in generated kernels."""
 SWEPT: dict[str, tuple[str, ...]] = {
     target: tuple(way for way in ways if way != DEFAULT) for target, ways in WAYS.items()
@@ -94,7 +94,7 @@ class BudgetSubject:
     def options(self, way: str, losses: Source | None = None) -> PlanOptions:
         seed, cache = self.subject.seed, self._cache
         if self.target == "onnx":
-            criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
+            criterion, scope = (None, None) if way == DEFAULT else _of_channels(way)
             return PlanOptions(criterion=criterion, scope=scope, seed=seed, cache=cache, made_up_shapes=self._shapes)
         allocation: Allocation | None = None if way == DEFAULT else ZEROS.get(way, "loss")
         source = losses or self.losses if allocation == "loss" else None
@@ -107,7 +107,7 @@ class BudgetSubject:
         return Judge(self.subject.opened, self.subject.calibration, self.options(way), own)
 
     def contest(self, way: str, planner: TimedPlanner) -> Contest | None:
-        """Of ways to spread zeros, where none is asked for."""
+        """Of ways to spread what goes, where none is asked for."""
         subject = self.subject
         return contest_of(
             planner, self.judge(way), subject.opened, subject.calibration, self.options(way), self._progress
@@ -136,7 +136,7 @@ class BudgetSubject:
         return model
 
     def _channels(self, way: str) -> Planner:
-        criterion, scope = WIDTHS["loss" if way == BLOCKS else way]
+        criterion, scope = _of_channels(way)
         opened, seed = self.subject.opened, self.subject.seed
         own, options = create(criterion), self.options(way)
         data = (opened.canonical, opened.analysis, self.subject.calibration)
@@ -145,3 +145,8 @@ class BudgetSubject:
             opened.canonical, opened.analysis, own, context, scope=scope, seed=seed, floor=FLOORS["loss"],
             source_sha256=opened.source.sha256, measured=cut_errors(*data, options, self._progress),
         )  # fmt: skip
+
+
+def _of_channels(way: str) -> tuple[str, Scope]:
+    """Criterion and scope."""
+    return WIDTHS["loss" if way in (BLOCKS, DEFAULT) else way]

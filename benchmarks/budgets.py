@@ -77,7 +77,7 @@ class Table:
         for target in a.targets:
             if a.what == "drop":
                 for allowed in a.drops:
-                    case = (allowed, a.judged, a.unseen, *([DEFAULT] if target != "onnx" and not a.losses else []))
+                    case = (allowed, a.judged, a.unseen, *([] if a.losses else [DEFAULT]))
                     yield from self._rows(target, case, lambda own, n=allowed: [drop_row(own, n, a.judged, a.unseen)])
             elif a.what == "prediction":
                 yield from self._rows(target, (a.choices,), lambda own: prediction_rows(own, a.choices))

@@ -78,6 +78,11 @@ class TimedDepth(TimedWidths):
         return (*super().bottom, *(1 for _ in self.blocks))
 
     @property
+    def other_ways(self) -> tuple[str, ...]:
+        """None: other scopes do not say what a block is worth beside channels."""
+        return ()
+
+    @property
     def at_its_end(self) -> str:
         return f"without its {len(self.blocks)} blocks, and {super().at_its_end}"
 

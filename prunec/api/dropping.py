@@ -51,8 +51,8 @@ class DropPlanner:
     def fastest(self, budget: Budget, contest: Contest | None = None) -> tuple[Plan, tuple[Diagnostic, ...]]:
         """The plan, and what there is to say about the data.
 
-        Where the `contest` has another way to spread zeros that loses less at the time which was found, the search goes
-        on with that from there.
+        Where the `contest` has another way that loses less at the time which was found, the search goes on with that
+        from there.
 
         Raises:
             GateError PC530: nothing that keeps the quality is measured to be faster than the dense model.
@@ -128,7 +128,8 @@ class DropPlanner:
             compromise = {"speedup": 1 / best.time.share, "is_measured": True, "drop": best.drop.drop}
             if best.drop.upper is not None:
                 compromise["drop_upper"] = best.drop.upper
-            way = f" with --allocation {best.allocation}" if made.contest else " by itself"
+            option = f"--allocation {best.allocation}" if best.allocation else f"--scope {best.scope}"
+            way = f" with {option}" if made.contest else " by itself"
             hint = f"--max-drop {allowed:g}{way} gives {1 / best.time.share:.3g} times as fast"
         except GateError as no:
             hint = f"{no.diagnostic.message}; {no.diagnostic.hint}"

@@ -54,7 +54,8 @@ def explain_plan(path: Path, name: str | None = None) -> PlanExplanation:
     budget = f"--{plan.budget.kind} {plan.budget.value:g}"
     return PlanExplanation(
         plan=path.name, target=plan.target, budget=budget, losses=_losses(plan), time=plan.time, drop=plan.drop,
-        allocation=plan.allocation, contest=plan.contest or None, decisions=tuple(found),
+        allocation=plan.allocation, scope=None if plan.layers else plan.scope, contest=plan.contest or None,
+        decisions=tuple(found),
     )  # fmt: skip
 
 

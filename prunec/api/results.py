@@ -164,7 +164,8 @@ class PlanExplanation(Result):
     """Every decision of a plan. `losses`: where its predicted losses come from, in words; None where it has none.
 
     `time`, `drop`: what was measured and judged for the whole plan, where it was made for a time or a drop. `contest`:
-    ways to spread zeros that were compared at one time; `allocation`: the one that was taken in the end.
+    ways to spread what goes that were compared at one time; `allocation` of zeros, `scope` of a cut: the one that was
+    taken in the end.
     """
 
     plan: str
@@ -174,6 +175,7 @@ class PlanExplanation(Result):
     time: TimePlan | None = None
     drop: DropPlan | None = None
     allocation: str | None = None
+    scope: str | None = None
     contest: tuple[EntrantPlan, ...] | None = None
     decisions: tuple[Decision, ...]
 

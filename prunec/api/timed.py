@@ -99,6 +99,15 @@ class TimedPlanner(ABC):
         """Whether `one_shot` is put together from solved layers."""
         return False
 
+    @property
+    @abstractmethod
+    def other_ways(self) -> tuple[str, ...]:
+        """Other ways to spread what goes; none where one was asked for."""
+
+    @abstractmethod
+    def spread_by(self, way: str) -> TimedPlanner:
+        """A planner that knows the same times and spreads by one of the `other_ways`."""
+
     @abstractmethod
     def candidate(self, rungs: Rungs) -> Candidate:
         """What the stopwatch runs."""

@@ -8,6 +8,7 @@ measure the model with those widths     → accept it, or learn from it and choo
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,13 +30,17 @@ from prunec.plan.budget import Budget
 from prunec.plan.impossible import nothing_goes
 from prunec.plan.knapsack import choose_rungs, losses
 from prunec.plan.latency_model import Fit, LatencyModel, LayerCosts
-from prunec.plan.plan import Plan
+from prunec.plan.plan import Plan, Scope
 from prunec.plan.planner import Planner
 
 MODELS = (14, 40)
 """Fewest and most whole models that are timed: two for each cell in between."""
 SPREAD = 0.25
 """Standard deviation, in shares of a cell, of the rungs of a random choice around their mean."""
+
+
+OTHERS: tuple[Scope, ...] = ("layer", "global")
+"""What spreads a cut beside the choice by loss, over channels in the same order."""
 
 
 class TimedWidths(TimedPlanner):
@@ -56,6 +61,7 @@ class TimedWidths(TimedPlanner):
         progress: Progress,
     ) -> None:
         self._opened, self._planner, self._options = opened, planner, options
+        self._scope: Scope = planner.scope
         self._own_path = planner.path()
         if not len(self._own_path):
             raise nothing_goes(self._own_path, planner.selection, floor=planner.floor, step=planner.step)
@@ -73,11 +79,22 @@ class TimedWidths(TimedPlanner):
         return tuple(len(ladder.rungs) - 1 for ladder in self.ladders)
 
     @property
+    def other_ways(self) -> tuple[str, ...]:
+        about = (self._options.recipe, self._options.criterion, self._options.scope)
+        return OTHERS if about == (None, None, None) else ()
+
+    def spread_by(self, way: str) -> TimedWidths:
+        other = copy.copy(self)
+        other._scope = way  # type: ignore[assignment]
+        other._own_path = self._planner.path(scope=other._scope)
+        return other
+
+    @property
     def at_its_end(self) -> str:
         return f"with every group at its least width ({self._planner.floor:.0%} of it)"
 
     def choose(self, limit: float) -> Rungs | None:
-        if self._planner.scope != "loss":
+        if self._scope != "loss":
             length = self._own_path.shortest(lambda n: self._model.share(self._own_path.alive(n)) <= limit)
             return None if length is None else self._rungs_of(self._own_path, length)
         found = choose_rungs(self._curves, self.predict, limit)
@@ -110,7 +127,7 @@ class TimedWidths(TimedPlanner):
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
         steps = np.repeat(np.arange(len(self.ladders)), rungs)
         path = Path(self._opened.analysis, self.ladders, steps, np.zeros(len(steps)))
-        return self._planner.describe(path, len(steps), budget)
+        return self._planner.describe(path, len(steps), budget, scope=self._scope)
 
     def cell(self, number: int, rung: int) -> Cell:
         ladder = self.ladders[number]

@@ -53,6 +53,8 @@ LEVELS = LADDER
 """Shares that may go, where the pattern does not fix its own."""
 FINE = tuple(step / 32 for step in range(8, 29))
 """The same where an allocation spreads them: times in between are interpolated."""
+OTHERS: tuple[Allocation, ...] = ("uniform", "erk", "lamp")
+"""What spreads zeros beside the choice by loss."""
 MEANS = 64
 BETWEEN = 3
 """Whole models that are timed between the dense one and the one with the most zeros."""
@@ -107,15 +109,15 @@ class TimedZeros(TimedPlanner):
         return self._supernet is not None
 
     @property
-    def may_be_spread_otherwise(self) -> bool:
-        """Whether nobody asked for the way in which zeros are spread, and there are others."""
+    def other_ways(self) -> tuple[str, ...]:
         given, fixed = (self._options.allocation, self._options.losses), self._pattern.fixed_level
-        return given == (None, None) and fixed is None and self._options.precision != MIXED
+        is_open = given == (None, None) and fixed is None and self._options.precision != MIXED
+        return OTHERS if is_open else ()
 
-    def spread_by(self, allocation: Allocation) -> TimedZeros:
-        """A planner that knows the same times, and whose zeros `allocation` spreads."""
+    def spread_by(self, way: str) -> TimedZeros:
         other, fine = copy.copy(self), tuple(level for level in FINE if level <= self.levels[-1])
-        other._allocation, other._supernet, other.levels = allocation, None, fine
+        other._allocation = way  # type: ignore[assignment]
+        other._supernet, other.levels = None, fine
         names = [name for name, ladder in self._ladders.items() if len(ladder) > 1]
         losses = other._zero_losses(names, self._calibration, self._progress)
         other._ladders = {

@@ -154,7 +154,7 @@ def show(out: Console, found: Compiled) -> None:
     data = report_data(found, ())
     print_summary(out, data)
     if found.plan.contest:
-        out.print(Text(f"{compared(found.plan.contest, found.plan.allocation)}."))
+        out.print(Text(f"{compared(found.plan.contest, found.plan.allocation, found.plan.scope)}."))
     print_compensation(out, data.verification)
     print_recovery(out, data.verification)
     print_patterns(out, data.verification)

@@ -133,7 +133,7 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
         how = "" if found.losses is None else f", by {found.losses}"
         out.print(Text(f"Losses: squared error of the outputs, relative, of that line alone{how}."))
     if found.contest:
-        out.print(Text(f"{compared(found.contest, found.allocation)}."))
+        out.print(Text(f"{compared(found.contest, found.allocation, found.scope)}."))
     if found.drop is not None:
         out.print(Text(f"Judged for all together: {drops_by(found.drop)}."))
 

@@ -114,17 +114,18 @@ def drops_by(drop: DropPlan) -> str:
     return f"{drop.metric} drops by {drop.drop:.3g}{upper}"
 
 
-def compared(contest: Sequence[EntrantPlan], allocation: str | None) -> str:
-    """Ways to spread zeros at one time, the best one first, and which was taken in the end, in a sentence."""
+def compared(contest: Sequence[EntrantPlan], allocation: str | None, scope: str | None) -> str:
+    """Ways to spread what goes at one time, the best one first, and which was taken in the end, in a sentence."""
     from prunec.report import units
 
     def told(one: EntrantPlan) -> str:
-        return f"{one.allocation} {'not finite' if one.error is None else units.error(one.error)}"
+        return f"{one.way} {'not finite' if one.error is None else units.error(one.error)}"
 
     found = sorted(contest, key=lambda one: float("inf") if one.error is None else one.error)
     how = "squared error of the solved model's outputs on held-out data"
     when = f"at a predicted {units.share(contest[0].share)} of the dense model's time"
-    return f"Zeros are spread by {allocation}. Compared {when}, {how}, least first: {', '.join(map(told, found))}"
+    taken = f"Widths are chosen by scope {scope}" if allocation is None else f"Zeros are spread by {allocation}"
+    return f"{taken}. Compared {when}, {how}, least first: {', '.join(map(told, found))}"
 
 
 def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
@@ -156,7 +157,7 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
     if plan.drop is not None:
         out.print(Text(f"Judged: {drops_by(plan.drop)}."))
     if plan.contest:
-        out.print(Text(f"{compared(plan.contest, plan.allocation)}."))
+        out.print(Text(f"{compared(plan.contest, plan.allocation, plan.scope)}."))
     if plan.polish is not None:
         before, after = (units.error(error) for error in (plan.polish.before, plan.polish.after))
         more = f", {plan.polish.assembled} put together from solved layers" if plan.polish.assembled else ""

@@ -186,13 +186,13 @@ class PolishPlan(_Strict):
 
 
 class EntrantPlan(_Brief):
-    """A way to spread zeros that was compared with others at the same time.
+    """A way to spread what goes that was compared with others at the same time: an allocation of zeros, or a scope.
 
     `share` of the dense model's time, predicted; `error`: relative squared, of the solved model's outputs on held-out
     data; None where they are not finite.
     """
 
-    allocation: Allocation
+    way: Allocation | Scope
     share: float
     error: float | None = None
 
@@ -251,7 +251,7 @@ class Plan(_Strict):
     an allocation by loss compares. `precision`: int8 or mixed, where times were measured so; then every layer has its
     own.
     `time` is there where the budget is met by timing, `drop` where it is one of quality.
-    `contest` (ways to spread zeros at one time, before a search within a drop went on), `polish` and `choices` (why
+    `contest` (ways to spread what goes at one time, before a search within a drop went on), `polish` and `choices` (why
     each group or layer was left as it is) belong to such plans.
     `permutation` reorders the dense model's channels first; cut channels keep their numbers.
     `compensation` and `samples` (of the calibration data that were used) are what a replay does again; older plans have
@@ -311,6 +311,11 @@ class Plan(_Strict):
     def _check_layers(cls, layers: tuple[LayerPlan, ...]) -> tuple[LayerPlan, ...]:
         _refuse_twice(layer.node for layer in layers)
         return layers
+
+    @property
+    def way(self) -> Allocation | Scope:
+        """What spreads what goes: the allocation of zeros, or the scope of a cut."""
+        return self.allocation or self.scope
 
     def keeps(self) -> dict[str, np.ndarray]:
         """Group id → bool mask of the channels that stay, for `Analysis.alive`."""

@@ -121,19 +121,20 @@ class Planner:
             length = len(path)
         return self.describe(path, length, budget)
 
-    def path(self, arrange: Arrange | None = None) -> Path:
-        """The scope's path, or the steps in the order of `arrange`."""
-        keys = share_keys if self.scope == "layer" else score_keys
+    def path(self, arrange: Arrange | None = None, *, scope: Scope | None = None) -> Path:
+        """The path of the scope, or of another one over the same ladders, or the steps in the order of `arrange`."""
+        keys = share_keys if (scope or self.scope) == "layer" else score_keys
         return self._planned.path(by_key(keys) if arrange is None else arrange)
 
-    def describe(self, path: Path, length: int, budget: Budget) -> Plan:
-        """The plan that takes the first `length` steps of `path`."""
+    def describe(self, path: Path, length: int, budget: Budget, *, scope: Scope | None = None) -> Plan:
+        """The plan that takes the first `length` steps of `path`; `scope`: what put them in order, if another one."""
+        about = {**self._about, "scope": scope or self.scope}
         return Plan(
             budget=budget,
-            groups=tuple(_describe(path, length, budget, self.scope, self.selection)),
+            groups=tuple(_describe(path, length, budget, about["scope"], self.selection)),
             realised=shares(self.costs.evaluate(path.alive(length)), self.dense),
             notes=tuple(map(str, self.notes)),
-            **self._about,
+            **about,
         )
 
 
@@ -167,7 +168,8 @@ def _length(path: Path, budget: Budget, scope: Scope, remaining: Remaining) -> i
 
 
 def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: Selection) -> Iterator[GroupPlan]:
-    """One entry per free group, in the order of the analysis."""
+    """One entry per free group, in the order of the analysis. A time asks for what it led to, nothing else."""
+    is_chosen = scope == "loss" or budget.is_measured
     last = float(path.keys[length - 1]) if length else -np.inf
     ratio = budget.value if budget.kind == "channels" else max(last, 0.0)
     ladders: dict[str, list[tuple[Ladder, int]]] = defaultdict(list)
@@ -181,8 +183,8 @@ def _describe(path: Path, length: int, budget: Budget, scope: Scope, selection: 
             own = ladders[group.id]
             cut = [int(i) for ladder, kept in own for i in ladder.order[kept:]]
             under = sum(int((ladder.scores <= last).sum()) for ladder, _ in own) / group.size
-            requested = {"layer": ratio, "global": under, "loss": len(cut) / group.size}[scope]
-            yield entry(group, cut, requested, _why(own, requested, scope))
+            requested = len(cut) / group.size if is_chosen else {"layer": ratio, "global": under}[scope]
+            yield entry(group, cut, requested, _why(own, requested, scope, is_chosen=is_chosen))
 
 
 def entry(group: Group, cut: list[int], requested: float, why: Why) -> GroupPlan:
@@ -198,12 +200,12 @@ def entry(group: Group, cut: list[int], requested: float, why: Why) -> GroupPlan
     )
 
 
-def _why(ladders: list[tuple[Ladder, int]], requested: float, scope: Scope) -> Why:
+def _why(ladders: list[tuple[Ladder, int]], requested: float, scope: Scope, *, is_chosen: bool) -> Why:
     if all(len(ladder.rungs) == 1 for ladder, _ in ladders):
         return "rounding"
     kept, size = sum(k for _, k in ladders), sum(ladder.size for ladder, _ in ladders)
     at_floor = all(k == ladder.rungs[-1] for ladder, k in ladders)
-    if at_floor and (requested > 1 - kept / size or scope == "loss"):
+    if at_floor and (requested > 1 - kept / size or is_chosen):
         return "floor"
     return WHY[scope]
 

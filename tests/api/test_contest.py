@@ -1,4 +1,4 @@
-"""Ways to spread zeros beside each other; times are known as in test_zero_timing, and losses may mislead."""
+"""Ways to spread what goes beside each other; times are known as in test_zero_timing, and losses may mislead."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def plan(model: Path, **options: Any) -> Plan:
 def test_losses_that_mislead_are_found_out(model: Path, misled: None) -> None:
     found, own = plan(model, speedup=2), plan(model, speedup=2, allocation="loss")
     first, *_ = found.contest
-    errors = {one.allocation: one.error for one in found.contest}
-    assert [one.allocation for one in found.contest] == ["loss", *contest.OTHERS] and not own.contest
+    errors = {one.way: one.error for one in found.contest}
+    assert [one.way for one in found.contest] == ["loss", *zero_timing.OTHERS] and not own.contest
     assert found.allocation == min(errors, key=lambda name: errors[name] or np.inf) != "loss"
     assert found.time is not None and found.time.share <= 1 / 2 and found.losses is None
     assert all(first.share - 0.03 < one.share <= first.share + 1e-4 for one in found.contest)
@@ -89,11 +89,11 @@ def test_a_way_that_cannot_be_met_is_passed_over(
 
     monkeypatch.setattr(zero_timing.TimedZeros, "meet", meet)
     found = plan(model, speedup=2)
-    assert found.allocation not in (winner, "loss") and winner in [one.allocation for one in found.contest]
+    assert found.allocation not in (winner, "loss") and winner in [one.way for one in found.contest]
     monkeypatch.setattr(contest.Contest, "_error", lambda self, made: 1.0 if made.allocation == "loss" else np.nan)
     lost = plan(model, speedup=2)
     assert lost.allocation == "loss" and [one.error for one in lost.contest] == [1.0, None, None, None]
-    assert "least first: loss 1, uniform not finite" in compared(lost.contest, lost.allocation)
+    assert "least first: loss 1, uniform not finite" in compared(lost.contest, lost.allocation, lost.scope)
     lost.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == lost
 
@@ -104,8 +104,8 @@ def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:
     found = Plan.load(path)
     explained = explain_plan(path)
     assert explained.contest == found.contest and explained.allocation == found.allocation
-    told = compared(found.contest, found.allocation)
-    assert told.startswith(f"Zeros are spread by {found.allocation}. ") and all(w in told for w in contest.OTHERS)
+    told = compared(found.contest, found.allocation, found.scope)
+    assert told.startswith(f"Zeros are spread by {found.allocation}. ") and all(w in told for w in zero_timing.OTHERS)
 
 
 def test_swaps_keep_what_was_compared(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:

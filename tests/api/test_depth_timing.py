@@ -51,6 +51,7 @@ def test_what_adds_nothing_goes_first(model: Path, tmp_path: Path, monkeypatch: 
     assert found.time is not None and 0.7 / 1.25 < found.time.share <= 1 / 1.25
     second = [block.name for block in find_blocks(open_model(model).canonical)][1]
     assert second in [block.name for block in found.depth] and found.structures == ("depth", "channels")
+    assert not found.contest
     own = {choice.name: choice for choice in found.choices}[second]
     assert own.kept == 0 and own.saved > 0.05 and own.milder is not None and own.milder.time > 0
     explained = prunec.explain(tmp_path / "plan.json")

@@ -36,7 +36,7 @@ def plan(model: Path, **options: Any) -> Plan:
 
 
 def test_a_wrong_loss_is_made_up_for(model: Path, misled: None, tmp_path: Path) -> None:
-    found = plan(model, speedup=2, polish=3, output=tmp_path / "plan.json")
+    found = plan(model, speedup=2, scope="loss", polish=3, output=tmp_path / "plan.json")
     assert found.polish is not None and found.time is not None
     assert found.polish.after < found.polish.before / 2
     assert found.time.share <= 1 / 2 and found.polish.judged == 4
@@ -62,7 +62,7 @@ def test_swaps_of_solved_layers_are_judged_without_solving_anything(
 
 
 def test_what_turns_out_too_slow_is_not_taken(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = plan(model, speedup=2)
+    plain = plan(model, speedup=2, scope="loss")
     shares, careful = Clock.shares, list[int]()
 
     def slower(self: Clock, candidates: Sequence[Candidate], *, how: Mapping[str, float], **more: Any) -> list[Share]:
@@ -72,7 +72,7 @@ def test_what_turns_out_too_slow_is_not_taken(model: Path, misled: None, monkeyp
         return [Share(one.median + rise, one.ci95, one.dense_ms) for one in found]
 
     monkeypatch.setattr(Clock, "shares", slower)
-    found = plan(model, speedup=2, polish=3)
+    found = plan(model, speedup=2, scope="loss", polish=3)
     assert found.groups == plain.groups and found.polish is not None
     assert found.polish.after == found.polish.before
 

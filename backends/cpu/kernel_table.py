@@ -26,10 +26,9 @@ from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.provenance import processor, sources
 from prunec.backends.cpu.timing import node_times
 from prunec.cache import Cache
-from prunec.passes.compensate.recurrent import write_weights
-from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.embeddings import Embedding
+from prunec.passes.sparsify.rewriting import rewrite
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns.zeros import masked
 
@@ -116,14 +115,7 @@ def with_zeros(model: ir.Model, wanted: Mapping[str, LayerPattern]) -> ir.Model:
         if layer is None or isinstance(layer, Embedding):
             continue
         zeroed = [masked(m, own.pattern.project(np.abs(m), layout, own.level)) for m, layout in matrices(layer)]
-        if isinstance(layer, RecurrentLayer):
-            weights, left = layer.weights(), iter(zeroed)
-            for part in layer.parts:
-                matrix = np.stack([next(left) for _ in weights.matrix(part)]).astype(np.float64, copy=False)
-                weights = weights.with_part(part, matrix, weights.bias(part))
-            write_weights(copy.graph, layer, weights)
-        else:
-            layer.write(copy.graph, np.stack(zeroed).reshape(layer.matrix().shape), layer.bias())
+        rewrite(copy.graph, layer, zeroed)
     return copy
 
 

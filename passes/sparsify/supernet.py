@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -25,9 +26,13 @@ from prunec.passes.compensate.fit import Fit
 from prunec.passes.compensate.layers import Layer
 from prunec.passes.compensate.options import CompensationRecord
 from prunec.passes.compensate.pairs import Pairs
+from prunec.passes.compensate.recurrent import Fit as FitRecurrent
+from prunec.passes.compensate.recurrent import write_weights
+from prunec.passes.compensate.recurrent_layer import CellWeights, RecurrentLayer
 from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.solve import Effort, solve
 from prunec.passes.sparsify.problems import problems
+from prunec.passes.sparsify.recurrent import solve_sums
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.patterns import Layout, Pattern, masked
 from prunec.statistics.cache import model_fingerprint
@@ -35,6 +40,8 @@ from prunec.statistics.collect import CalibrationData
 from prunec.working_memory import working_bytes
 
 WEIGHT, BIAS = "weight", "bias"
+CELL = ("w", "r", "b")
+"""The same of a recurrent layer (`recurrent_layer.CellWeights`)."""
 Progress = Callable[[int, int, str], None]
 """(layers done, layers in all, name of the layer)."""
 
@@ -83,6 +90,10 @@ class Supernet:
         layers = prunable_layers(other)
         for name, level in levels.items():
             layer = layers[name]
+            if isinstance(layer, RecurrentLayer):
+                cell = CellWeights(*(self._store.get((name, level, part)) for part in CELL))
+                write_weights(other.graph, layer, cell)
+                continue
             assert isinstance(layer, Layer)
             layer.write(other.graph, *(self._store.get((name, level, part)) for part in (WEIGHT, BIAS)))
         return other
@@ -126,9 +137,9 @@ class Supernet:
             compensate(self.model, self.model, analysis, alive, calibration, own, progress, solver)
 
     def _put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        for number, level in enumerate(self.ways.levels):
-            for part in (WEIGHT, BIAS):
-                self._store.put((name, level, part), arrays[f"{part}.{number}"])
+        for key, array in arrays.items():
+            part, number = key.split(".")
+            self._store.put((name, self.ways.levels[int(number)], part), array)
 
 
 class _Presolver:
@@ -178,7 +189,28 @@ class _Presolver:
         return CompensationRecord(layer.name, "none", 0.0, 0 if fit is None else fit.rows, 0.0, 0.0)
 
     def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
-        raise AssertionError("recurrent layers have no levels of their own")
+        """At every level, on the states that it makes at that level."""
+        layer, ways = sides.layers[1], self._ways
+        fit = None if sides.refusal() is not None else FitRecurrent(sides, options, number)
+        kept: dict[str, np.ndarray] = {}
+        for place, level in enumerate(ways.levels):
+            if fit is None:
+                weights = _largest_cell(layer, ways.pattern, level)
+            else:
+                by = partial(solve, pattern=ways.pattern, level=level, effort=ways.effort)
+                weights = solve_sums(fit, by, shifts=True).best.weights
+            for part, array in zip(CELL, (weights.w, weights.r, weights.b), strict=True):
+                kept[f"{part}.{place}"] = array.astype(np.float32)
+        self._keep(layer.name, kept)
+        return CompensationRecord(layer.name, "none", 0.0, 0 if fit is None else fit.rows, 0.0, 0.0)
+
+
+def _largest_cell(layer: RecurrentLayer, pattern: Pattern, level: float) -> CellWeights:
+    weights = layer.weights()
+    for part in layer.parts:
+        own = (masked(w, pattern.project(np.square(w), Layout(1, w.shape[1]), level)) for w in weights.matrix(part))
+        weights = weights.with_part(part, np.stack(list(own)), weights.bias(part))
+    return weights
 
 
 def _largest(layer: Layer, pattern: Pattern, level: float) -> np.ndarray:

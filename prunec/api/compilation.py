@@ -23,7 +23,7 @@ from prunec.api.opening import InputShapes, Model, Opened, PathLike, open_model,
 from prunec.api.options import PlanOptions
 from prunec.api.planning import make, open_data, recorded, replay
 from prunec.api.progress import Progress, silent, tidying
-from prunec.api.pruning import Judged, judge, judge_dense, prune
+from prunec.api.pruning import Judged, judge, judge_dense, prune, training_judge
 from prunec.api.quantising import (
     IN_FLOAT,
     as_contender,
@@ -140,8 +140,8 @@ def compile(
     `recover` (bias, blocks, full) trains what is left against the dense model for `recover_minutes` (20), without
     labels and with the extra [torch]; the plan says how many steps were made, and a replay makes as many. With
     `precision="int8"` half of the time goes to training through the quantisers, after quantisation. The first Ctrl-C
-    ends the training and keeps its best state. With a `metric` a training in one step and in float after which it is
-    lower is undone. `recover_soup` trains so many times within the minutes and takes the mean of the trainings where
+    ends the training and keeps its best state. With a `metric` a training after which it is lower is
+    undone. `recover_soup` trains so many times within the minutes and takes the mean of the trainings where
     that is better. With `steps` above 1 a part goes, the rest is trained, and what goes next is decided on what is
     left; after Ctrl-C all that is still to go goes at once.
 
@@ -233,7 +233,8 @@ def compile(
         beside, rival = list[Contender](), opened.canonical
         if is_int8 and has_8_bits(pruned.plan):
             bits = weight_bits(relaxed_simd=relaxed_simd)
-            pruned = quantised(opened, pruned, asked_training, calibration, options, bits, progress)
+            judged = training_judge(own, threads, progress)
+            pruned = quantised(opened, pruned, asked_training, calibration, options, bits, progress, judged)
             if measure:
                 rival = dense_in_int8(opened, pruned.plan, calibration, options, bits, progress)
                 beside.append(stack.enter_context(as_contender(rival)))

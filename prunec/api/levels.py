@@ -12,7 +12,8 @@ from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
-from prunec.passes.compensate.layers import Layer
+from prunec.passes.sparsify.embeddings import Embedding
+from prunec.passes.sparsify.rewriting import Weighted
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.layers import DENSE
@@ -50,7 +51,7 @@ class Spread:
 
     def __init__(
         self,
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, Weighted],
         model: ir.Model,
         pattern: Pattern,
         allocation: Allocation,
@@ -91,11 +92,11 @@ def allocate_levels(
 ) -> tuple[LayerPlan, ...]:
     """`layers` with levels of which the mean over all their weights is `level`; those that stay dense do so still.
 
-    Only layers with plain weights (convolutions, products) differ: others take `level` itself, and say so.
+    Tables of embeddings take `level` itself, and say so.
     """
     own = prunable_layers(model)
     free = {plan.node: own[plan.node] for plan in layers if plan.pattern != DENSE}
-    plain = {name: layer for name, layer in free.items() if isinstance(layer, Layer)}
+    plain = {name: layer for name, layer in free.items() if not isinstance(layer, Embedding)}
     if allocation == "uniform" or not plain:
         return tuple(layers)
     found = Spread(plain, model, pattern, allocation, calibration, options, progress).levels(level)

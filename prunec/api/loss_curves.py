@@ -13,7 +13,8 @@ from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress, counted
 from prunec.frontend.calibration import Calibration
 from prunec.graph import analyse
-from prunec.passes.compensate.layers import Layer
+from prunec.passes.compensate.recurrent_layer import RecurrentLayer
+from prunec.passes.sparsify.rewriting import Weighted
 from prunec.passes.sparsify.supernet import Supernet
 from prunec.passes.sparsify.views import matrices
 from prunec.patterns import Pattern
@@ -37,7 +38,7 @@ class LossCurves:
 
 
 def loss_curves(
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, Weighted],
     model: ir.Model,
     pattern: Pattern,
     allocation: Allocation,
@@ -78,9 +79,12 @@ def loss_curves(
     return LossCurves(curves, losses, sizes, inputs, None if source is None else source.supernet)
 
 
-def _inputs(layer: Layer, seen: LayerStatistics | None) -> list[np.ndarray] | None:
-    """E[x²] of the columns of each matrix: that of the input channel, at every kernel position."""
-    if seen is None:
+def _inputs(layer: Weighted, seen: LayerStatistics | None) -> list[np.ndarray] | None:
+    """E[x²] of the columns of each matrix: that of the input channel, at every kernel position.
+
+    None of a recurrent layer, whose columns are states as well.
+    """
+    if seen is None or isinstance(layer, RecurrentLayer):
         return None
     groups, _, positions, channels = layer.matrix().shape
     if seen.second_moment_diag.size != groups * channels:

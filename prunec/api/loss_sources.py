@@ -13,11 +13,12 @@ from prunec.api.progress import Progress, counted
 from prunec.api.zeroth_order import QUESTIONS, sensitivity
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
-from prunec.passes.compensate.layers import Layer
 from prunec.passes.solve import SINGLE, Effort
+from prunec.passes.sparsify.embeddings import Embedding
+from prunec.passes.sparsify.rewriting import rewrite
 from prunec.passes.sparsify.supernet import Supernet, Ways
 from prunec.passes.sparsify.views import matrices, prunable_layers
-from prunec.patterns import Pattern
+from prunec.patterns import Pattern, masked
 from prunec.plan.levels import LADDER, MEASURED, SMALLEST, LayerWeights, energy_curve, lost_energy, masks, scaled
 from prunec.statistics.output_errors import OutputErrors, sample_count
 
@@ -108,9 +109,8 @@ def with_masks(model: ir.Model, pattern: Pattern, levels: Mapping[str, float], i
     layers = prunable_layers(other)
     for name, level in levels.items():
         layer = layers[name]
-        assert isinstance(layer, Layer)
+        assert not isinstance(layer, Embedding)
         weights = LayerWeights(matrices(layer), inputs.get(name))
-        matrix = layer.matrix()
-        kept = np.stack(masks(weights, weights.energies(with_inputs=True), pattern, level)).reshape(matrix.shape)
-        layer.write(other.graph, matrix * kept, layer.bias())
+        kept = masks(weights, weights.energies(with_inputs=True), pattern, level)
+        rewrite(other.graph, layer, [masked(m, mask) for (m, _), mask in zip(weights.parts, kept, strict=True)])
     return other

@@ -15,7 +15,16 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers, sparsifier
 from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted, silent
-from prunec.api.recovering import Recovery, check_recovery, recovered, settled_by, warnings_of, with_runs
+from prunec.api.recovering import (
+    NOT_TRAINED,
+    JudgeTraining,
+    Recovery,
+    check_recovery,
+    recovered,
+    unless_lower,
+    warnings_of,
+    with_runs,
+)
 from prunec.api.refitting import refit
 from prunec.api.rounds import Rounds
 from prunec.api.stage_proofs import prove_stages
@@ -85,8 +94,8 @@ def prune(
 ) -> Pruned:
     """Cut what the plan says, prove it, refit the rest, train it where the plan says so.
 
-    Where there is a metric (`own`), training that lowers it is undone, and the plan has none of it then: a training in
-    one step of what is shipped in float, which no plan file has decided on already.
+    Where there is a metric (`own`), training that lowers it is undone, and the plan has none of it then, unless a plan
+    file has decided on it already.
 
     Raises:
         GateError PC501, PC506, PC523: the cut, a rewrite or a pattern is wrong; PrunecError PC32x: the data does not
@@ -102,7 +111,7 @@ def prune(
     rounds: Rounds | None = None
     recovery: Recovery | None
     if plan.recovery is not None and plan.recovery.steps > 1:
-        rounds = Rounds(opened, plan, calibration, options, progress)
+        rounds = Rounds(opened, plan, calibration, options, progress, training_judge(own, threads, progress))
         plan = rounds.until_the_last_cut()
         steps = stages_of(opened, plan)
     dense, cut = steps[0].before, steps[-1].after
@@ -126,13 +135,14 @@ def prune(
         else:
             final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
         trained, recovery = recovered(steps, final, plan, calibration, options, progress)
-        is_open = plan.recovery is not None and not plan.recovery.runs and not options.trains_in_8_bits
+        if recovery is not None and plan.recovery is not None and not plan.recovery.runs:
+            judged = training_judge(own, threads, progress)
+            final, recovery = unless_lower(final, trained, recovery, judged)
+        else:
+            final = trained
         plan = with_runs(plan, recovery)
-        if own is not None and is_open and recovery is not None and recovery.record.kept:
-            recovery = settled_by(recovery, numbers_of(own, final, trained, threads, progress))
-            if not recovery.record.kept:
-                trained, plan = final, plan.model_copy(update={"recovery": None})
-        final = trained
+        if recovery is not None and recovery.runs == NOT_TRAINED and not options.trains_in_8_bits:
+            plan = plan.model_copy(update={"recovery": None})  # a replay needs no training at all then
     stages.save("model", final)
     target = None if recovery is not None else target_of(steps, planned_layers(plan))
     if refitted is None:
@@ -162,11 +172,17 @@ class Judged:
     answers: Remembered
 
 
-def numbers_of(own: Judged, before: ir.Model, after: ir.Model, threads: int, progress: Progress) -> TrainingMetric:
-    """The metric on the model before and after training. PrunecError PC351."""
-    progress("judging the training", 0, 0)
-    found = [quality_by_metric(own.metric, own.dense, runner(model, threads)) for model in (before, after)]
-    return TrainingMetric(name=found[0].metric, before=found[0].pruned, after=found[1].pruned)
+def training_judge(own: Judged | None, threads: int, progress: Progress) -> JudgeTraining | None:
+    """The metric on a model before and after training; None without one. PrunecError PC351."""
+    if own is None:
+        return None
+
+    def numbers(before: ir.Model, after: ir.Model) -> TrainingMetric:
+        progress("judging the training", 0, 0)
+        found = [quality_by_metric(own.metric, own.dense, runner(model, threads)) for model in (before, after)]
+        return TrainingMetric(name=found[0].metric, before=found[0].pruned, after=found[1].pruned)
+
+    return numbers
 
 
 def judge_dense(opened: Opened, metric: Metric | None, threads: int, progress: Progress = silent) -> Judged | None:

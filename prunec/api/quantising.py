@@ -20,7 +20,14 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import patterns_record, planned_layers
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Pruned, target_of
-from prunec.api.recovering import Recovery, interrupted, recovered_in_8_bits, with_quantised_runs
+from prunec.api.recovering import (
+    JudgeTraining,
+    Recovery,
+    interrupted,
+    recovered_in_8_bits,
+    unless_lower,
+    with_quantised_runs,
+)
 from prunec.api.stages import Stage, stages_of
 from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
 from prunec.backends.cpu.isa import cpu_flags
@@ -148,11 +155,12 @@ def implied_precision(opened: Opened, precision: str | None, options: PlanOption
 
 def quantised(
     opened: Opened, pruned: Pruned, asked: RecoveryPlan | None, calibration: Calibration, options: PlanOptions,
-    bits: int, progress: Progress,
+    bits: int, progress: Progress, judge: JudgeTraining | None = None,
 ) -> Pruned:  # fmt: skip
     """`pruned` with the model that is shipped and the record of it. `bits`: of weights (`weight_bits`).
 
-    `asked`: how the plan trains, as it was before anything was trained; then what is quantised is trained as well.
+    `asked`: how the plan trains, as it was before anything was trained; then what is quantised is trained as well, and
+    left as it was where `judge` finds it lower after that.
 
     Raises:
         PrunecError PC480, PC481, PC482: it cannot be quantised; PC204: an edited plan has a layer in 8 bits that has no
@@ -176,7 +184,7 @@ def quantised(
         error_swept=None if found.error_swept is None else finite(found.error_swept),
     )
     warnings = (*pruned.warnings, NARROW) if bits < 8 else pruned.warnings
-    model, training, notes = _trained(opened, pruned, found.model, asked, calibration, options, bits, progress)
+    model, training, notes = _trained(opened, pruned, found.model, asked, calibration, options, bits, progress, judge)
     warnings = tuple(dict.fromkeys((*warnings, *notes)))
     if training is not None:
         record = record.model_copy(update={"recovery": training.record})
@@ -193,7 +201,7 @@ def quantised(
 
 def _trained(
     opened: Opened, pruned: Pruned, model: ir.Model, asked: RecoveryPlan | None, calibration: Calibration,
-    options: PlanOptions, bits: int, progress: Progress,
+    options: PlanOptions, bits: int, progress: Progress, judge: JudgeTraining | None,
 ) -> tuple[ir.Model, Recovery | None, tuple[Diagnostic, ...]]:  # fmt: skip
     """The quantised `model`, trained through its quantisers where that was asked for, and what is to be said.
 
@@ -206,7 +214,8 @@ def _trained(
     if not asked.runs and interrupted(pruned.recovery):
         return model, None, ()
     steps = stages_of(opened, pruned.plan)
-    model, training = recovered_in_8_bits(steps, model, bits, asked, calibration, options, progress)
+    trained, training = recovered_in_8_bits(steps, model, bits, asked, calibration, options, progress)
+    model, training = unless_lower(model, trained, training, None if asked.quantised else judge, "in 8 bits, ")
     told = {warning.code for warning in pruned.recovery.warnings} & {"PC341"}  # of the data, once is enough
     return model, training, tuple(warning for warning in training.warnings if warning.code not in told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,10 @@ from prunec.verify.records import RecoveryRecord, RecoveryRunRecord, TrainingMet
 if TYPE_CHECKING:
     from prunec.recover.recovery import Recovered
 
+JudgeTraining = Callable[[ir.Model, ir.Model], TrainingMetric]
+"""A metric on a model before and after training."""
+NOT_TRAINED = (RecoveryRun(of=1, done=0),)
+"""Runs of a training that was undone, or not begun: a replay has none of it either."""
 FLOAT_SHARE = 0.5
 """Of the minutes goes to training before quantisation, where another follows it."""
 
@@ -127,7 +131,17 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
     return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
 
 
-def settled_by(recovery: Recovery, judged: TrainingMetric) -> Recovery:
+def unless_lower(
+    before: ir.Model, after: ir.Model, recovery: Recovery, judge: JudgeTraining | None, name: str = ""
+) -> tuple[ir.Model, Recovery]:
+    """The model trained, `after`, unless a metric is lower there than `before`. `name` of what was trained."""
+    if judge is None or not recovery.record.kept:
+        return after, recovery
+    recovery = _settled_by(recovery, judge(before, after), name)
+    return (after if recovery.record.kept else before), recovery
+
+
+def _settled_by(recovery: Recovery, judged: TrainingMetric, name: str) -> Recovery:
     """A training that was kept, as a metric judges it: undone where that is lower after it than before."""
     about = [warning for warning in recovery.warnings if warning.code != "PC349"]  # which a metric settles
     is_kept = judged.after >= judged.before
@@ -137,11 +151,11 @@ def settled_by(recovery: Recovery, judged: TrainingMetric) -> Recovery:
     lowered = f"{judged.name} by {judged.before - judged.after:.3g}"
     found = Diagnostic(
         "PC353",
-        f"training lowered the outputs' loss, and {lowered} with it: it is undone",
+        f"{name}training lowered the outputs' loss, and {lowered} with it: it is undone",
         hint="give more or more varied samples with --calib, or leave --recover out",
     )
     about = [warning for warning in about if warning.code not in ("PC344", "PC345")]  # whose best state is gone
-    return Recovery(record, (), (*about, found))
+    return Recovery(record, NOT_TRAINED, (*about, found))
 
 
 def interrupted(recovery: Recovery) -> bool:

@@ -20,7 +20,15 @@ from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import channel_options, sparsifier, with_layers
 from prunec.api.progress import Progress, counted
-from prunec.api.recovering import Recovery, interrupted, joined, recovered
+from prunec.api.recovering import (
+    NOT_TRAINED,
+    JudgeTraining,
+    Recovery,
+    interrupted,
+    joined,
+    recovered,
+    unless_lower,
+)
 from prunec.api.refitting import refit
 from prunec.api.scoring import scored
 from prunec.api.stages import Stage, cut
@@ -37,22 +45,28 @@ from prunec.plan.recovery import RecoveryPlan, RecoveryRun, RoundLayer, RoundPla
 from prunec.plan.replay import realised_by
 from prunec.plan.shares import DIGITS
 
-NOT_TRAINED = (RecoveryRun(of=1, done=0),)
-
 
 class Rounds:
     """All rounds of one compile. `plan` is what was decided so far, in the dense model's channels.
 
-    `model` is what the last round left, `refitted` and `solver` what it did to its layers.
+    `model` is what the last round left, `refitted` and `solver` what it did to its layers. What `judge` finds lower
+    after the training of a round than before it is undone; a replay has decided that already.
     """
 
     def __init__(
-        self, opened: Opened, plan: Plan, calibration: Calibration, options: PlanOptions, progress: Progress
+        self,
+        opened: Opened,
+        plan: Plan,
+        calibration: Calibration,
+        options: PlanOptions,
+        progress: Progress,
+        judge: JudgeTraining | None = None,
     ) -> None:
         assert plan.recovery is not None
         self.opened, self.final, self.calibration, self.options = opened, plan, calibration, options
         self.asked, self.progress = plan.recovery, progress
         self.is_replay = bool(self.asked.runs)
+        self.judge = None if self.is_replay else judge
         self.last = len(self.asked.rounds) + 1 if self.is_replay else self.asked.steps
         self.model, self.analysis = opened.canonical, opened.analysis
         self.alive = np.ones(opened.analysis.channel_count, bool)
@@ -167,11 +181,12 @@ class Rounds:
         )  # fmt: skip
         whole = [Stage("channels", self.opened.canonical, self.opened.analysis, self.alive, (), self.model)]
         name = f"step {number} of {self.last}: " if self.last > 1 else ""
-        self.model, found = recovered(
+        trained, found = recovered(
             whole, self.model, self.plan.model_copy(update={"recovery": todo}), self.calibration, self.options,
             self.progress, name=name,
         )  # fmt: skip
         assert found is not None
+        self.model, found = unless_lower(self.model, trained, found, self.judge, name)
         self.recovery = found if self.recovery is None else joined(self.recovery, found)
         if number == self.last:
             own_plan = self.asked.model_copy(update={"rounds": tuple(self.done), "runs": found.runs})

@@ -38,8 +38,8 @@ from prunec.backends.base import Timeable
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
 from prunec.measure.shares import Candidate, Stopwatch
-from prunec.passes.compensate.layers import Layer
 from prunec.passes.sparsify import LayerPattern
+from prunec.passes.sparsify.embeddings import Embedding
 from prunec.passes.sparsify.supernet import Supernet
 from prunec.passes.sparsify.views import prunable_layers
 from prunec.plan.budget import Budget
@@ -84,7 +84,7 @@ class TimedZeros(TimedPlanner):
         rules = target_rules(options.target, opened.canonical)
         self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
         found = prunable_layers(opened.canonical)
-        self._own = {name: layer for name, layer in found.items() if isinstance(layer, Layer)}
+        self._own = {name: layer for name, layer in found.items() if not isinstance(layer, Embedding)}
         plain = [p.node for p in self._layers if p.pattern != DENSE and p.node in self._own]
         self._spread: Spread | None = None
         self._supernet: Supernet | None = None

@@ -12,13 +12,15 @@ energy. A mask that removes the energy Σ w²·E[x²] is taken to lose as many t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.passes.compensate.layers import Layer
-from prunec.passes.sparsify.views import prunable_layers
+from prunec.passes.sparsify.embeddings import Embedding
+from prunec.passes.sparsify.rewriting import Weighted, rewrite
+from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.statistics.output_errors import OutputErrors
 
 DIRECTIONS = 4
@@ -35,27 +37,27 @@ def sensitivity(
 
     `inputs`: E[x²] of the columns of each of the layer's matrices, all 1 where it is None. 0 where all weights are 0.
     """
-    weight = _layer(model, name).matrix()
-    groups, outputs, positions, channels = weight.shape
-    scale = STEP * float(np.sqrt(np.mean(np.square(weight, dtype=np.float64))))
-    power = np.ones((groups, positions * channels)) if inputs is None else np.stack(inputs)
-    power = power.reshape(groups, 1, positions, channels)
+    own = [matrix for matrix, _ in matrices(_layer(model, name))]
+    squares = sum(float(np.square(matrix, dtype=np.float64).sum()) for matrix in own)
+    scale = STEP * math.sqrt(squares / max(sum(matrix.size for matrix in own), 1))
+    power = [np.ones(matrix.shape[1]) for matrix in own] if inputs is None else inputs
     lost = energy = 0.0
     for _ in range(DIRECTIONS):
-        change = scale * rng.standard_normal((groups, outputs, positions, channels))
-        energy += float((np.square(change) * power).sum())
-        lost += sum(errors.of(_changed(model, name, weight + sign * change)) for sign in (1, -1)) / 2
+        change = [scale * rng.standard_normal(matrix.shape) for matrix in own]
+        energy += sum(float((np.square(one) * column).sum()) for one, column in zip(change, power, strict=True))
+        for sign in (1, -1):
+            moved = [matrix + sign * one for matrix, one in zip(own, change, strict=True)]
+            lost += errors.of(_changed(model, name, moved)) / 2
     return lost / energy if energy > 0 else 0.0
 
 
-def _changed(model: ir.Model, name: str, weight: np.ndarray) -> ir.Model:
+def _changed(model: ir.Model, name: str, weights: Sequence[np.ndarray]) -> ir.Model:
     other = model.clone()
-    layer = _layer(other, name)
-    layer.write(other.graph, weight, layer.bias())
+    rewrite(other.graph, _layer(other, name), weights)
     return other
 
 
-def _layer(model: ir.Model, name: str) -> Layer:
+def _layer(model: ir.Model, name: str) -> Weighted:
     layer = prunable_layers(model)[name]
-    assert isinstance(layer, Layer)
+    assert not isinstance(layer, Embedding)
     return layer

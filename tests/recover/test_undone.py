@@ -12,10 +12,11 @@ import pytest
 
 import prunec
 from prunec.api import compilation, planning, pruning
+from prunec.api.recovering import NOT_TRAINED
 from prunec.cli.run import run
 from prunec.diagnostics import Diagnostic
 from prunec.plan.recovery import RecoveryPlan, RecoveryRun
-from prunec.recover import recovery
+from prunec.recover import quantised, recovery
 from prunec.recover.recovery import chance
 from tests.graph.builder import Builder
 from tests.recover.test_budgets import batches
@@ -33,9 +34,15 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counted(*arguments: Any, **more: Any) -> recovery.Recovered:
         *models, plan = arguments
-        return real(*models, plan.model_copy(update={"runs": RUNS}), **more)
+        return real(*models, plan.model_copy(update={"runs": plan.runs or RUNS}), **more)
 
+    def counted_in_8_bits(*arguments: Any, **more: Any) -> recovery.Recovered:
+        *models, plan = arguments
+        return real_in_8_bits(*models, plan.model_copy(update={"runs": plan.runs or RUNS}), **more)
+
+    real_in_8_bits = quantised.recover_quantised
     monkeypatch.setattr(recovery, "recover", counted)
+    monkeypatch.setattr(quantised, "recover_quantised", counted_in_8_bits)
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def compiled(folder: Path, plan: str, numbers: list[float] | None = None) -> Any:
+def compiled(folder: Path, plan: str | None, numbers: list[float] | None = None, **options: Any) -> Any:
     """`numbers`: what the metric answers, about the dense model, before training, after it, and what is shipped."""
     answers = iter(numbers or ())
 
@@ -63,8 +70,9 @@ def compiled(folder: Path, plan: str, numbers: list[float] | None = None) -> Any
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation, "load_metric", lambda spec: told)
         return prunec.compile(
-            str(folder / "model.onnx"), plan=folder / plan, calib=batches(24, 8, 16), measure=False, cache=False,
-            metric=None if numbers is None else "own:told", output=folder / f"{plan}.out",
+            str(folder / "model.onnx"), plan=None if plan is None else folder / plan, calib=batches(24, 8, 16),
+            measure=False, cache=False, metric=None if numbers is None else "own:told",
+            output=folder / f"{plan}.out", **options,
         )  # fmt: skip
 
 
@@ -101,6 +109,40 @@ def test_a_replay_repeats_what_was_decided(folder: Path) -> None:
     assert again.verification.recovery.kept and again.plan.recovery.runs == first.plan.recovery.runs
     both = (folder / f"{name}.json.out" / "model.onnx" for name in ("plan", "again"))
     assert len({path.read_bytes() for path in both}) == 1
+
+
+def bytes_of(folder: Path, *names: str) -> set[bytes]:
+    return {(folder / f"{name}.out" / "model.onnx").read_bytes() for name in names}
+
+
+def test_a_step_that_lowers_the_metric_is_undone_alone(folder: Path) -> None:
+    own = {"flops": 0.5, "recover": "full", "steps": 2, "compensate": False}
+    found = compiled(folder, None, [1.0, 0.9, 0.8, 0.85, 0.9, 0.9], **own)
+    (first,), last = found.plan.recovery.rounds, found.plan.recovery.runs
+    assert first.runs == NOT_TRAINED and last[0].done == 60 and found.verification.recovery.kept
+    (said,) = (w.message for w in found.warnings if w.code == "PC353")
+    assert said.startswith("step 1 of 2: training lowered") and "told by 0.1" in said
+    assert found.verification.recovery.metric.after == 0.9
+    found.plan.save(folder / "steps.json")
+    again = compiled(folder, "steps.json", [1.0, 0.5])
+    assert again.plan == found.plan and len(bytes_of(folder, "None", "steps.json")) == 1
+
+
+@pytest.mark.parametrize(("in_float", "in_8_bits"), [(False, True), (True, False), (False, False)])
+def test_a_training_in_8_bits_is_judged_by_itself(folder: Path, in_float: bool, in_8_bits: bool) -> None:
+    numbers = [1.0, 0.9, 0.95 if in_float else 0.8, 0.9, 0.9 if in_8_bits else 0.7, 0.9]
+    own = {"pattern": "unstructured", "sparsity": 0.5, "solver": "magnitude", "recover": "full", "compensate": False}
+    found = compiled(folder, None, numbers, precision="int8", **own)
+    runs, in_int8 = found.plan.recovery.runs, found.plan.recovery.quantised
+    assert (runs != NOT_TRAINED, in_int8 != NOT_TRAINED) == (in_float, in_8_bits)
+    said = [w.message for w in found.warnings if w.code == "PC353"]
+    assert [message.startswith("in 8 bits, training") for message in said] == [False] * (not in_float) + [True] * (
+        not in_8_bits
+    )
+    assert found.verification.quantisation.recovery.kept == in_8_bits
+    found.plan.save(folder / "bits.json")
+    again = compiled(folder, "bits.json", [1.0, 0.5], precision="int8")
+    assert again.plan == found.plan and len(bytes_of(folder, "None", "bits.json")) == 1
 
 
 def test_without_a_metric_nothing_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

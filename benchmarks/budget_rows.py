@@ -36,8 +36,9 @@ class Row:
     """A choice for a time. `share`: of the dense model's time, with interval; `predicted` before it was measured.
 
     `drop`: of `metric` on test data; `error`: of the outputs, relative and squared, on held-out calibration data;
-    `macs`: left on weights that are no zeros; `models` were timed, `time_error` and `time_rank` are those of times
-    predicted for models left out; `minutes` of planning, with what all budgets share.
+    `macs`: left on weights that are no zeros, `weights`: that are none, of all layers; `models` were timed,
+    `time_error` and `time_rank` are those of times predicted for models left out; `minutes` of planning, with what all
+    budgets share.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Row:
     high: float | None = None
     predicted: float | None = None
     macs: float | None = None
+    weights: float | None = None
     metric: str = ""
     dense: float | None = None
     drop: float | None = None
@@ -182,7 +184,8 @@ def row_of(own: BudgetSubject, way: str, asked: float, plan: Plan, point: Point,
     model = own.judge(way).model(plan)
     return Row(
         model=subject.name, target=own.target, way=way, asked=asked, share=found.share, low=found.ci95[0],
-        high=found.ci95[1], predicted=point.predicted, macs=own.macs(plan), metric=subject.metric, dense=subject.dense,
+        high=found.ci95[1], predicted=point.predicted, macs=own.macs(plan), weights=own.weights(plan),
+        metric=subject.metric, dense=subject.dense,
         drop=subject.dense - subject.judge(model), error=own.errors.of(model), models=found.models,
         time_error=found.error, time_rank=found.rank_correlation, minutes=seconds / 60,
         note=plan.way if plan.contest else "",

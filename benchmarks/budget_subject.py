@@ -12,6 +12,7 @@ from benchmarks.subject import Subject
 from prunec.api.choices import Judge
 from prunec.api.contest import Contest, contest_of
 from prunec.api.depth_timing import TimedDepth
+from prunec.api.opening import open_model
 from prunec.api.options import PlanOptions
 from prunec.api.precision_timing import TimedPrecisions
 from prunec.api.progress import Progress, silent
@@ -24,6 +25,7 @@ from prunec.api.zero_timing import TimedZeros
 from prunec.cache import Cache
 from prunec.criteria import create
 from prunec.graph.cost import node_macs
+from prunec.passes.sparsify.views import constants, prunable_layers
 from prunec.plan.layers import DENSE
 from prunec.plan.levels import Allocation, Source
 from prunec.plan.plan import Plan, Scope
@@ -120,20 +122,25 @@ class BudgetSubject:
 
     def macs(self, plan: Plan) -> float:
         """Share of the multiply-accumulates that are left on weights that are no zeros."""
-        density = {layer.node: 1 - layer.level for layer in plan.layers if layer.pattern != DENSE}
+        density = _density(plan)
         if not density:
             return plan.realised.flops
-        nodes = [(node_macs(node), density.get(node.name or "", 1.0)) for node in self._static.graph]
-        return sum(macs * own for macs, own in nodes) / sum(macs for macs, _ in nodes)
+        return _left({node.name or "": node_macs(node) for node in self._static.graph}, density)
+
+    def weights(self, plan: Plan) -> float:
+        """Share of the layers' weights that are left and no zeros."""
+        density = _density(plan)
+        if not density:
+            return 1 - plan.realised.sparsity
+        layers = prunable_layers(self.subject.opened.canonical)
+        return _left({name: sum(w.size for w in constants(layer)) for name, layer in layers.items()}, density)
 
     @cached_property
     def _static(self) -> ir.Model:
-        from prunec.frontend.input_shapes import apply_input_shapes
-
-        model = self.subject.opened.canonical.clone()
-        if self._shapes:
-            apply_input_shapes(model, self._shapes)
-        return model
+        """With the shapes that are timed, and all that follow from them."""
+        if not self._shapes:
+            return self.subject.opened.canonical
+        return open_model(self.subject.found.path, self._shapes).canonical
 
     def _channels(self, way: str) -> Planner:
         criterion, scope = _of_channels(way)
@@ -145,6 +152,15 @@ class BudgetSubject:
             opened.canonical, opened.analysis, own, context, scope=scope, seed=seed, floor=FLOORS["loss"],
             source_sha256=opened.source.sha256, measured=cut_errors(*data, options, self._progress),
         )  # fmt: skip
+
+
+def _density(plan: Plan) -> dict[str, float]:
+    """Share of the weights that stay, of layers with zeros."""
+    return {layer.node: 1 - layer.level for layer in plan.layers if layer.pattern != DENSE}
+
+
+def _left(sizes: Mapping[str, int], density: Mapping[str, float]) -> float:
+    return sum(size * density.get(name, 1.0) for name, size in sizes.items()) / sum(sizes.values())
 
 
 def _of_channels(way: str) -> tuple[str, Scope]:

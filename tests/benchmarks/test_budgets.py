@@ -24,6 +24,7 @@ from prunec.verify.user_metric import evaluate
 from tests.api.test_timing import Clock
 from tests.api.test_zero_timing import machine as machine
 from tests.api.test_zero_timing import model as model
+from tests.graph.builder import Builder
 
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -154,3 +155,21 @@ def test_rows_are_kept_and_no_model_is_opened_for_them(
     assert budgets.main() == 0
     assert capsys.readouterr().out == first and opened == ["known"]
     assert (tmp_path / "rows.md").read_text().count("\n") == 3
+
+
+def test_what_is_left_is_counted_at_the_shapes_that_are_timed(tmp_path: Path) -> None:
+    """A layer over 64 places with half of its weights, and one that costs next to nothing with all of them."""
+    b = Builder(0)
+    x = b.input("x", ["n", 3, "h", "w"])
+    y = b.conv(b.relu(b.conv(x, 32)), 32)
+    b.output(b.conv(str(b.op("GlobalAveragePool", [y])), 8, 1))
+    ir.save(b.model(), tmp_path / "model.onnx")
+    opened = open_model(tmp_path / "model.onnx")
+    known: Any = SimpleNamespace(opened=opened, found=SimpleNamespace(path=tmp_path / "model.onnx"))
+    own = BudgetSubject(known, "cpu", shapes={"x": (1, 3, 8, 8)})
+    _, wide, _ = (node.name for node in opened.canonical.graph if node.op_type == "Conv")
+    plan: Any = SimpleNamespace(layers=[SimpleNamespace(node=wide, level=0.5, pattern="block:16x1")])
+    stem, middle, head = 64 * 9 * 3 * 32, 64 * 9 * 32 * 32, 8 * 32
+    assert own.macs(plan) == pytest.approx((stem + middle / 2 + head) / (stem + middle + head))
+    stem, middle = stem // 64, middle // 64
+    assert own.weights(plan) == pytest.approx((stem + middle / 2 + head) / (stem + middle + head))

@@ -28,7 +28,8 @@ from prunec.passes.sparsify.data_free import solve_data_free
 from prunec.passes.sparsify.embeddings import Embedding, embeddings, frequencies, masked_table
 from prunec.passes.sparsify.problems import problems
 from prunec.passes.sparsify.recurrent import solve_sums
-from prunec.passes.sparsify.views import prunable_layers
+from prunec.passes.sparsify.rewriting import with_matrices
+from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Layout, Pattern, masked
 from prunec.statistics.collect import CalibrationData
 
@@ -169,12 +170,7 @@ class Sparsifier:
         wanted = self.layers[layer.name]
         refusal = sides.refusal()
         if refusal is not None:
-            weights, masks = layer.weights(), []
-            for part in layer.parts:
-                parts = [self._largest(w, Layout(1, w.shape[1]), wanted) for w in weights.matrix(part)]
-                masks.append(np.stack(parts))
-            for part, kept in zip(layer.parts, masks, strict=True):
-                weights = weights.with_part(part, kept, weights.bias(part))
+            weights = with_matrices(layer, [self._largest(w, layout, wanted) for w, layout in matrices(layer)])
             self._write_cell(model, layer, weights, weights)
             return self._magnitude_record(layer.name, refusal)
         fit, only_masks = recurrent.Fit(sides, options, number), options.method == "none"

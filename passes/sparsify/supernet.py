@@ -33,7 +33,8 @@ from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.solve import Effort, solve
 from prunec.passes.sparsify.problems import problems
 from prunec.passes.sparsify.recurrent import solve_sums
-from prunec.passes.sparsify.views import prunable_layers
+from prunec.passes.sparsify.rewriting import with_matrices
+from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Layout, Pattern, masked
 from prunec.statistics.cache import model_fingerprint
 from prunec.statistics.collect import CalibrationData
@@ -206,11 +207,8 @@ class _Presolver:
 
 
 def _largest_cell(layer: RecurrentLayer, pattern: Pattern, level: float) -> CellWeights:
-    weights = layer.weights()
-    for part in layer.parts:
-        own = (masked(w, pattern.project(np.square(w), Layout(1, w.shape[1]), level)) for w in weights.matrix(part))
-        weights = weights.with_part(part, np.stack(list(own)), weights.bias(part))
-    return weights
+    own = [masked(w, pattern.project(np.square(w), layout, level)) for w, layout in matrices(layer)]
+    return with_matrices(layer, own)
 
 
 def _largest(layer: Layer, pattern: Pattern, level: float) -> np.ndarray:

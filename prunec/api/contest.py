@@ -99,7 +99,8 @@ class Contest:
         levels = (layer.model_copy(update={"why": ""}) for layer in made.layers)
         goes = (*levels, *((group.id, group.cut) for group in made.groups))
         if goes not in self._known:
-            self._known[goes] = self._errors.of(self._judge.model(made))
+            error = self._errors.of(self._judge.model(made))
+            self._known[goes] = error if math.isfinite(error) else math.inf
         return self._known[goes]
 
     @cached_property

@@ -12,9 +12,10 @@ from prunec.api.options import PlanOptions
 from prunec.api.progress import Progress
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
+from prunec.passes.compensate.recurrent_layer import RecurrentLayer
 from prunec.passes.sparsify.embeddings import Embedding
 from prunec.passes.sparsify.rewriting import Weighted
-from prunec.passes.sparsify.views import matrices, prunable_layers
+from prunec.passes.sparsify.views import constants, matrices, prunable_layers
 from prunec.patterns import Pattern
 from prunec.plan.layers import DENSE
 from prunec.plan.levels import Allocation, LayerWeights, curve_levels, erdos_renyi, erk_levels, whole_levels
@@ -67,7 +68,8 @@ class Spread:
         self.sizes, self._raw = dict[str, int](), dict[str, float]()
         for name, layer in layers.items():
             weights = LayerWeights(matrices(layer))  # one at a time: all of them in float64 are twice the model
-            self.sizes[name], self._raw[name] = weights.size, erdos_renyi(weights)
+            rows = constants(layer)[0].shape[1] if isinstance(layer, RecurrentLayer) else None  # of all gates
+            self.sizes[name], self._raw[name] = weights.size, erdos_renyi(weights, rows)
 
     def levels(self, mean: float) -> dict[str, float]:
         """By name, 0 to below 1."""

@@ -16,7 +16,6 @@ from prunec.api.patterning import patterns_record, planned_layers, sparsifier
 from prunec.api.permuting import proved
 from prunec.api.progress import Progress, counted, silent
 from prunec.api.recovering import (
-    NOT_TRAINED,
     JudgeTraining,
     Recovery,
     check_recovery,
@@ -37,6 +36,7 @@ from prunec.passes.compensate import Options
 from prunec.passes.quantise import Target
 from prunec.passes.sparsify import LayerPattern
 from prunec.plan.plan import Plan
+from prunec.plan.recovery import NO_STEPS
 from prunec.plan.structures import DEFAULT_STRUCTURES
 from prunec.statistics.sweep import outputs
 from prunec.verify.checker import Outcome
@@ -135,13 +135,13 @@ def prune(
         else:
             final = tidied(cut) if len(steps) > 1 or plan.structures != DEFAULT_STRUCTURES else cut
         trained, recovery = recovered(steps, final, plan, calibration, options, progress)
-        if recovery is not None and plan.recovery is not None and not plan.recovery.runs:
-            judged = training_judge(own, threads, progress)
-            final, recovery = unless_lower(final, trained, recovery, judged)
+        is_open = plan.recovery is not None and not plan.recovery.runs
+        if recovery is not None and is_open:
+            final, recovery = unless_lower(final, trained, recovery, training_judge(own, threads, progress))
         else:
             final = trained
         plan = with_runs(plan, recovery)
-        if recovery is not None and recovery.runs == NOT_TRAINED and not options.trains_in_8_bits:
+        if is_open and recovery is not None and recovery.runs == NO_STEPS and not options.trains_in_8_bits:
             plan = plan.model_copy(update={"recovery": None})  # a replay needs no training at all then
     stages.save("model", final)
     target = None if recovery is not None else target_of(steps, planned_layers(plan))

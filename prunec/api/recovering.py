@@ -17,17 +17,15 @@ from prunec.frontend.calibration import Calibration
 from prunec.frontend.torch_extra import require_torch
 from prunec.passes.compensate.pairs import Kept
 from prunec.plan.plan import Plan
-from prunec.plan.recovery import RecoveryPlan, RecoveryRun
+from prunec.plan.recovery import NO_STEPS, RecoveryPlan, RecoveryRun
 from prunec.recover.parameters import refuse_quantised
-from prunec.verify.records import RecoveryRecord, RecoveryRunRecord, TrainingMetric
+from prunec.verify.records import RecoveryRecord, RecoveryRoundRecord, RecoveryRunRecord, TrainingMetric
 
 if TYPE_CHECKING:
     from prunec.recover.recovery import Recovered
 
 JudgeTraining = Callable[[ir.Model, ir.Model], TrainingMetric]
 """A metric on a model before and after training."""
-NOT_TRAINED = (RecoveryRun(of=1, done=0),)
-"""Runs of a training that was undone, or not begun: a replay has none of it either."""
 FLOAT_SHARE = 0.5
 """Of the minutes goes to training before quantisation, where another follows it."""
 
@@ -128,7 +126,10 @@ def _recovery(found: Recovered, asked: RecoveryPlan, name: str) -> Recovery:
         error_after=finite(found.error_after), samples=found.samples, parameters=found.parameters,
         minutes=round(found.minutes, 2), runs=runs,
     )  # fmt: skip
-    return Recovery(record, tuple(run.planned() for run in found.runs), found.warnings)
+    warnings = found.warnings
+    if asked.runs == NO_STEPS:  # nothing was to come nearer
+        warnings = tuple(warning for warning in warnings if warning.code != "PC342")
+    return Recovery(record, tuple(run.planned() for run in found.runs), warnings)
 
 
 def unless_lower(
@@ -155,7 +156,7 @@ def _settled_by(recovery: Recovery, judged: TrainingMetric, name: str) -> Recove
         hint="give more or more varied samples with --calib, or leave --recover out",
     )
     about = [warning for warning in about if warning.code not in ("PC344", "PC345")]  # whose best state is gone
-    return Recovery(record, NOT_TRAINED, (*about, found))
+    return Recovery(record, NO_STEPS, (*about, found))
 
 
 def interrupted(recovery: Recovery) -> bool:
@@ -163,13 +164,23 @@ def interrupted(recovery: Recovery) -> bool:
     return any(run.stopped == "interrupted" for run in recovery.record.runs)
 
 
+def as_round(recovery: Recovery, name: str) -> Recovery:
+    """With an outcome of its own, beside those of the rounds that it will be joined with."""
+    own = recovery.record
+    outcome = RecoveryRoundRecord(
+        name=name, kept=own.kept, error_before=own.error_before, error_after=own.error_after, metric=own.metric
+    )
+    return replace(recovery, record=own.model_copy(update={"rounds": (outcome,)}))
+
+
 def joined(first: Recovery, second: Recovery) -> Recovery:
-    """Two rounds as one: all runs, the errors of the second; `runs` are those of the second."""
+    """Two rounds as one: all runs and outcomes, the errors of the second; `runs` are those of the second."""
     record = second.record.model_copy(
         update={
             "kept": first.record.kept or second.record.kept,
             "minutes": round(first.record.minutes + second.record.minutes, 2),
             "runs": (*first.record.runs, *second.record.runs),
+            "rounds": (*(first.record.rounds or ()), *(second.record.rounds or ())),
         }
     )
     before = [warning for warning in first.warnings if warning.code != "PC341"]  # of the data, once is enough

@@ -21,9 +21,9 @@ from prunec.api.options import PlanOptions
 from prunec.api.patterning import channel_options, sparsifier, with_layers
 from prunec.api.progress import Progress, counted
 from prunec.api.recovering import (
-    NOT_TRAINED,
     JudgeTraining,
     Recovery,
+    as_round,
     interrupted,
     joined,
     recovered,
@@ -41,7 +41,7 @@ from prunec.patterns.on_the_way import on_the_way
 from prunec.plan.budget import Budget
 from prunec.plan.layers import DENSE
 from prunec.plan.plan import GroupPlan, LayerPlan, Plan
-from prunec.plan.recovery import RecoveryPlan, RecoveryRun, RoundLayer, RoundPlan
+from prunec.plan.recovery import NO_STEPS, RecoveryPlan, RecoveryRun, RoundLayer, RoundPlan
 from prunec.plan.replay import realised_by
 from prunec.plan.shares import DIGITS
 
@@ -187,6 +187,8 @@ class Rounds:
         )  # fmt: skip
         assert found is not None
         self.model, found = unless_lower(self.model, trained, found, self.judge, name)
+        if self.last > 1:
+            found = as_round(found, name.removesuffix(": "))
         self.recovery = found if self.recovery is None else joined(self.recovery, found)
         if number == self.last:
             own_plan = self.asked.model_copy(update={"rounds": tuple(self.done), "runs": found.runs})
@@ -199,7 +201,7 @@ class Rounds:
         """Those of the plan; none yet where steps are counted by the clock; no steps after Ctrl-C."""
         if self.is_replay:
             return self.asked.runs if number == self.last else self.asked.rounds[number - 1].runs
-        return NOT_TRAINED if self._was_interrupted() else ()
+        return NO_STEPS if self._was_interrupted() else ()
 
 
 def share_at(number: int, last: int) -> float:

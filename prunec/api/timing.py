@@ -40,7 +40,10 @@ SPREAD = 0.25
 
 
 OTHERS: tuple[Scope, ...] = ("layer", "global")
-"""What spreads a cut beside the choice by loss, over channels in the same order."""
+"""What spreads a cut beside the choice by loss: channels go in that one's order, as far, and "global" compares losses.
+
+So they are not what `--scope` of that name gives, whose channels are ordered by their scores.
+"""
 
 
 class TimedWidths(TimedPlanner):
@@ -85,6 +88,7 @@ class TimedWidths(TimedPlanner):
 
     def spread_by(self, way: str) -> TimedWidths:
         other = copy.copy(self)
+        other.known = list(self.known)
         other._scope = way  # type: ignore[assignment]
         other._own_path = self._planner.path(scope=other._scope)
         return other

@@ -114,10 +114,11 @@ def erk_levels(raw: Mapping[str, float], sizes: Mapping[str, int], level: float)
         kept_whole |= full
 
 
-def erdos_renyi(layer: LayerWeights) -> float:
-    """Σ lengths / Π lengths of the kernel."""
+def erdos_renyi(layer: LayerWeights, rows: int | None = None) -> float:
+    """Σ lengths / Π lengths of the kernel. `rows`: outputs of it, where they are in several matrices."""
     matrix, layout = layer.parts[0]
-    lengths = [len(matrix), layout.channels, *([math.sqrt(layout.positions)] * 2 if layout.positions > 1 else [])]
+    square = [math.sqrt(layout.positions)] * 2 if layout.positions > 1 else []
+    lengths = [len(matrix) if rows is None else rows, layout.channels, *square]
     return sum(lengths) / math.prod(lengths)
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -192,7 +193,7 @@ class EntrantPlan(_Brief):
     data; None where they are not finite.
     """
 
-    way: Allocation | Scope
+    way: Allocation | Scope = Field(validation_alias=AliasChoices("way", "allocation"))  # the name in older plans
     share: float
     error: float | None = None
 

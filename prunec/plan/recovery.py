@@ -42,6 +42,10 @@ class RecoveryRun(BaseModel):
         return self
 
 
+NO_STEPS = (RecoveryRun(of=1, done=0),)
+"""Of a training that was undone, or not begun: a replay has none of it either."""
+
+
 class RoundLayer(BaseModel):
     """The pattern that a layer has after a round."""
 

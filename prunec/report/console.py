@@ -162,14 +162,19 @@ def _print_training(console: Console, record: Document | None, what: str) -> Non
     if not record:
         return
     steps = sum(run["done"] for run in record["runs"])
-    after = record.get("error_after")
-    errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
-    judged = record.get("metric")
-    number = "" if judged is None else f", {judged['name']} {judged['before']:.5g} → {judged['after']:.5g}"
-    why = "did not help" if judged is None else "harmed"
-    fate = "" if record["kept"] else f"; it {why} and was taken back"
+    rounds = record.get("rounds")
+    outcome = _outcome(record) if not rounds else "; ".join(f"{own['name']}: {_outcome(own)}" for own in rounds)
     precision = record.get("precision", "fp32")
     how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
     what = f"{what} ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
     ends = early_ends(record["runs"])
-    console.print(Text(f"{what}, held-out error of the outputs {errors}{number}{fate}.{ends and ' '}{ends}"))
+    console.print(Text(f"{what}, held-out error of the outputs {outcome}.{ends and ' '}{ends}"))
+
+
+def _outcome(record: Document) -> str:
+    """Errors and the metric before and after one training, and whether it was taken back."""
+    after, judged = record.get("error_after"), record.get("metric")
+    errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
+    number = "" if judged is None else f", {judged['name']} {judged['before']:.5g} → {judged['after']:.5g}"
+    why = "did not help" if judged is None else "harmed"
+    return f"{errors}{number}" + ("" if record["kept"] else f" (it {why} and was taken back)")

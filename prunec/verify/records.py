@@ -137,12 +137,23 @@ class TrainingMetric(Record):
     after: float
 
 
+class RecoveryRoundRecord(Record):
+    """The training of one round of `--steps`: as of `RecoveryRecord`."""
+
+    name: str
+    kept: bool
+    error_before: float
+    error_after: float | None = None
+    metric: TrainingMetric | None = None
+
+
 class RecoveryRecord(Record):
     """What training against the dense model did. `kept`: whether its result is in the package.
 
     Errors are ‖y − y_dense‖/‖y_dense‖ over the outputs on held-out data, before and after training; after is None where
     training made them infinite or NaN. `precision`: what its forward passes multiplied in, fp32 or bf16. `metric`: the
-    user's, whose numbers without the training and with it decided.
+    user's, whose numbers without the training and with it decided. With `--steps` errors and metric are those of the
+    last of the `rounds`, and `kept` says whether any was.
     """
 
     method: str
@@ -155,6 +166,7 @@ class RecoveryRecord(Record):
     minutes: float
     runs: tuple[RecoveryRunRecord, ...]
     metric: TrainingMetric | None = None
+    rounds: tuple[RecoveryRoundRecord, ...] | None = None
 
 
 class PatternRecord(Record):

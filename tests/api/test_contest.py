@@ -16,6 +16,7 @@ from prunec.diagnostics import GateError
 from prunec.plan.budget import Budget
 from prunec.plan.layers import DENSE
 from prunec.plan.plan import Plan
+from prunec.statistics.output_errors import OutputErrors
 from tests.api.test_zero_timing import machine as machine
 from tests.api.test_zero_timing import network
 
@@ -106,6 +107,29 @@ def test_the_plan_says_what_was_compared(model: Path, tmp_path: Path) -> None:
     assert explained.contest == found.contest and explained.allocation == found.allocation
     told = compared(found.contest, found.allocation, found.scope)
     assert told.startswith(f"Zeros are spread by {found.allocation}. ") and all(w in told for w in zero_timing.OTHERS)
+
+
+def test_a_plan_with_the_older_name_of_a_way_is_read(model: Path, tmp_path: Path) -> None:
+    found = plan(model, speedup=2)
+    text = found.to_bytes().decode()
+    assert text.count('"way"') == 4
+    (tmp_path / "old.json").write_text(text.replace('"way"', '"allocation"'))
+    assert Plan.load(tmp_path / "old.json") == found
+
+
+def test_a_choice_that_is_not_finite_loses(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[float]()
+
+    class Errors(OutputErrors):
+        def of(self, model: Any) -> float:
+            asked.append(super().of(model) if asked else np.nan)
+            return asked[-1]
+
+    monkeypatch.setattr(contest, "OutputErrors", Errors)
+    own, found = plan(model, speedup=2, allocation="loss"), plan(model, speedup=2)
+    first, *others = found.contest
+    assert first.way == "loss" and first.error is None and found.allocation != "loss" and found.layers != own.layers
+    assert any(one.error is not None for one in others)
 
 
 def test_swaps_keep_what_was_compared(model: Path, misled: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,24 @@ def test_allocations_spread_zeros_over_them(tmp_path: Path, allocation: str) -> 
         assert levels["w_quiet"] > levels["w_loud"] + 0.1
 
 
+def test_erk_knows_all_gates_of_a_layer(tmp_path: Path) -> None:
+    """(outputs + inputs) / (outputs · inputs) of [W R], whatever sums it is refitted in."""
+    b = Builder(0)
+    x = b.input("x", [6, 8, HIDDEN])
+    outputs = []
+    for op, gates in (("LSTM", 4), ("GRU", 3)):
+        weights = [b.weight(1, gates * HIDDEN, HIDDEN) for _ in range(2)]
+        outputs.append(b.op(op, [x, *weights], outputs=2, hidden_size=HIDDEN)[0])
+    b.output(b.op("Add", outputs))
+    ir.save(b.model(), tmp_path / "model.onnx")
+    own = {"sparsity": 0.8, "allocation": "erk", "include": ["*"], "samples": 80}
+    made = prunec.plan(tmp_path / "model.onnx", pattern="unstructured", **own).plan
+    kept = [1 - layer.level for layer in made.layers]
+    lengths = [(gates * HIDDEN, 2 * HIDDEN) for gates in (4, 3)]
+    wanted = [(rows + columns) / (rows * columns) for rows, columns in lengths]
+    assert kept[1] / kept[0] == pytest.approx(wanted[1] / wanted[0], rel=1e-3)
+
+
 def test_a_speedup_is_met_by_zeros_in_recurrent_layers(tmp_path: Path) -> None:
     ir.save(recurrent(), tmp_path / "model.onnx")
     own = {"target": "cpu", "include": ["*"], "samples": 80, "solver": "fast", "cache": False}

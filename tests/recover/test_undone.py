@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from rich.console import Console
 
 import prunec
 from prunec.api import compilation, planning, pruning
-from prunec.api.recovering import NOT_TRAINED
 from prunec.cli.run import run
 from prunec.diagnostics import Diagnostic
-from prunec.plan.recovery import RecoveryPlan, RecoveryRun
+from prunec.plan.recovery import NO_STEPS, RecoveryPlan, RecoveryRun
 from prunec.recover import quantised, recovery
 from prunec.recover.recovery import chance
+from prunec.report.console import print_recovery
 from tests.graph.builder import Builder
 from tests.recover.test_budgets import batches
 
@@ -119,13 +120,30 @@ def test_a_step_that_lowers_the_metric_is_undone_alone(folder: Path) -> None:
     own = {"flops": 0.5, "recover": "full", "steps": 2, "compensate": False}
     found = compiled(folder, None, [1.0, 0.9, 0.8, 0.85, 0.9, 0.9], **own)
     (first,), last = found.plan.recovery.rounds, found.plan.recovery.runs
-    assert first.runs == NOT_TRAINED and last[0].done == 60 and found.verification.recovery.kept
+    assert first.runs == NO_STEPS and last[0].done == 60 and found.verification.recovery.kept
     (said,) = (w.message for w in found.warnings if w.code == "PC353")
     assert said.startswith("step 1 of 2: training lowered") and "told by 0.1" in said
     assert found.verification.recovery.metric.after == 0.9
+    assert [(own.kept, own.metric.after) for own in found.verification.recovery.rounds] == [(False, 0.8), (True, 0.9)]
     found.plan.save(folder / "steps.json")
     again = compiled(folder, "steps.json", [1.0, 0.5])
     assert again.plan == found.plan and len(bytes_of(folder, "None", "steps.json")) == 1
+    assert "PC342" not in [warning.code for warning in again.warnings]
+
+
+def test_the_report_tells_the_rounds_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kept, then undone: what is shipped has the first training, and both are said."""
+    own = {"flops": 0.5, "recover": "full", "steps": 2, "compensate": False}
+    found = compiled(folder, None, [1.0, 0.9, 0.95, 0.9, 0.8, 0.9], **own)
+    record = found.verification.recovery
+    assert record.kept and [one.kept for one in record.rounds] == [True, False]
+    assert found.plan.recovery.runs == NO_STEPS and found.plan.recovery.rounds[0].runs[0].done == 60
+    console = Console(width=400)
+    print_recovery(console, found.verification.model_dump(mode="json"))
+    told, page = capsys.readouterr().out, (folder / "None.out" / "report.html").read_text()
+    assert "step 1 of 2: " in told and "told 0.9 → 0.95; step 2 of 2: " in told
+    assert told.count("it harmed and was taken back") == 1 and told.index("0.9 → 0.8 (it harmed") > told.index("step 2")
+    assert page.count("It harmed") == 1 and page.index("step 1 of 2, ") < page.index("step 2 of 2, ")
 
 
 @pytest.mark.parametrize(("in_float", "in_8_bits"), [(False, True), (True, False), (False, False)])
@@ -134,7 +152,7 @@ def test_a_training_in_8_bits_is_judged_by_itself(folder: Path, in_float: bool, 
     own = {"pattern": "unstructured", "sparsity": 0.5, "solver": "magnitude", "recover": "full", "compensate": False}
     found = compiled(folder, None, numbers, precision="int8", **own)
     runs, in_int8 = found.plan.recovery.runs, found.plan.recovery.quantised
-    assert (runs != NOT_TRAINED, in_int8 != NOT_TRAINED) == (in_float, in_8_bits)
+    assert (runs != NO_STEPS, in_int8 != NO_STEPS) == (in_float, in_8_bits)
     said = [w.message for w in found.warnings if w.code == "PC353"]
     assert [message.startswith("in 8 bits, training") for message in said] == [False] * (not in_float) + [True] * (
         not in_8_bits
@@ -143,6 +161,9 @@ def test_a_training_in_8_bits_is_judged_by_itself(folder: Path, in_float: bool, 
     found.plan.save(folder / "bits.json")
     again = compiled(folder, "bits.json", [1.0, 0.5], precision="int8")
     assert again.plan == found.plan and len(bytes_of(folder, "None", "bits.json")) == 1
+    assert "PC342" not in [warning.code for warning in again.warnings]
+    if not in_float:  # what was trained in 8 bits is not forgotten by a replay in float
+        assert compiled(folder, "bits.json", force=True).plan.recovery == found.plan.recovery
 
 
 def test_without_a_metric_nothing_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,9 @@ from prunec.plan.plan import LayerPlan, Plan
 LEVELS = LADDER
 """Shares that may go, where the pattern does not fix its own."""
 FINE = tuple(step / 32 for step in range(8, 29))
-"""The same where an allocation spreads them: times in between are interpolated."""
+"""The same where an allocation spreads them, or few layers can have some: times in between are interpolated."""
+FEW = 4
+"""Layers from which on `LEVELS` make times enough to come near to any."""
 OTHERS: tuple[Allocation, ...] = ("uniform", "erk", "lamp")
 """What spreads zeros beside the choice by loss."""
 MEANS = 64
@@ -79,13 +81,13 @@ class TimedZeros(TimedPlanner):
         self._calibration = calibration
         self._allocation: Allocation = options.allocation or "loss"  # type: ignore[assignment]
         self._timed_levels = LEVELS if pattern.fixed_level is None else (pattern.fixed_level,)
-        is_fine = self._allocation != "loss" and pattern.fixed_level is None
-        self.levels = FINE if is_fine else self._timed_levels
-        rules = target_rules(options.target, opened.canonical)
-        self._layers = choose_layers(opened.canonical, pattern, self.levels[0], options.include, options.exclude, rules)
-        found = prunable_layers(opened.canonical)
+        model, least = opened.canonical, self._timed_levels[0]
+        rules = target_rules(options.target, model)
+        self._layers = choose_layers(model, pattern, least, options.include, options.exclude, rules)
+        found = prunable_layers(model)
         self._own = {name: layer for name, layer in found.items() if not isinstance(layer, Embedding)}
         plain = [p.node for p in self._layers if p.pattern != DENSE and p.node in self._own]
+        self.levels = FINE if self._is_fine(len(plain)) else self._timed_levels
         self._spread: Spread | None = None
         self._supernet: Supernet | None = None
         self._inputs: Mapping[str, list[np.ndarray] | None] = {}
@@ -103,6 +105,12 @@ class TimedZeros(TimedPlanner):
         )  # fmt: skip
         super().__init__(stopwatch, options.threads, progress)
         self.learn(self._design())
+
+    def _is_fine(self, layers: int) -> bool:
+        """Whether levels are `FINE`: not where a layer was solved for each, and by loss only where layers are few."""
+        by_loss, options = self._allocation == "loss", self._options
+        is_few = layers < FEW and options.loss_source != "solved" and options.precision is None
+        return self._pattern.fixed_level is None and (is_few or not by_loss)
 
     @property
     def is_presolved(self) -> bool:

@@ -121,12 +121,12 @@ def test_erk_knows_all_gates_of_a_layer(tmp_path: Path) -> None:
 def test_a_speedup_is_met_by_zeros_in_recurrent_layers(tmp_path: Path) -> None:
     ir.save(recurrent(), tmp_path / "model.onnx")
     own = {"target": "cpu", "include": ["*"], "samples": 80, "solver": "fast", "cache": False}
-    found = prunec.plan(tmp_path / "model.onnx", speedup=1.5, allocation="loss", **own).plan
+    found = prunec.plan(tmp_path / "model.onnx", speedup=1.7, allocation="loss", **own).plan
     levels = {layer.tensor: layer.level for layer in found.layers if layer.pattern != DENSE}
-    assert found.time is not None and found.time.share <= 1 / 1.5 and levels["w_quiet"] > 0
+    assert found.time is not None and found.time.share <= 1 / 1.7 and levels["w_quiet"] > 0
     assert levels.get("w_loud", 0) < levels["w_quiet"]
     assert not set(levels.values()) <= set(zero_timing.LEVELS)  # two layers: seven levels would make few times
-    solved = prunec.plan(tmp_path / "model.onnx", speedup=1.5, losses="solved", **own).plan
+    solved = prunec.plan(tmp_path / "model.onnx", speedup=1.7, losses="solved", **own).plan
     assert {layer.level for layer in solved.layers if layer.pattern != DENSE} <= set(zero_timing.LEVELS)
     best = prunec.plan(tmp_path / "model.onnx", speedup=1.5, **own).plan
     assert [one.way for one in best.contest] == ["loss", "uniform", "erk", "lamp"] and best.allocation == "loss"

@@ -163,7 +163,7 @@ def _print_training(console: Console, record: Document | None, what: str) -> Non
         return
     steps = sum(run["done"] for run in record["runs"])
     rounds = record.get("rounds")
-    outcome = _outcome(record) if not rounds else "; ".join(f"{own['name']}: {_outcome(own)}" for own in rounds)
+    outcome = _outcome(record) if not rounds else ", then ".join(f"{own['name']}: {_outcome(own)}" for own in rounds)
     precision = record.get("precision", "fp32")
     how = record["method"] if precision == "fp32" else f"{record['method']}, {precision}"
     what = f"{what} ({how}): {steps} steps on {record['samples']} samples in {record['minutes']:g} min"
@@ -177,4 +177,4 @@ def _outcome(record: Document) -> str:
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     number = "" if judged is None else f", {judged['name']} {judged['before']:.5g} → {judged['after']:.5g}"
     why = "did not help" if judged is None else "harmed"
-    return f"{errors}{number}" + ("" if record["kept"] else f" (it {why} and was taken back)")
+    return f"{errors}{number}" + ("" if record["kept"] else f"; it {why} and was taken back")

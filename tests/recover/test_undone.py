@@ -141,8 +141,8 @@ def test_the_report_tells_the_rounds_apart(folder: Path, capsys: pytest.CaptureF
     console = Console(width=400)
     print_recovery(console, found.verification.model_dump(mode="json"))
     told, page = capsys.readouterr().out, (folder / "None.out" / "report.html").read_text()
-    assert "step 1 of 2: " in told and "told 0.9 → 0.95; step 2 of 2: " in told
-    assert told.count("it harmed and was taken back") == 1 and told.index("0.9 → 0.8 (it harmed") > told.index("step 2")
+    assert "step 1 of 2: " in told and "told 0.9 → 0.95, then step 2 of 2: " in told
+    assert told.count("it harmed and was taken back") == 1 and told.index("0.9 → 0.8; it harmed") > told.index("step 2")
     assert page.count("It harmed") == 1 and page.index("step 1 of 2, ") < page.index("step 2 of 2, ")
 
 

@@ -46,15 +46,15 @@ from prunec.plan.budget import Budget
 from prunec.plan.knapsack import choose_rungs
 from prunec.plan.latency_model import Fit
 from prunec.plan.layers import DENSE, choose_layers
-from prunec.plan.levels import LADDER, Allocation, grid
+from prunec.plan.levels import LADDER, Allocation, Source, grid
 from prunec.plan.plan import LayerPlan, Plan
 
 LEVELS = LADDER
 """Shares that may go, where the pattern does not fix its own."""
 FINE = tuple(step / 32 for step in range(8, 29))
-"""The same where an allocation spreads them, or few layers can have some: times in between are interpolated."""
+"""The same where an allocation spreads them: times in between are interpolated."""
 FEW = 4
-"""Layers from which on `LEVELS` make times enough to come near to any."""
+"""Layers below which they are solved at all levels to know their losses, where nobody asked for another source."""
 OTHERS: tuple[Allocation, ...] = ("uniform", "erk", "lamp")
 """What spreads zeros beside the choice by loss."""
 MEANS = 64
@@ -87,7 +87,9 @@ class TimedZeros(TimedPlanner):
         found = prunable_layers(model)
         self._own = {name: layer for name, layer in found.items() if not isinstance(layer, Embedding)}
         plain = [p.node for p in self._layers if p.pattern != DENSE and p.node in self._own]
-        self.levels = FINE if self._is_fine(len(plain)) else self._timed_levels
+        is_fine = self._allocation != "loss" and pattern.fixed_level is None
+        self.levels = FINE if is_fine else self._timed_levels
+        self._source = self._loss_source(len(plain))
         self._spread: Spread | None = None
         self._supernet: Supernet | None = None
         self._inputs: Mapping[str, list[np.ndarray] | None] = {}
@@ -106,11 +108,13 @@ class TimedZeros(TimedPlanner):
         super().__init__(stopwatch, options.threads, progress)
         self.learn(self._design())
 
-    def _is_fine(self, layers: int) -> bool:
-        """Whether levels are `FINE`: not where a layer was solved for each, and by loss only where layers are few."""
-        by_loss, options = self._allocation == "loss", self._options
-        is_few = layers < FEW and options.loss_source != "solved" and options.precision is None
-        return self._pattern.fixed_level is None and (is_few or not by_loss)
+    def _loss_source(self, layers: int) -> Source:
+        """Where losses come from: solving a few layers at every level costs little, and masks say least of few."""
+        options = self._options
+        is_solved = options.chosen_recipe().compensation != "none" and options.precision is None
+        if options.losses is None and layers < FEW and is_solved and self._allocation == "loss":
+            return "solved"
+        return options.loss_source
 
     @property
     def is_presolved(self) -> bool:
@@ -166,7 +170,7 @@ class TimedZeros(TimedPlanner):
     def describe(self, rungs: Sequence[int], budget: Budget) -> Plan:
         chosen = self._at(rungs)
         layers = tuple(self._planned(layer, chosen.get(layer.node)) for layer in self._layers)
-        source = self._options.loss_source if self._spread is None else None
+        source = self._source if self._spread is None else None
         mean = sum(p.level * self._sizes.get(p.node, 0) for p in layers) / max(sum(self._sizes.values()), 1)
         return whole_plan(self._opened, self._options, budget).model_copy(
             update={"pattern": self._pattern.name, "solver": self._options.solver or "balanced", "layers": layers,
@@ -250,7 +254,8 @@ class TimedZeros(TimedPlanner):
             self._sizes = self._spread.sizes
             whole = sum(self._sizes.values())
             return {name: self._sizes[name] / whole * np.array([0.0, *self.levels]) for name in layers}
-        found = loss_curves(layers, model, pattern, "loss", calibration, options, progress)
+        asked = replace(options, losses=self._source)
+        found = loss_curves(layers, model, pattern, "loss", calibration, asked, progress)
         self._inputs, self._sizes, self._supernet = found.inputs, found.sizes, found.supernet
         if pattern.fixed_level is not None:
             return {name: np.array([0.0, found.losses[name]]) for name in layers}

@@ -41,14 +41,22 @@ class Found:
     notes: tuple[str, ...]
 
 
-def solve_sums(fit: Fit, solve: Solve, *, shifts: bool) -> Found:
-    """`shifts`: more than masks is wanted, and biases may be corrected.
+def dense_problems(fit: Fit) -> Problems:
+    """The sums on the states that the unpruned weights make."""
+    start = Candidate("none", fit.layer.weights())
+    return _problems(fit, start, start, shifts=True)
+
+
+def solve_sums(
+    fit: Fit, solve: Solve, *, shifts: bool, rounds: int = ROUNDS, problems: Problems | None = None
+) -> Found:
+    """`shifts`: more than masks is wanted, and biases may be corrected. `problems`: `dense_problems`, where known.
 
     Raises:
         PrunecError PC330: the states are not finite; PC332: a system cannot be solved.
     """
     start = Candidate("none", fit.layer.weights())
-    own = _problems(fit, start, start, shifts)
+    own = _problems(fit, start, start, shifts) if problems is None else problems
     solved = [[solve(problem) for problem in part] for part in own]
     masks = [[s.plain for s in part] for part in solved]
     plain = Candidate(solved[0][0].plain_method, _with(fit, start, masks, None))
@@ -56,7 +64,7 @@ def solve_sums(fit: Fit, solve: Solve, *, shifts: bool) -> Found:
     if error_plain == math.inf:
         raise not_finite(fit.layer)
     best, error, basis, weights = plain, error_plain, own, masks
-    for turn in range(ROUNDS if shifts else 0):
+    for turn in range(rounds if shifts else 0):
         if turn:
             own = _problems(fit, start, best, shifts)
             solved = [[solve(problem) for problem in part] for part in own]

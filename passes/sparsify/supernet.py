@@ -32,7 +32,7 @@ from prunec.passes.compensate.recurrent_layer import CellWeights, RecurrentLayer
 from prunec.passes.compensate.recurrent_sides import Sides
 from prunec.passes.solve import Effort, solve
 from prunec.passes.sparsify.problems import problems
-from prunec.passes.sparsify.recurrent import solve_sums
+from prunec.passes.sparsify.recurrent import dense_problems, solve_sums
 from prunec.passes.sparsify.rewriting import with_matrices
 from prunec.passes.sparsify.views import matrices, prunable_layers
 from prunec.patterns import Layout, Pattern, masked
@@ -190,16 +190,17 @@ class _Presolver:
         return CompensationRecord(layer.name, "none", 0.0, 0 if fit is None else fit.rows, 0.0, 0.0)
 
     def solve_recurrent(self, model: ir.Model, sides: Sides, options: Options, number: int) -> CompensationRecord:
-        """At every level, on the states that it makes at that level."""
+        """At every level, on the states of the unpruned layer: what a level makes of them is left to the compile."""
         layer, ways = sides.layers[1], self._ways
         fit = None if sides.refusal() is not None else FitRecurrent(sides, options, number)
+        own = None if fit is None else dense_problems(fit)
         kept: dict[str, np.ndarray] = {}
         for place, level in enumerate(ways.levels):
             if fit is None:
                 weights = _largest_cell(layer, ways.pattern, level)
             else:
                 by = partial(solve, pattern=ways.pattern, level=level, effort=ways.effort)
-                weights = solve_sums(fit, by, shifts=True).best.weights
+                weights = solve_sums(fit, by, shifts=True, rounds=1, problems=own).best.weights
             for part, array in zip(CELL, (weights.w, weights.r, weights.b), strict=True):
                 kept[f"{part}.{place}"] = array.astype(np.float32)
         self._keep(layer.name, kept)

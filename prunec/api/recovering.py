@@ -168,8 +168,9 @@ def as_round(recovery: Recovery, name: str) -> Recovery:
     """With an outcome of its own, beside those of the rounds that it will be joined with."""
     own = recovery.record
     outcome = RecoveryRoundRecord(
-        name=name, kept=own.kept, error_before=own.error_before, error_after=own.error_after, metric=own.metric
-    )
+        name=name, kept=own.kept, trained=recovery.runs != NO_STEPS or own.metric is not None,
+        error_before=own.error_before, error_after=own.error_after, metric=own.metric,
+    )  # fmt: skip
     return replace(recovery, record=own.model_copy(update={"rounds": (outcome,)}))
 
 

@@ -119,11 +119,12 @@ def compared(contest: Sequence[EntrantPlan], allocation: str | None, scope: str 
     from prunec.report import units
 
     def told(one: EntrantPlan) -> str:
-        return f"{one.way} {'not finite' if one.error is None else units.error(one.error)}"
+        error = "not finite" if one.error is None else f"{one.error:.3g}"
+        return f"{one.way} {error} at {units.share(one.share)}"
 
     found = sorted(contest, key=lambda one: float("inf") if one.error is None else one.error)
     how = "squared error of the solved model's outputs on held-out data"
-    when = f"at a predicted {units.share(contest[0].share)} of the dense model's time"
+    when = f"within a predicted {units.share(contest[0].share)} of the dense model's time"
     taken = f"Widths are chosen by scope {scope}" if allocation is None else f"Zeros are spread by {allocation}"
     return f"{taken}. Compared {when}, {how}, least first: {', '.join(map(told, found))}"
 

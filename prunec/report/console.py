@@ -173,6 +173,8 @@ def _print_training(console: Console, record: Document | None, what: str) -> Non
 
 def _outcome(record: Document) -> str:
     """Errors and the metric before and after one training, and whether it was taken back."""
+    if not record.get("trained", True):
+        return f"{units.error(record['error_before'])}, not trained"
     after, judged = record.get("error_after"), record.get("metric")
     errors = f"{units.error(record['error_before'])} → {'not finite' if after is None else units.error(after)}"
     number = "" if judged is None else f", {judged['name']} {judged['before']:.5g} → {judged['after']:.5g}"

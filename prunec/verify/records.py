@@ -138,10 +138,11 @@ class TrainingMetric(Record):
 
 
 class RecoveryRoundRecord(Record):
-    """The training of one round of `--steps`: as of `RecoveryRecord`."""
+    """The training of one round of `--steps`: as of `RecoveryRecord`. `trained`: whether a replay had steps to make."""
 
     name: str
     kept: bool
+    trained: bool = True
     error_before: float
     error_after: float | None = None
     metric: TrainingMetric | None = None

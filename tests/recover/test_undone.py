@@ -144,6 +144,11 @@ def test_the_report_tells_the_rounds_apart(folder: Path, capsys: pytest.CaptureF
     assert "step 1 of 2: " in told and "told 0.9 → 0.95, then step 2 of 2: " in told
     assert told.count("it harmed and was taken back") == 1 and told.index("0.9 → 0.8; it harmed") > told.index("step 2")
     assert page.count("It harmed") == 1 and page.index("step 1 of 2, ") < page.index("step 2 of 2, ")
+    found.plan.save(folder / "kept.json")
+    print_recovery(console, compiled(folder, "kept.json").verification.model_dump(mode="json"))
+    again, page = capsys.readouterr().out, (folder / "kept.json.out" / "report.html").read_text()
+    assert ", not trained." in again and "taken back" not in again
+    assert page.count("not trained. ") == 1 and "did not help" not in page
 
 
 @pytest.mark.parametrize(("in_float", "in_8_bits"), [(False, True), (True, False), (False, False)])

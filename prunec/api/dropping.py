@@ -128,9 +128,11 @@ class DropPlanner:
             compromise = {"speedup": 1 / best.time.share, "is_measured": True, "drop": best.drop.drop}
             if best.drop.upper is not None:
                 compromise["drop_upper"] = best.drop.upper
-            option = f"--allocation {best.allocation}" if best.allocation else "--scope loss"
-            is_named = made.contest and best.way in (best.allocation, "loss")
-            way = f" with {option}" if is_named else " by itself"
+            way = " by itself"
+            if made.contest and best.allocation:
+                way = f" with --allocation {best.allocation}"
+            elif made.contest and best.scope == "loss":  # other scopes that are compared have no option
+                way = " with --scope loss"
             hint = f"--max-drop {allowed:g}{way} gives {1 / best.time.share:.3g} times as fast"
         except GateError as no:
             hint = f"{no.diagnostic.message}; {no.diagnostic.hint}"

@@ -220,9 +220,28 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Timeable(Backend, Protocol):
-    """A target whose compiled models can be timed while a plan is made. `kind`: a row of `contender.RUNNERS`."""
+    """A target whose models have times while a plan is made: measured here, or modelled for a machine elsewhere.
 
-    kind: str
+    `kind`: what times its compiled models, a row of `contender.RUNNERS`; of a target that is modelled it is `MODELLED`.
+    `is_own_baseline`: what is dense is timed as this target compiles it, not in ONNX Runtime.
+    """
+
+    is_own_baseline: bool
+
+    @property
+    def kind(self) -> str: ...
+
+    def layer_times(
+        self,
+        model: ir.Model,
+        levels: Sequence[Mapping[str, LayerPattern]],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+        progress: Callable[[int, int], None],
+        /,
+    ) -> Sequence[Mapping[str, LayerTimes]]:
+        """As `times`, for each of the `levels`, by what whole models are timed with."""
 
     def write_timed(
         self,
@@ -241,7 +260,25 @@ class Timeable(Backend, Protocol):
         """
 
     def provenance(self) -> str:
-        """All that its times depend on beside the model: code, instructions."""
+        """All that its times depend on beside the model: code, instructions, engine."""
+
+    def machine(self) -> str:
+        """What its times are those of, for people."""
+
+    def check_timed(self, threads: int, /) -> None:
+        """PrunecError PC440, PC45x: it cannot be built or run here, or not so."""
+
+
+@runtime_checkable
+class Modelling(Timeable, Protocol):
+    """A target whose times are modelled: what `write_timed` writes is read by `measure.modelled_shares`."""
+
+    def rest_us(self, model: ir.Model, shapes: Mapping[str, Sequence[int]] | None, /) -> float:
+        """What one run of a dense model takes beside the layers of `layer_times`.
+
+        Raises:
+            PrunecError PC45x: that cannot be found out here.
+        """
 
 
 @runtime_checkable

@@ -17,10 +17,10 @@ from prunec.api.options import PlanOptions
 from prunec.api.precision_timing import TimedPrecisions
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import Judged
-from prunec.api.saving import dense_file
 from prunec.api.statistics import cut_errors, score_context
 from prunec.api.timed import TimedPlanner
 from prunec.api.timing import TimedWidths
+from prunec.api.watches import timed_dense
 from prunec.api.zero_timing import TimedZeros
 from prunec.cache import Cache
 from prunec.criteria import create
@@ -53,7 +53,12 @@ DEFAULT = "default"
 """What a compile does where nobody says how to spread what goes: the best of several ways (`api.contest`)."""
 TYPES: dict[str, str] = {"int8": "int8", "int8 or float32": "mixed"}
 """As "loss", in 8 bits, or with the data type of each layer among the options: `--precision`."""
-WAYS: dict[str, tuple[str, ...]] = {"onnx": (DEFAULT, *WIDTHS, BLOCKS), "cpu": (DEFAULT, *ZEROS, *TYPES)}
+WAYS: dict[str, tuple[str, ...]] = {
+    "onnx": (DEFAULT, *WIDTHS, BLOCKS),
+    "cpu": (DEFAULT, *ZEROS, *TYPES),
+    "wasm": (DEFAULT, *ZEROS),
+    "arm64": (DEFAULT, *ZEROS),
+}
 """By target: channels in ONNX Runtime, zeros in generated kernels."""
 SWEPT: dict[str, tuple[str, ...]] = {
     target: tuple(way for way in ways if way != DEFAULT) for target, ways in WAYS.items()
@@ -85,7 +90,7 @@ class BudgetSubject:
     def planner(self, way: str, losses: Source | None = None) -> Iterator[TimedPlanner]:
         """One that spreads by `way`, ready to be asked; `losses`: of zeros. PrunecError where it cannot be timed."""
         opened, calibration, options = self.subject.opened, self.subject.calibration, self.options(way, losses)
-        with dense_file(opened.source) as dense:
+        with timed_dense(opened, options) as dense:
             if self.target == "onnx":
                 planners = TimedDepth if way == BLOCKS else TimedWidths
                 yield planners(opened, self._channels(way), dense, calibration, options, self._progress)

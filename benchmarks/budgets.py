@@ -9,9 +9,10 @@
         [--losses solved] [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
 
 Target onnx: whole channels, timed in ONNX Runtime; target cpu: zeros in generated kernels, over the dense model in ONNX
-Runtime. Its ways "int8" and "int8 or float32" are `--precision int8` and `mixed`; a speed-up of 1.01 is what 8 bits
-give "int8" alone, every layer dense. `share` is the measured time over the dense model's, with its 95 % interval
-(processor time of one thread).
+Runtime; target wasm: the same in V8 (Node), over the dense model in the same kernels; target arm64: that for a stated
+core, where every time is MODELLED and nothing is measured. Ways of cpu "int8" and "int8 or float32" are
+`--precision int8` and `mixed`; a speed-up of 1.01 is what 8 bits give "int8" alone, every layer dense. `share` is the
+measured time over the dense model's, with its 95 % interval (processor time of one thread).
 
 speed: every way to spread gets the same measured time, through the same loop; what is left is refitted alike and judged
 by the model's own metric on test data. sweep: the same at several times in equal ratios; --plot draws what is lost

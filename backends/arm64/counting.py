@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunec.backends.arm64.emulated import emulator
+from prunec.backends.arm64.emulated import qemu
 from prunec.backends.arm64.layout import RUNNER
 from prunec.backends.cpu.layout import WEIGHTS
 from prunec.backends.cross.spec import ModelSpec
@@ -36,9 +36,7 @@ def step_counts(folder: Path) -> list[Counts] | None:
         PrunecError PC453: no C compiler; PC455: no qemu; PC610: no package.
     """
     steps = ModelSpec.read(folder).steps
-    command = emulator()
-    if not command:
-        return None  # an ARM machine counts with other means
+    command = qemu()
     with tempfile.TemporaryDirectory(prefix="prunec-count-") as name:
         work = Path(name)
         shutil.copyfile(_SOURCE, work / _SOURCE.name)
@@ -47,7 +45,7 @@ def step_counts(folder: Path) -> list[Counts] | None:
         plugin = ["-plugin", f"{work / 'count.so'},out={work / 'counts'}"]
         try:
             done = subprocess.run(
-                [*command, *plugin, runner, weights, "1", "1"], capture_output=True, text=True, check=False,
+                [command, *plugin, runner, weights, "1", "1"], capture_output=True, text=True, check=False,
                 timeout=_TIMEOUT_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

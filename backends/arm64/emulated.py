@@ -27,13 +27,16 @@ def emulator() -> list[str]:
     Raises:
         PrunecError PC455: this is another machine, and qemu is not installed.
     """
-    if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
-        return []
+    return [] if (platform.system(), platform.machine()) == ("Linux", "aarch64") else [qemu()]
+
+
+def qemu() -> str:
+    """The command. PC455 where it is not installed."""
     found = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if found is None:
         message = "nothing here can run arm64 code, so the compiled model cannot be checked"
         raise PrunecError("PC455", message, where="--target arm64", hint="apt install qemu-user, or use --no-build")
-    return [found]
+    return found
 
 
 class EmulatedModel:

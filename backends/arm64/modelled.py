@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from prunec.backends.arm64.counting import Counts, step_counts
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.timing import density_of
-from prunec.backends.cross.cost_model import core_for, node_times
+from prunec.backends.cross.cost_model import core_for, counted_us, microseconds, node_times
 from prunec.backends.cross.lowered import bools
 from prunec.measure.modelled import Modelled, ModelledLayer
 from prunec.passes.quantise.strip import dequantised
@@ -43,7 +44,13 @@ def modelled(
         return None
     with tempfile.TemporaryDirectory(prefix="prunec-dense-") as scratch:
         other = write_folder(dense[1], bools(dense[0]), isa, Path(scratch), name="dense")
-        counted = [_by_node(program, step_counts(folder)), _by_node(dense[1], step_counts(other))]
+        counts = step_counts(folder), step_counts(other)
+    counted = [_by_node(each, own) for each, own in zip((program, dense[1]), counts, strict=True)]
+    rest = [rest_us(each, own, isa) for each, own in zip((program, dense[1]), counts, strict=True)]
+    whole = [
+        None if others is None else round((others + sum(own.values())) / 1e3, 6)
+        for others, own in zip(rest, (after, before), strict=True)
+    ]
     prunable = prunable_layers(dequantised(ready))
     found = []
     for plan in wanted:
@@ -59,8 +66,21 @@ def modelled(
     return Modelled(
         core=core.label, note=NOTE + COUNTED * any(counted), error=core.error, layers=tuple(found),
         dense_ms=round(sum(layer.dense_us for layer in found) / 1e3, 6),
-        sparse_ms=round(sum(layer.sparse_us for layer in found) / 1e3, 6),
+        sparse_ms=round(sum(layer.sparse_us for layer in found) / 1e3, 6), run_dense_ms=whole[1], run_ms=whole[0],
     )  # fmt: skip
+
+
+def rest_us(program: Program, counts: Sequence[Counts] | None, isa: Isa) -> float | None:
+    """µs of the steps that `node_times` has no model of, from their instructions; None where those are not known."""
+    if counts is None:
+        return None
+    known, core = node_times(program, isa), core_for(isa)
+    found = 0.0
+    for step, own in zip(program.steps, counts, strict=True):
+        if known.keys().isdisjoint(step.nodes[:1]):
+            taken = microseconds(core, isa, step)
+            found += counted_us(core, **asdict(own)) if taken is None else taken
+    return found
 
 
 def _by_node(program: Program, counts: list[Counts] | None) -> dict[str, int]:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.arm64.emulated import EmulatedModel, emulator
+from prunec.backends.arm64.counting import step_counts
+from prunec.backends.arm64.emulated import EmulatedModel, emulator, qemu
 from prunec.backends.arm64.layout import RUNNER
-from prunec.backends.base import Artifact, BuildOptions, Subject
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.generated import said_in_float
 from prunec.backends.cpu.isa import ARM64
 from prunec.backends.cpu.layout import LIBRARY
+from prunec.backends.cpu.provenance import sources
 from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.spec import ModelSpec
 from prunec.backends.cross.target import Cross, only_shapes
-from prunec.diagnostics import Diagnostic
+from prunec.cache import Cache
+from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.measure.modelled_shares import MODELLED, write_layers
+from prunec.passes.sparsify import LayerPattern
 from prunec.verify.records import LoweringRecord
 
 ROWS = 4
 PATTERNS = (f"block:{ROWS}x1", "block:8x1", "block:16x1", "channel")
+_MODELS = ("../cross/cost_model.py", "../arm64/artifact.py", "../arm64/modelled.py")
+"""What its times depend on beside the kernels, from the folder of those."""
 NOT_RUN = Diagnostic(
     "PC457",
     "not run here: nothing is known about the numbers and the speed of the compiled model",
@@ -58,6 +66,8 @@ class Arm64(Cross):
     rows = ROWS
     patterns: tuple[str, ...] = PATTERNS
     machines = "64-bit ARM Linux"
+    is_own_baseline = True
+    kind = MODELLED
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
@@ -70,6 +80,63 @@ class Arm64(Cross):
         from prunec.backends.cross.lowered import lowered
 
         lowered(model, self.isa, only_shapes(options))
+
+    def check_timed(self, threads: int) -> None:
+        """PC440, PC453, PC455: times are modelled for one thread, from what is built and counted here."""
+        if threads != 1:
+            message = "times of arm64 are modelled, and for one thread"
+            raise PrunecError("PC440", message, where="--threads", hint="leave it out")
+        self.check_options(BuildOptions(precision=self.precision))
+        qemu()
+
+    def layer_times(
+        self,
+        model: ir.Model,
+        levels: Sequence[Mapping[str, LayerPattern]],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+        progress: Callable[[int, int], None],
+    ) -> Sequence[Mapping[str, LayerTimes]]:
+        """Modelled, as `times`."""
+        self.check_timed(threads)
+        return self.modelled(model, levels, shapes, progress)
+
+    def write_timed(
+        self,
+        folder: Path,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        shapes: Mapping[str, Sequence[int]] | None,
+    ) -> Path:
+        """What its products are modelled to take. PC452, PC464 where it has no code."""
+        from prunec.backends.cpu.kernel_table import with_zeros
+        from prunec.backends.cross.cost_model import node_times
+        from prunec.backends.cross.lowered import lowered
+
+        _, program = lowered(with_zeros(model, layers), self.isa, shapes or {})
+        return write_layers(folder, node_times(program, self.isa))
+
+    def rest_us(self, model: ir.Model, shapes: Mapping[str, Sequence[int]] | None) -> float:
+        """From instructions that qemu counts. PC453, PC455 where there is no compiler or no qemu."""
+        from prunec.backends.arm64.artifact import write_folder
+        from prunec.backends.arm64.modelled import rest_us
+        from prunec.backends.cross.lowered import bools, lowered
+
+        ready, program = lowered(model, self.isa, shapes or {})
+        with tempfile.TemporaryDirectory(prefix="prunec-rest-") as name:
+            folder = write_folder(program, bools(ready), self.isa, Path(name), name="counted")
+            found = rest_us(program, step_counts(folder), self.isa)
+        if found is None:
+            message = "instructions could not be counted here: qemu has no plugins"
+            raise PrunecError("PC455", message, where="--target arm64", hint="apt install qemu-user")
+        return found
+
+    def provenance(self) -> str:
+        return f"{self.isa.name} {sources('source.py', *_MODELS)} {self.core}"
+
+    def machine(self) -> str:
+        return f"{self.core.label}, modelled"
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `arm64`, checked.

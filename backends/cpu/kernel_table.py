@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import DTypeLike
 
 from prunec.backends.base import LayerTimes
 from prunec.backends.cpu.artifact import write_artifact
@@ -21,7 +22,7 @@ from prunec.backends.cpu.building import Shapes, split_for
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernels.base import Kernel
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
-from prunec.backends.cpu.library import Model, TensorInfo
+from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.provenance import processor, sources
 from prunec.backends.cpu.timing import node_times
@@ -63,9 +64,10 @@ def layer_times(
     for before, after in zip(dense.parts, sparse.parts, strict=True):
         if before.program is None or after.program is None:
             continue
-        keys = dict(_keys(before.program, after.program, wanted, isa, threads))
+        about = (sources("kernel_table.py", "timing.py"), processor(), isa.name, threads)
+        keys = dict(time_keys(before.program, after.program, wanted, about))
         known = {node: cache.read(key) if cache is not None else None for node, key in keys.items()}
-        found |= {node: _read(own[0]["us"]) for node, own in known.items() if own is not None}
+        found |= {node: read_times(own[0]["us"]) for node, own in known.items() if own is not None}
         if None not in known.values():
             continue
         for node, times in _timed((before.program, after.program), keys.keys(), isa, threads).items():
@@ -91,7 +93,7 @@ def between_us(
         with tempfile.TemporaryDirectory(prefix="prunec-times-") as name:
             write_artifact((program,), isa, Path(name))
             with Model(Path(name, LIBRARY), Path(name, WEIGHTS), threads=threads, takes_nan=True) as compiled:
-                feeds = {info.name: _made_up(info) for info in compiled.inputs}
+                feeds = {info.name: made_up(info.shape, info.dtype) for info in compiled.inputs}
                 least, start, runs = float("inf"), time.perf_counter(), 0
                 while runs < FEWEST or time.perf_counter() - start < ENOUGH_S:
                     runs += 1
@@ -101,7 +103,8 @@ def between_us(
     return found
 
 
-def _read(us: np.ndarray) -> LayerTimes:
+def read_times(us: np.ndarray) -> LayerTimes:
+    """As they are kept."""
     dense, sparse = (float(taken) for taken in us)
     return LayerTimes(dense, sparse)
 
@@ -119,15 +122,17 @@ def with_zeros(model: ir.Model, wanted: Mapping[str, LayerPattern]) -> ir.Model:
     return copy
 
 
-def _keys(
-    dense: Program, sparse: Program, wanted: Mapping[str, LayerPattern], isa: Isa, threads: int
+def time_keys(
+    dense: Program, sparse: Program, wanted: Mapping[str, LayerPattern], about: tuple[object, ...]
 ) -> Iterator[tuple[str, str]]:
-    """What the times of a layer depend on, for every layer that both programs have kernels for."""
+    """What the times of a layer depend on, for every layer that both programs have kernels for.
+
+    `about`: what does not come from the layer: code, machine, threads.
+    """
     before, after = _kernels(dense), _kernels(sparse)
     for node, own in wanted.items():
         if node in before and node in after:
-            what = (before[node], after[node], str(own.pattern), own.level, isa.name, threads)
-            yield node, repr(("layer times", sources("kernel_table.py", "timing.py"), processor(), *what))
+            yield node, repr(("layer times", *about, before[node], after[node], str(own.pattern), own.level))
 
 
 def _kernels(program: Program) -> dict[str, list[str]]:
@@ -144,7 +149,7 @@ def _timed(programs: tuple[Program, Program], wanted: Set[str], isa: Isa, thread
     with tempfile.TemporaryDirectory(prefix="prunec-times-") as name:
         write_artifact(programs, isa, Path(name))
         with Model(Path(name, LIBRARY), Path(name, WEIGHTS), threads=threads, takes_nan=True) as model:
-            feeds = {info.name: _made_up(info) for info in model.inputs}
+            feeds = {info.name: made_up(info.shape, info.dtype) for info in model.inputs}
             start, runs = time.perf_counter(), 0
             while runs < FEWEST or time.perf_counter() - start < (MOST_S if _in_doubt(*best) else ENOUGH_S):
                 runs += 1
@@ -158,8 +163,8 @@ def _in_doubt(dense: Mapping[str, int], sparse: Mapping[str, int]) -> bool:
     return any(sparse[node] >= taken for node, taken in dense.items())
 
 
-def _made_up(info: TensorInfo) -> np.ndarray:
+def made_up(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """Normal numbers; integers are zeros, which are an index of every table."""
-    if info.dtype.kind == "f":
-        return np.random.default_rng(0).standard_normal(info.shape).astype(info.dtype)
-    return np.zeros(info.shape, info.dtype)
+    if np.dtype(dtype).kind == "f":
+        return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    return np.zeros(shape, dtype)

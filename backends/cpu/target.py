@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from prunec.backends.cpu.checking import compare, samples_for
 from prunec.backends.cpu.generated import Generated, said_in_float
 from prunec.backends.cpu.isa import AVX2, AVX512, Isa, check_isa, host_isa
 from prunec.backends.cpu.link import c_compiler
+from prunec.backends.cpu.provenance import processor, sources
 from prunec.cache import Cache, cache_root
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
@@ -56,6 +57,7 @@ class Cpu(Generated):
 
     name = "cpu"
     kind = "cpu"
+    is_own_baseline = False
     rows = ROWS
     specialises = True
 
@@ -95,10 +97,33 @@ class Cpu(Generated):
         cache: Cache | None,
     ) -> Mapping[str, LayerTimes]:
         """Measured here. PrunecError PC45x where this machine cannot build or run the code, or shapes are not known."""
-        self.check(BuildOptions(precision=self.precision))
+        self.check_timed(threads)
         from prunec.backends.cpu.kernel_table import layer_times
 
         return layer_times(model, layers, self.isa(), threads=threads, shapes=shapes, cache=cache, form=self.form)
+
+    def layer_times(
+        self,
+        model: ir.Model,
+        levels: Sequence[Mapping[str, LayerPattern]],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+        progress: Callable[[int, int], None],
+    ) -> Sequence[Mapping[str, LayerTimes]]:
+        """As `times`."""
+        found = []
+        for number, layers in enumerate(levels):
+            progress(number, len(levels))
+            found.append(self.times(model, layers, threads, shapes, cache))
+        return found
+
+    def check_timed(self, threads: int) -> None:
+        """PrunecError PC45x where this machine cannot build or run the code."""
+        self.check(BuildOptions(precision=self.precision))
+
+    def machine(self) -> str:
+        return processor()
 
     def write_timed(
         self,
@@ -115,8 +140,6 @@ class Cpu(Generated):
         return build(self.form(with_zeros(model, layers)), self.isa(), folder, given).folder
 
     def provenance(self) -> str:
-        from prunec.backends.cpu.provenance import sources
-
         return f"{self.isa().name} {sources('building.py', 'artifact.py')}"
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:

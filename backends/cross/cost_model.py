@@ -160,6 +160,12 @@ def node_times(program: Program, isa: Isa) -> dict[str, float]:
     return {node: taken for node, taken in found.items() if node not in unknown}
 
 
+def counted_us(core: Core, *, instructions: int, multiply_adds: int, memory: int) -> float:
+    """What a step takes whose instructions were counted: the same roofs, without what waits for memory or for a sum."""
+    cycles = max(multiply_adds * core.multiply_add / core.arithmetic, memory / core.loads, instructions / core.issue)
+    return core.calibration * cycles / core.ghz / 1e3
+
+
 def by_model(product: Product) -> Choice:
     """Blocks and tile with the fewest modelled cycles; the rule's choice where another is no better."""
     first = by_rule(product)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +16,9 @@ from prunec.backends.cross.zig import zig
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.passes.sparsify import LayerPattern
+
+if TYPE_CHECKING:
+    from prunec.backends.cross.cost_model import Core
 
 
 class Cross(Generated):
@@ -64,16 +68,37 @@ class Cross(Generated):
         cache: Cache | None,
     ) -> Mapping[str, LayerTimes]:
         """Modelled (`cost_model`), of the layers that there is a model of. PC452, PC464 where it has no code."""
+        return self.modelled(model, [layers], shapes)[0]
+
+    def modelled(
+        self,
+        model: ir.Model,
+        levels: Sequence[Mapping[str, LayerPattern]],
+        shapes: Mapping[str, Sequence[int]] | None,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Mapping[str, LayerTimes]]:
+        """As `times`, for each of the `levels`."""
         self.check_options(BuildOptions(builds=False, precision=self.precision))
         from prunec.backends.cpu.kernel_table import with_zeros
-        from prunec.backends.cross.cost_model import core_for, node_times
+        from prunec.backends.cross.cost_model import node_times
         from prunec.backends.cross.lowered import lowered
 
-        models = (self.form(each) for each in (model, with_zeros(model, layers)))
-        programs = (lowered(each, self.isa, shapes or {})[1] for each in models)
-        dense, sparse = (node_times(program, self.isa) for program in programs)
-        label = core_for(self.isa, is_int8=self.precision == "int8").label
-        return {n: LayerTimes(dense[n], sparse[n], label) for n in layers if n in dense and n in sparse}
+        def own(each: ir.Model) -> dict[str, float]:
+            return node_times(lowered(self.form(each), self.isa, shapes or {})[1], self.isa)
+
+        dense, found, label = own(model), list[Mapping[str, LayerTimes]](), self.core.label
+        for number, layers in enumerate(levels):
+            progress(number, len(levels))
+            sparse = own(with_zeros(model, layers))
+            found.append({n: LayerTimes(dense[n], sparse[n], label) for n in layers if n in dense and n in sparse})
+        return found
+
+    @property
+    def core(self) -> Core:
+        """That its layers are modelled on."""
+        from prunec.backends.cross.cost_model import core_for
+
+        return core_for(self.isa, is_int8=self.precision == "int8")
 
 
 def only_shapes(options: BuildOptions) -> Mapping[str, Sequence[int]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,11 @@ def check_engine() -> None:
     if importlib.util.find_spec("wasmtime") is None:
         message = "nothing here can run WebAssembly, so the compiled model cannot be checked"
         raise PrunecError("PC455", message, where="--target wasm", hint="pip install 'prunec[cross]'")
+
+
+def wasmtime_version() -> str:
+    """For people."""
+    return f"wasmtime {version('wasmtime')}"
 
 
 class WasmModel:
@@ -93,6 +100,16 @@ class WasmModel:
     def step(self) -> None:
         """One run on what was fed."""
         self._check(self._call("prunec_run", 0, len(self.spec.steps)))
+
+    def profile(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
+        """One run on `feeds`: the nodes of every step, and its nanoseconds."""
+        self.feed(feeds)
+        found = []
+        for number, names in enumerate(self.spec.steps):
+            start = time.perf_counter_ns()
+            self._check(self._call("prunec_run", number, number + 1))
+            found.append((names, time.perf_counter_ns() - start))
+        return found
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Copies of what the last run gave."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from prunec.backends.cross.feeds import checked, results
 from prunec.backends.wasm.spec import WasmSpec
 from prunec.diagnostics import PrunecError
+from prunec.measure.worker import Clock
 
 _HOST = Path(__file__).parent / "module" / "host.mjs"
 _RELAXED = ["--experimental-wasm-relaxed-simd", "--no-liftoff"]
@@ -24,6 +26,14 @@ _RELAXED = ["--experimental-wasm-relaxed-simd", "--no-liftoff"]
 def node() -> str | None:
     """The command, where it is installed."""
     return shutil.which("node")
+
+
+@once
+def node_version(command: str) -> str:
+    """Of Node and of its V8; empty where it does not say."""
+    script = "process.stdout.write(`Node ${process.versions.node}, V8 ${process.versions.v8}`)"
+    done = subprocess.run([command, "-e", script], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
 
 
 class NodeModel:
@@ -90,9 +100,12 @@ class NodeModel:
         arrays = [np.fromfile(file, tensor.dtype) for file, tensor in zip(files, self.spec.outputs, strict=True)]
         return results(self.spec, arrays)
 
-    def time(self) -> int:
-        """Nanoseconds of one run on what was fed, by its own clock: nothing between the processes is in it."""
-        return int(self.ask({"op": "time"})["ns"])
+    def time(self, clock: Clock = "wall") -> int:
+        """Nanoseconds of one run on what was fed, by its own clock: nothing between the processes is in it.
+
+        `clock` "cpu": what all threads of the process used, in whole microseconds.
+        """
+        return int(self.ask({"op": "time", "clock": clock})["ns"])
 
     def profile(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
         """One run on `feeds`, which stay for the next one: the nodes of every step, and its nanoseconds."""

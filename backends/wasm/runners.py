@@ -26,6 +26,9 @@ class NodeRunner:
     def time(self) -> int:
         return self._model.time()
 
+    def processor_time(self) -> int:
+        return self._model.time("cpu")
+
     def peak_rss_bytes(self) -> int:
         return self._model.peak_rss_bytes()
 

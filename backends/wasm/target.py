@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import onnx_ir as ir
 
-from prunec.backends.base import Artifact, BuildOptions, Subject
+from prunec.backends.base import Artifact, BuildOptions, LayerTimes, Subject
 from prunec.backends.cpu.checking import compare_model, one_by_one
 from prunec.backends.cpu.generated import said_in_float
 from prunec.backends.cpu.isa import RELAXED_WASM, WASM, Isa
+from prunec.backends.cpu.provenance import processor, sources
 from prunec.backends.cpu.referee import Referee
 from prunec.backends.cross.feeds import describe
 from prunec.backends.cross.half import as_storage, stored_as
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.backends.wasm.demo import check_words, read_words, write_demo
-from prunec.backends.wasm.engine import WasmModel, check_engine
-from prunec.backends.wasm.node import NodeModel, node
+from prunec.backends.wasm.engine import WasmModel, check_engine, wasmtime_version
+from prunec.backends.wasm.node import NodeModel, node, node_version
 from prunec.backends.wasm.spec import Placement, WasmSpec
 from prunec.backends.wasm.timing import beside
+from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
+from prunec.passes.sparsify import LayerPattern
 from prunec.verify.records import LoweringRecord
 
 ROWS = 8
 PATTERNS = (f"block:{ROWS}x1", "block:4x1", "block:16x1", "channel")
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+_WRITERS = (
+    "source.py",
+    *(f"../wasm/{name}" for name in ("artifact.py", "link.py", "module/index.js", "runtime/wasm.c")),
+)
+"""What its times depend on beside the kernels, from the folder of those."""
 NOT_RUN = Diagnostic(
     "PC457",
     "not run here: nothing is known about the numbers and the speed of the compiled model",
@@ -65,6 +73,7 @@ class Wasm(Cross):
 
     name = "wasm"
     isa = WASM
+    is_own_baseline = True
     rows = ROWS
     patterns: tuple[str, ...] = PATTERNS
 
@@ -90,6 +99,51 @@ class Wasm(Cross):
         if options.demo is not None:
             inputs, outputs = (describe(tensors, ()) for tensors in (program.inputs, program.outputs))
             check_words(read_words(options.demo), inputs, outputs)
+
+    @property
+    def kind(self) -> str:
+        return "wasmtime" if node() is None else "wasm-node"
+
+    def check_timed(self, threads: int) -> None:
+        """PC440, PC453, PC455: see `check`."""
+        self.check(BuildOptions(threads=threads, precision=self.precision))
+
+    def layer_times(
+        self,
+        model: ir.Model,
+        levels: Sequence[Mapping[str, LayerPattern]],
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None,
+        cache: Cache | None,
+        progress: Callable[[int, int], None],
+    ) -> Sequence[Mapping[str, LayerTimes]]:
+        """Measured in the engine. PrunecError PC45x, PC464 where it has no code or cannot run it here."""
+        self.check_timed(threads)
+        from prunec.backends.wasm.layer_times import layer_times
+
+        return layer_times(
+            model, levels, self.isa, about=self.provenance(), shapes=shapes or {}, cache=cache, progress=progress
+        )
+
+    def write_timed(
+        self,
+        folder: Path,
+        model: ir.Model,
+        layers: Mapping[str, LayerPattern],
+        shapes: Mapping[str, Sequence[int]] | None,
+    ) -> Path:
+        """The folder `wasm` of a model whose values mean nothing. PrunecError as `layer_times`."""
+        from prunec.backends.cpu.kernel_table import with_zeros
+        from prunec.backends.wasm.building import build
+
+        return build(with_zeros(model, layers), self.isa, folder, shapes or {}, name="timed").folder
+
+    def provenance(self) -> str:
+        return f"{self.isa.name} {sources(*_WRITERS)} {self.machine()}"
+
+    def machine(self) -> str:
+        command = node()
+        return f"{wasmtime_version() if command is None else node_version(command)} on {processor()}"
 
     def _isa(self, options: BuildOptions) -> Isa:
         return RELAXED_WASM if options.relaxed_simd else WASM

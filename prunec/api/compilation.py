@@ -180,6 +180,7 @@ def compile(
         dry_run=dry_run,
         builds=build,
         recovers=trains,
+        is_relaxed=relaxed_simd,
     )
     progress = tidying(progress)
     own_build = BuildOptions(
@@ -222,7 +223,7 @@ def compile(
         found = compiled.verification.quality
         said_no = refusals(
             found, compiled.measurements, min_speedup=min_speedup, max_drop=max_drop, budget=budget,
-            bytes_after=compiled.bytes_after,
+            bytes_after=compiled.bytes_after, modelled=compiled.modelled,
         )  # fmt: skip
         if said_no:
             raise Refused(said_no, compiled)

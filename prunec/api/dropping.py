@@ -121,11 +121,11 @@ class DropPlanner:
         assert made.time is not None
         asked = f"--{made.budget.kind} {made.budget.value:g} --max-drop {allowed:g}"
         found = "no quality was found" if quality is None else f"{quality.metric} drops by {quality.drop:.3g}"
-        reached = compromise = _point(made.time.share, quality, is_measured=True)
+        reached = compromise = _point(made.time.share, quality, is_measured=not made.time.modelled)
         try:
             best, _ = self.fastest(Budget.of("max-drop", allowed))
             assert best.time is not None and best.drop is not None
-            compromise = {"speedup": 1 / best.time.share, "is_measured": True, "drop": best.drop.drop}
+            compromise = {"speedup": 1 / best.time.share, "is_measured": not best.time.modelled, "drop": best.drop.drop}
             if best.drop.upper is not None:
                 compromise["drop_upper"] = best.drop.upper
             way = " by itself"

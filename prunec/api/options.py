@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from prunec.api.opening import InputShapes
-from prunec.api.target_list import MIXED, check_target, patterns_of
+from prunec.api.target_list import INT8, MIXED, check_target, patterns_of
 from prunec.api.training_options import check_training
 from prunec.cache import Cache
 from prunec.catalog import BACKENDS, unknown_name
@@ -279,9 +279,11 @@ class PlanOptions:
     def _is_timeable(self) -> bool:
         """Whether compiled models of the target are timed while a plan is made."""
         from prunec.api.target_list import backend_for
-        from prunec.backends.base import Timeable
+        from prunec.backends.base import Quantising, Timeable
 
-        return isinstance(backend_for(self.target, self.precision), Timeable)
+        backend = backend_for(self.target, self.precision)
+        is_float = self.precision not in (INT8, MIXED)
+        return isinstance(backend, Timeable) and (is_float or isinstance(backend, Quantising))
 
     def check_measured(self, kind: str) -> None:
         """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""
@@ -289,7 +291,8 @@ class PlanOptions:
         found = None
         hint = "give --flops or --params, or use --target onnx with --pattern channel"
         if self.target != "onnx" and not self._is_timeable():
-            found = f"for target {self.target} times are not known before the artifact is built"
+            where = self.target if self.precision is None else f"{self.target} in {self.precision}"
+            found = f"for target {where} times are not known before the artifact is built"
         elif self.target != "onnx" and not is_sparse:
             found = f"for {self.target} times are known of zeros, not of widths"
             hint = f"use a pattern of zeros, --pattern {self._target_patterns()[0]}"
@@ -299,7 +302,7 @@ class PlanOptions:
         elif structures != DEFAULT_STRUCTURES and (is_sparse or structures != ("depth", "channels")):
             found = f"of {', '.join(structures)} only channels are timed, and whole blocks beside them"
         if found is not None:
-            what = "channels and target onnx, or zeros and target cpu"
+            what = "channels and target onnx, or zeros and a target with kernels of prunec's"
             raise PrunecError("PC230", f"--{kind} is for {what}: {found}", hint=hint)
 
     def _check_cuts_nothing(self) -> None:

@@ -105,7 +105,8 @@ class TimedPrecisions(TimedZeros):
         options = self._options
         wanted = dict.fromkeys(names, WHOLE)
         shapes = options.made_up_shapes or None
-        found = backend.times(self._opened.canonical, wanted, options.threads, shapes, options.cache)
+        model, threads = self._opened.canonical, options.threads
+        (found,) = backend.layer_times(model, [wanted], threads, shapes, options.cache, lambda done, of: None)
         return {name: min(own.dense_us, own.sparse_us) / 1e3 for name, own in found.items()}
 
     def _same_everywhere(

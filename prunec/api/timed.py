@@ -16,7 +16,7 @@ import onnx_ir as ir
 from prunec.api.progress import Progress
 from prunec.diagnostics import GateError, PrunecError
 from prunec.measure.machine import describe_machine
-from prunec.measure.shares import QUICK, SURE, Candidate, Share, Stopwatch
+from prunec.measure.shares import QUICK, SURE, Candidate, Share, Watch
 from prunec.plan.budget import Budget
 from prunec.plan.latency_model import Fit
 from prunec.plan.plan import ChoicePlan, Plan, Precision, QuantisedPlan, StepPlan, TimePlan
@@ -60,7 +60,7 @@ class TimedPlanner(ABC):
     `stopwatch` times choices beside the dense model. Subclasses call `learn` when they are ready.
     """
 
-    def __init__(self, stopwatch: Stopwatch, threads: int, progress: Progress) -> None:
+    def __init__(self, stopwatch: Watch, threads: int, progress: Progress) -> None:
         self._stopwatch, self._threads, self._progress = stopwatch, threads, progress
         self.known: list[tuple[Rungs, Share, float]] = []
 
@@ -121,6 +121,16 @@ class TimedPlanner(ABC):
     def at_its_end(self) -> str:
         """What the narrowest choice is, in words."""
 
+    @property
+    def machine(self) -> str:
+        """What times are those of."""
+        return describe_machine().cpu
+
+    @property
+    def is_modelled(self) -> bool:
+        """Whether times are those of a model, and nothing is measured."""
+        return False
+
     def quantised(self, number: int, rungs: Rungs) -> QuantisedPlan | None:
         """What 8 bits do to one cell; None where nothing computes in 8 bits."""
         return None
@@ -130,7 +140,7 @@ class TimedPlanner(ABC):
         """Time these choices first."""
 
         def tell(done: int, of: int) -> None:
-            self._progress("timing whole models", done, of)
+            self._progress(f"{'modelling' if self.is_modelled else 'timing'} whole models", done, of)
 
         tell(0, len(design))
         found = self._stopwatch.shares([self.candidate(rungs) for rungs in design], how=QUICK, progress=tell)
@@ -162,14 +172,14 @@ class TimedPlanner(ABC):
         limit = budget.time_limit(self.dense_ms)
         if limit >= 1:
             raise PrunecError(
-                "PC208", f"the dense model takes {self.dense_ms:.3g} ms here already", where=f"--{budget.kind}",
-                hint="ask for less than that, or leave the model as it is",
+                "PC208", f"the dense model takes {self.dense_ms:.3g} ms {self._place} already",
+                where=f"--{budget.kind}", hint="ask for less than that, or leave the model as it is",
             )  # fmt: skip
         self._check_floor(budget, limit)
         tried: list[Point] = []
         aim = limit
         for number in range(ROUNDS):
-            self._progress("measuring the choice", number, ROUNDS)
+            self._progress(f"{'modelling' if self.is_modelled else 'measuring'} the choice", number, ROUNDS)
             rungs = self.choose(aim) or self.bottom
             if any(point.rungs == rungs for point in tried):
                 break
@@ -205,7 +215,8 @@ class TimedPlanner(ABC):
             predicted=round(point.predicted, DIGITS),
             dense_ms=float(f"{share.dense_ms:.4g}"),
             threads=self._threads,
-            machine=describe_machine().cpu,
+            machine=self.machine,
+            modelled=self.is_modelled,
             models=len(self.known),
             error=round(self._fit.error, DIGITS),
             rank_correlation=round(self._fit.rank_correlation, DIGITS),
@@ -255,8 +266,14 @@ class TimedPlanner(ABC):
             "PC207",
             f"{self.at_its_end} the model is {what}, not more",
             where=f"--{budget.kind} {budget.value:g}",
-            hint=f"--{budget.kind} {near} can be met" if fastest > 1.05 else "what may be cut hardly costs time here",
+            hint=f"--{budget.kind} {near} can be met"
+            if fastest > 1.05
+            else f"what may be cut hardly costs time {self._place}",
         )
+
+    @property
+    def _place(self) -> str:
+        return f"on {self.machine}" if self.is_modelled else "here"
 
 
 def _short(value: float) -> float:

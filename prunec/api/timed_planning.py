@@ -15,10 +15,10 @@ from prunec.api.polishing import Polisher
 from prunec.api.precision_timing import TimedPrecisions
 from prunec.api.progress import Progress
 from prunec.api.pruning import Judged
-from prunec.api.saving import dense_file
 from prunec.api.scoring import scored
 from prunec.api.timed import TimedPlanner
 from prunec.api.timing import TimedWidths
+from prunec.api.watches import timed_dense
 from prunec.api.zero_timing import TimedZeros
 from prunec.diagnostics import Diagnostic
 from prunec.frontend.calibration import Calibration
@@ -33,16 +33,23 @@ def timed_planner(
 ) -> Iterator[tuple[TimedPlanner, tuple[Diagnostic, ...]]]:
     """Widths of channels, with blocks if they may go, or zeros for a pattern, with data types where int8 is asked for.
 
-    And what the criterion had to say.
+    And what there is to say about the criterion, or about the times.
     """
-    with dense_file(opened.source) as dense:
+    with timed_dense(opened, options) as dense:
         if options.sparse_pattern() is not None:
             planners = TimedZeros if options.precision is None else TimedPrecisions
-            yield planners(opened, dense, calibration, options, progress), ()
+            zeros = planners(opened, dense, calibration, options, progress)
+            yield zeros, ((_modelled(zeros.machine),) if zeros.is_modelled else ())
             return
         planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
         of_channels = TimedWidths if options.chosen_recipe().structures == DEFAULT_STRUCTURES else TimedDepth
         yield of_channels(opened, planner, dense, calibration, options, progress), planner.notes
+
+
+def _modelled(machine: str) -> Diagnostic:
+    message = f"times are modelled and not measured: those of {machine}"
+    hint = "no device is here: the runner in the package times it on one (`prunec bench OUT` prints the command)"
+    return Diagnostic("PC469", message, hint=hint)
 
 
 def make_timed(

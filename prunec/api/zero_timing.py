@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,17 +28,18 @@ from scipy.optimize import nnls
 from prunec.api.levels import Spread
 from prunec.api.loss_curves import loss_curves
 from prunec.api.loss_sources import with_masks
-from prunec.api.opening import Opened, timed_sample
+from prunec.api.opening import Opened
 from prunec.api.options import PlanOptions
 from prunec.api.patterning import target_rules, whole_plan
 from prunec.api.progress import Progress
 from prunec.api.target_list import MIXED, backend_for
 from prunec.api.timed import Cell, Rungs, TimedPlanner
+from prunec.api.watches import watch_for
 from prunec.api.zero_ladders import Ladder, Option, at_levels
-from prunec.backends.base import Timeable
+from prunec.backends.base import Modelling, Timeable
 from prunec.diagnostics import PrunecError
 from prunec.frontend.calibration import Calibration
-from prunec.measure.shares import Candidate, Stopwatch
+from prunec.measure.shares import Candidate
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.embeddings import Embedding
 from prunec.passes.sparsify.supernet import Supernet
@@ -65,7 +67,7 @@ BETWEEN = 3
 class TimedZeros(TimedPlanner):
     """Levels of the layers that can have the pattern, in the kernels of `options.target`.
 
-    `dense`: the dense model as a file.
+    `dense`: the dense model as a file, or as `watches.timed_dense` gives it.
 
     Raises:
         PrunecError PC225: no layer can have the pattern, or none has a kernel; PC45x: nothing can be built or run here.
@@ -100,12 +102,8 @@ class TimedZeros(TimedPlanner):
             hint = f"prunec explain MODEL --target {options.target} has the reasons"
             message = f"no layer that can be {pattern} has a kernel of its own"
             raise PrunecError("PC225", message, where="--pattern", hint=hint)
-        stopwatch = Stopwatch(
-            dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
-            identity=f"{opened.source.sha256} {options.target} {pattern} {backend.provenance()}",
-            threads=options.threads, seed=options.seed, cache=options.cache, kind=backend.kind,
-        )  # fmt: skip
-        super().__init__(stopwatch, options.threads, progress)
+        watch = watch_for(backend, dense, opened, calibration, options, pattern.name)
+        super().__init__(watch, options.threads, progress)
         self.learn(self._design())
 
     def _loss_source(self, layers: int) -> Source:
@@ -115,6 +113,14 @@ class TimedZeros(TimedPlanner):
         if options.losses is None and layers < FEW and is_solved and self._allocation == "loss":
             return "solved"
         return options.loss_source
+
+    @property
+    def machine(self) -> str:
+        return self._backend.machine()
+
+    @property
+    def is_modelled(self) -> bool:
+        return isinstance(self._backend, Modelling)
 
     @property
     def is_presolved(self) -> bool:
@@ -228,13 +234,13 @@ class TimedZeros(TimedPlanner):
         found: dict[str, list[tuple[float, float]]] = {}
         options, of = self._options, len(levels)
         model, shapes = self._opened.canonical, options.made_up_shapes or None
-        for number, level in enumerate(levels if names else ()):
-            progress("timing layers", number, of)
-            wanted = {name: LayerPattern(self._pattern, level) for name in names}
-            times = backend.times(model, wanted, options.threads, shapes, options.cache)
+        wanted = [{name: LayerPattern(self._pattern, level) for name in names} for level in levels if names]
+        how = "modelling layers" if isinstance(backend, Modelling) else "timing layers"
+        tell = functools.partial(progress, how)
+        for times in backend.layer_times(model, wanted, options.threads, shapes, options.cache, tell):
             for name, own in times.items():
                 found.setdefault(name, []).append((own.dense_us, own.sparse_us))
-        progress("timing layers", of, of)
+        tell(of, of)
         falling = {
             name: np.minimum.accumulate([min(d for d, _ in own), *(s for _, s in own)]) / 1e3
             for name, own in found.items()

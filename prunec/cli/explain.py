@@ -118,15 +118,13 @@ def _show_whole(out: Console, found: PlanExplanation) -> None:
     if found.time is None:
         return
     low, high = found.time.ci95
-    measured = (
-        f"{1 - found.time.share:.1%} of the dense model's time saved (95 % interval {1 - high:.1%} to {1 - low:.1%})"
-    )
-    out.print(
-        Text(
-            f"Measured for all together: {measured}, {1 - found.time.predicted:.1%} predicted. Lines do not add up to "
-            "that: what one saves depends on the others."
-        )
-    )
+    saved = f"{1 - found.time.share:.1%} of the dense model's time saved"
+    if found.time.modelled:
+        out.print(Text(f"Modelled for all together, for {found.time.machine}: {saved}. Nothing was measured."))
+    else:
+        known = f"{saved} (95 % interval {1 - high:.1%} to {1 - low:.1%}), {1 - found.time.predicted:.1%} predicted"
+        more = "Lines do not add up to that: what one saves depends on the others."
+        out.print(Text(f"Measured for all together: {known}. {more}"))
     if found.allocation not in (None, "loss"):
         out.print(Text(f"Losses: shares of all zeros, as {found.allocation} compares no errors."))
     else:

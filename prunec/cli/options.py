@@ -74,10 +74,12 @@ Sparsity = Annotated[
 Flops = Annotated[float | None, typer.Option("--flops", help="Share of the multiply-accumulates that may remain.")]
 Params = Annotated[float | None, typer.Option("--params", help="Share of the parameters that may remain.")]
 Speedup = Annotated[
-    float | None, typer.Option("--speedup", help="Measured on this machine: so many times as fast as the dense model.")
+    float | None,
+    typer.Option("--speedup", help="Measured here (arm64: modelled): so many times as fast as the dense model."),
 ]
 LatencyMs = Annotated[
-    float | None, typer.Option("--latency-ms", help="Measured on this machine: so many milliseconds for one run.")
+    float | None,
+    typer.Option("--latency-ms", help="Measured here (arm64: modelled): so many milliseconds for one run."),
 ]
 SizeMb = Annotated[float | None, typer.Option("--size-mb", help="Megabytes (10^6 bytes) that model.onnx may have.")]
 Calib = Annotated[

@@ -149,10 +149,14 @@ def show_plan(out: Console, plan: Plan, seconds: float | None = None) -> None:
         more = f" {sparse} of {len(plan.layers)} layers get zeros." if plan.layers else ""
         out.print(Text(f"Remains: {remains}; {units.share(left.sparsity)} of the prunable weights go.{more}"))
     if plan.time is not None:
-        low, high = plan.time.ci95
-        took = f"{units.share(plan.time.share)} of the dense model's time (95 % interval {units.share(low)} to "
-        took += f"{units.share(high)}), {plan.time.share * plan.time.dense_ms:.3g} ms; predicted were "
-        out.print(Text(f"Measured: {took}{units.share(plan.time.predicted)}, from {plan.time.models} models."))
+        took = f"{units.share(plan.time.share)} of the dense model's time"
+        took_ms = f"{plan.time.share * plan.time.dense_ms:.3g} ms"
+        if plan.time.modelled:
+            out.print(Text(f"Modelled for {plan.time.machine}, not measured: {took}, {took_ms}."))
+        else:
+            took += " (95 % interval " + " to ".join(map(units.share, plan.time.ci95)) + ")"
+            predicted = f"predicted were {units.share(plan.time.predicted)}, from {plan.time.models} models"
+            out.print(Text(f"Measured: {took}, {took_ms}; {predicted}."))
         if seconds is not None:
             out.print(Text(f"Planned in {units.duration(seconds)}."))
     if plan.drop is not None:

@@ -57,6 +57,14 @@ class TimesItself(Protocol):
         """High-water mark of that process, which ends."""
 
 
+@runtime_checkable
+class KnowsProcessorTime(TimesItself, Protocol):
+    """One whose other process knows what all its threads used together."""
+
+    def processor_time(self) -> int:
+        """Nanoseconds of the processor for one run."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """`name` is the key in measurements.json; `kind` a row of `RUNNERS` or `package.module:Class`.

@@ -7,15 +7,20 @@ from prunec.measure.contender import BASELINES, DENSE
 from prunec.measure.results import Measurements
 
 
+def baseline_of(result: Measurements | None) -> str:
+    """What a speed-up is over by default: the first of `BASELINES` that was measured."""
+    measured = {} if result is None else result.speedup
+    return next((name for name in BASELINES if f"vs_{name}" in measured), DENSE)
+
+
 def gate_speedup(result: Measurements | None, minimum: float, *, baseline: str | None = None) -> GateError | None:
     """None if the speed-up over `baseline` (by default the dense model) is shown to be at least `minimum`, else why.
 
     "Shown" means that the whole 95 % interval lies at or above `minimum`: a median that only happens to land above it
     is not enough. Nothing measured is a no (PC518); too slow, or not shown to be fast enough, is a no (PC517).
     """
-    measured = {} if result is None else result.speedup
-    baseline = baseline or next((name for name in BASELINES if f"vs_{name}" in measured), DENSE)
-    speedup = measured.get(f"vs_{baseline}")
+    baseline = baseline or baseline_of(result)
+    speedup = None if result is None else result.speedup.get(f"vs_{baseline}")
     if speedup is None:
         return GateError(
             "PC518",

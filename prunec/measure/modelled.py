@@ -26,7 +26,8 @@ class ModelledLayer(Record):
 class Modelled(Record):
     """`core`: what the times are modelled for, and whether the model was compared with any; `error`: then how far off.
 
-    `dense_ms`, `sparse_ms`: of these layers together.
+    `dense_ms`, `sparse_ms`: of these layers together. `run_dense_ms`, `run_ms`: of whole runs, what is beside the
+    products by its instructions; None where those were not counted.
     """
 
     core: str
@@ -34,6 +35,8 @@ class Modelled(Record):
     error: float | None = None
     dense_ms: float
     sparse_ms: float
+    run_dense_ms: float | None = None
+    run_ms: float | None = None
     layers: tuple[ModelledLayer, ...]
 
 

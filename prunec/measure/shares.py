@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -45,6 +46,19 @@ class Share:
 
 Candidate = tuple[str, Callable[[], AbstractContextManager[Path]]]
 """A key that says what the model is, and what writes it to a file for as long as it is needed."""
+
+
+class Watch(Protocol):
+    """Whatever knows times of candidates."""
+
+    def shares(
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        how: Mapping[str, float],
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Share]:
+        """Of the dense model's time, in the order of `candidates`."""
 
 
 class Stopwatch:

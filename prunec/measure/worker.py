@@ -23,7 +23,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+if TYPE_CHECKING:
+    from prunec.measure.contender import TimesItself
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, Callable[[], int]] = {"wall": time.perf_counter_ns, "cpu": time.process_time_ns}
@@ -78,10 +81,11 @@ class Worker:
 
         with np.load(feeds) as arrays:
             values = dict(zip(names, (arrays[key] for key in arrays.files), strict=True))
-        self._runner: Any = make_runner(kind)
-        self._times_itself = isinstance(self._runner, TimesItself)
-        if self._times_itself and clock != "wall":
-            raise ValueError("another process does the work: only its wall clock is known")
+        runner = make_runner(kind)
+        self._runner: Any = runner
+        self._times_itself = isinstance(runner, TimesItself)
+        if isinstance(runner, TimesItself):
+            self._own_time = _own_time(runner, clock)
         load_ns, _ = _timed(lambda: self._runner.load(Path(model), values, threads=threads))
         first_run_ns, _ = _timed(self._runner.run)
         gc.collect()
@@ -108,7 +112,7 @@ class Worker:
         return {"ns": [self._run_ns() for _ in range(runs)]}
 
     def _run_ns(self) -> int:
-        return self._runner.time() if self._times_itself else _timed(self._runner.run, self._now)[0]
+        return self._own_time() if self._times_itself else _timed(self._runner.run, self._now)[0]
 
     def _end(self) -> dict[str, Any]:
         return {"peak_rss_bytes": self._runner.peak_rss_bytes() if self._times_itself else _peak_rss_bytes()}
@@ -119,6 +123,16 @@ def _timed(call: Callable[[], object], now: Callable[[], int] = time.perf_counte
     start = now()
     result = call()
     return now() - start, result
+
+
+def _own_time(runner: TimesItself, clock: Clock) -> Callable[[], int]:
+    from prunec.measure.contender import KnowsProcessorTime
+
+    if clock == "wall":
+        return runner.time
+    if not isinstance(runner, KnowsProcessorTime):
+        raise ValueError("another process does the work: only its wall clock is known")
+    return runner.processor_time
 
 
 def _claim_stdout() -> TextIO:

@@ -147,6 +147,7 @@ class TimePlan(_Strict):
 
     `share`: median of paired ratios, with its 95 % interval; `predicted` before it was measured. `models` were timed to
     predict it; `error` and `rank_correlation` are those of predictions for models left out (median relative, Spearman).
+    `modelled`: nothing was measured, and all of it is what a model says of `machine`.
     """
 
     share: float
@@ -155,6 +156,7 @@ class TimePlan(_Strict):
     dense_ms: float
     threads: int
     machine: str
+    modelled: bool = False
     models: int
     error: float
     rank_correlation: float

@@ -32,12 +32,20 @@ def print_summary(console: Console, data: ReportData) -> None:
         modelled = data.modelled
         times = " dense, ".join(units.ms(modelled[key]) for key in ("dense_ms", "sparse_ms"))
         text = f"Nothing was measured. Modelled for {modelled['core']}: {len(modelled['layers'])} layers take {times}"
-        console.print(Text(f"{text} as they are."))
+        console.print(Text(f"{text} as they are{whole_run(modelled)}."))
     elif data.measurements is None:
         console.print("Nothing was measured, so nothing is said about speed.")
     quality = data.verification.get("quality") or {}
     if quality.get("data") == "synthetic":
         console.print("Quality was found on synthetic inputs: it says little about real ones.", style="yellow")
+
+
+def whole_run(modelled: Document) -> str:
+    """What a whole run is modelled to take, to go behind what its layers do; empty where that is not known."""
+    if "run_ms" not in modelled:
+        return ""
+    before, after = modelled["run_dense_ms"], modelled["run_ms"]
+    return f", a whole run {units.ms(before)} dense and {units.ms(after)} ({units.factor(before / after)} as fast)"
 
 
 def print_groups(console: Console, plan: Document) -> None:

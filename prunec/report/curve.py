@@ -28,6 +28,8 @@ def render_curve(name: str, curve: Curve) -> str:
         question=curve.question,
         metric=first.drop.metric if first.drop else "",
         dense_ms=first.time.dense_ms if first.time else 0.0,
+        machine=first.time.machine if first.time else curve.question.machine,
+        modelled=first.time is not None and first.time.modelled,
         chart=quality_against_speed({"": spots(curve.plans)}, metric=first.drop.metric if first.drop else ""),
         rows=rows,
         is_whole=curve.is_whole,

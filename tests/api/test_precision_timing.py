@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import prunec
-from prunec.api import dropping, planning, precision_timing, zero_timing
+from prunec.api import dropping, planning, precision_timing, watches
 from prunec.api.choices import Judge
 from prunec.api.opening import open_model
 from prunec.api.options import PlanOptions
@@ -76,7 +76,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "us").write_text(str(us + converted_us(model, able)))
         return folder / "us"
 
-    monkeypatch.setattr(zero_timing, "Stopwatch", Clock)
+    monkeypatch.setattr(watches, "Stopwatch", Clock)
     monkeypatch.setattr(Cpu, "times", times)
     monkeypatch.setattr(Int8Cpu, "between_us", between_us)
     monkeypatch.setattr(Cpu, "write_timed", write_timed)

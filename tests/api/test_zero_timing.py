@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from prunec.api import planning, zero_timing
+from prunec.api import planning, watches, zero_timing
 from prunec.api.sweeping import sweep
 from prunec.backends.base import LayerTimes
 from prunec.backends.cpu.target import Cpu
@@ -78,7 +78,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         return path
 
-    monkeypatch.setattr(zero_timing, "Stopwatch", Clock)
+    monkeypatch.setattr(watches, "Stopwatch", Clock)
     monkeypatch.setattr(Cpu, "times", times)
     monkeypatch.setattr(Cpu, "write_timed", write_timed)
 

@@ -2,7 +2,7 @@
 //
 //     {"op": "load", "folder", "inputs": [{name, dtype, file}]} -> {"versions"}
 //     {"op": "run", "outputs": [file]}                          -> {}
-//     {"op": "time"}                                            -> {"ns"}
+//     {"op": "time", "clock": "wall" or "cpu"}                  -> {"ns"}
 //     {"op": "profile"}                                         -> {"ms": [of every step]}
 //     {"op": "end"}                                             -> {"peak_rss_bytes"}
 
@@ -34,7 +34,13 @@ const operations = {
     }
     return {};
   },
-  time() {
+  time({ clock }) {
+    if (clock === "cpu") {
+      const before = process.cpuUsage();
+      model.run(inputs);
+      const { user, system } = process.cpuUsage(before);
+      return { ns: 1000 * (user + system) };
+    }
     const start = process.hrtime.bigint();
     model.run(inputs);
     return { ns: Number(process.hrtime.bigint() - start) };

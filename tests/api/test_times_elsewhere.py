@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,25 @@ def test_which_targets_have_times() -> None:
 def test_what_no_time_is_known_of_is_refused(model: Path, tmp_path: Path, options: dict[str, Any], code: str) -> None:
     with pytest.raises(PrunecError, match=code):
         compile(model, output=tmp_path / "out", samples=24, cache=False, **options)
+
+
+@pytest.mark.slow
+def test_a_package_for_wasm_is_as_fast_as_was_asked(model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"samples": 24, "cache": False, "allocation": "uniform", "max_drop": 1}
+    found = compile(model, output=tmp_path / "out", target="wasm", speedup=1.25, **options)
+    assert found.measurements is not None and found.measurements.speedup["vs_prunec_dense"].ci95[1] >= 1.25
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-user")
+def test_a_package_for_arm64_is_modelled_as_fast_as_was_asked(model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"samples": 24, "cache": False, "allocation": "uniform"}
+    found = compile(model, output=tmp_path / "out", target="arm64", speedup=1.5, **options)
+    assert found.measurements is None and found.modelled is not None and found.plan.time is not None
+    assert found.modelled.run_ms is not None and found.modelled.run_dense_ms is not None
+    share = found.modelled.run_ms / found.modelled.run_dense_ms
+    assert share == pytest.approx(found.plan.time.share, rel=MODEL_SLACK) and share <= (1 + MODEL_SLACK) / 1.5
+    kept = json.loads((tmp_path / "out" / "measurements.json").read_text())
+    assert "speedup" not in kept and kept["modelled"]["run_ms"] == found.modelled.run_ms
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "a whole run" in page and "Not measured" in page

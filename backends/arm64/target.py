@@ -136,7 +136,7 @@ class Arm64(Cross):
         return f"{self.isa.name} {sources('source.py', *_MODELS)} {self.core}"
 
     def machine(self) -> str:
-        return f"{self.core.label}, modelled"
+        return self.core.label
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `arm64`, checked.

@@ -180,7 +180,7 @@ def compile(
         dry_run=dry_run,
         builds=build,
         recovers=trains,
-        is_relaxed=relaxed_simd,
+        is_relaxed=relaxed_simd and target == "wasm",
     )
     progress = tidying(progress)
     own_build = BuildOptions(

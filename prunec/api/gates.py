@@ -57,11 +57,12 @@ def check_gates(
             hint="leave one of the two out",
         )
     if budget is not None and budget.is_measured and not measures:
-        message = f"--{budget.kind} is met by measuring and --no-measure forbids it"
+        message = f"--{budget.kind} is met and judged by times, and --no-measure leaves them out"
         raise PrunecError("PC222", message, hint="leave one of the two out")
     if budget is not None and budget.is_time and not builds:
         message = f"--{budget.kind} is judged on the finished model and --no-build leaves nothing to judge"
-        raise PrunecError("PC222", message, hint="leave one of the two out")
+        hint = "plan for it first (`prunec plan`), and compile that plan with --plan and --no-build"
+        raise PrunecError("PC222", message, hint=hint)
     if budget is not None and budget.is_measured and is_relaxed:
         message = f"--{budget.kind} is met by times without relaxed SIMD"
         hint = "plan without it (`prunec plan`), and compile that plan with --plan and --relaxed-simd"

@@ -293,6 +293,8 @@ class PlanOptions:
         if self.target != "onnx" and not self._is_timeable():
             where = self.target if self.precision is None else f"{self.target} in {self.precision}"
             found = f"for target {where} times are not known before the artifact is built"
+            if is_sparse and self.precision in (INT8, MIXED):
+                hint = "give --sparsity 0.5, or use --target cpu, where 8 bits are timed"
         elif self.target != "onnx" and not is_sparse:
             found = f"for {self.target} times are known of zeros, not of widths"
             hint = f"use a pattern of zeros, --pattern {self._target_patterns()[0]}"

@@ -273,7 +273,7 @@ class TimedPlanner(ABC):
 
     @property
     def _place(self) -> str:
-        return f"on {self.machine}" if self.is_modelled else "here"
+        return f"as modelled for {self.machine}" if self.is_modelled else "here"
 
 
 def _short(value: float) -> float:

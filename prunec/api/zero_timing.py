@@ -100,7 +100,8 @@ class TimedZeros(TimedPlanner):
         self.cells = tuple(self._ladders)
         if not self.cells or max(self.bottom) == 0:
             hint = f"prunec explain MODEL --target {options.target} has the reasons"
-            message = f"no layer that can be {pattern} has a kernel of its own"
+            has = "a kernel of its own" if not self.is_modelled else "a time of its own: recurrent ones have no model"
+            message = f"no layer that can be {pattern} has {has}"
             raise PrunecError("PC225", message, where="--pattern", hint=hint)
         watch = watch_for(backend, dense, opened, calibration, options, pattern.name)
         super().__init__(watch, options.threads, progress)

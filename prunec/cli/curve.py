@@ -65,18 +65,23 @@ def show_curve(out: Console, curve: Curve, model: str) -> None:
     from prunec.report import units
 
     metrics = {plan.drop.metric for plan in curve.plans.values() if plan.drop is not None}
+    machine = curve.modelled_for
     title = f"{', '.join(sorted(metrics)) or 'quality'} against speed"
+    title += "" if machine is None else f", modelled for {machine}: nothing was measured"
     table = Table("point", title=Text(title), title_justify="left")
-    for heading in ("speed-up", "95 % interval", "time", "drop", "at most (90 %)", "MACs left"):
+    times = ("speed-up", "95 % interval", "time") if machine is None else ("modelled speed-up", "modelled time")
+    for heading in (*times, "drop", "at most (90 %)", "zeros" if curve.is_sparse else "MACs left"):
         table.add_column(heading, justify="right")
     best = curve.best()
     for number, plan in sorted(curve.plans.items()):
         assert plan.time is not None and plan.drop is not None
         share, (low, high) = plan.time.share, plan.time.ci95
+        interval = [f"{1 / high:.2f} to {1 / low:.2f}"] if machine is None else []
         table.add_row(
-            Text(f"{number}"), units.factor(1 / share), f"{1 / high:.2f} to {1 / low:.2f}",
+            Text(f"{number}"), units.factor(1 / share), *interval,
             units.ms(share * plan.time.dense_ms), units.number(plan.drop.drop),
-            "–" if plan.drop.upper is None else units.number(plan.drop.upper), units.share(plan.realised.flops),
+            "–" if plan.drop.upper is None else units.number(plan.drop.upper),
+            units.share(plan.level or 0.0) if curve.is_sparse else units.share(plan.realised.flops),
             style=None if number in best else "dim",
         )  # fmt: skip
     out.print(table)

@@ -85,6 +85,17 @@ class Curve:
             raise PrunecError("PC232", f"the curve has no point {number}", where="--pick", hint=f"it has {there}")
         return self.plans[number]
 
+    @property
+    def modelled_for(self) -> str | None:
+        """The machine whose times they are, where nothing was measured."""
+        times = [plan.time for plan in self.plans.values() if plan.time is not None and plan.time.modelled]
+        return times[0].machine if times else None
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether zeros were chosen, and not widths."""
+        return any(plan.layers for plan in self.plans.values())
+
     def best(self) -> set[int]:
         """Points that no other one beats in both: faster, and no larger drop."""
         known = {n: (plan.time.share, plan.drop.drop) for n, plan in self.plans.items() if plan.time and plan.drop}
@@ -118,11 +129,17 @@ def _row(number: int, plan: Plan, is_best: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"number": number, "plan": _point(Path(), number).name, "best": is_best}
     if plan.time is not None:
         low, high = plan.time.ci95
-        row["speedup"] = {"median": 1 / plan.time.share, "ci95": [1 / high, 1 / low]}
+        row["speedup"] = {"median": 1 / plan.time.share}
+        if plan.time.modelled:
+            row["modelled_for"] = plan.time.machine
+        else:
+            row["speedup"]["ci95"] = [1 / high, 1 / low]
         row["ms"] = plan.time.share * plan.time.dense_ms
         row["predicted_share"] = plan.time.predicted
     if plan.drop is not None:
         own = plan.drop.model_dump(mode="json")
         row["quality"] = {key: value for key, value in own.items() if value is not None}
+    if plan.layers:
+        row["zeros"] = plan.level
     row["realised"] = plan.realised.model_dump(mode="json")
     return row

@@ -37,6 +37,8 @@ def step_counts(folder: Path) -> list[Counts] | None:
     """
     steps = ModelSpec.read(folder).steps
     command = qemu()
+    if command is None:
+        return None  # an ARM machine runs the code without it
     with tempfile.TemporaryDirectory(prefix="prunec-count-") as name:
         work = Path(name)
         shutil.copyfile(_SOURCE, work / _SOURCE.name)

@@ -27,16 +27,18 @@ def emulator() -> list[str]:
     Raises:
         PrunecError PC455: this is another machine, and qemu is not installed.
     """
-    return [] if (platform.system(), platform.machine()) == ("Linux", "aarch64") else [qemu()]
-
-
-def qemu() -> str:
-    """The command. PC455 where it is not installed."""
-    found = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
+        return []
+    found = qemu()
     if found is None:
         message = "nothing here can run arm64 code, so the compiled model cannot be checked"
         raise PrunecError("PC455", message, where="--target arm64", hint="apt install qemu-user, or use --no-build")
-    return found
+    return [found]
+
+
+def qemu() -> str | None:
+    """The command, where it is installed."""
+    return shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 
 class EmulatedModel:

@@ -47,10 +47,9 @@ def modelled(
         counts = step_counts(folder), step_counts(other)
     counted = [_by_node(each, own) for each, own in zip((program, dense[1]), counts, strict=True)]
     rest = [rest_us(each, own, isa) for each, own in zip((program, dense[1]), counts, strict=True)]
-    whole = [
-        None if others is None else round((others + sum(own.values())) / 1e3, 6)
-        for others, own in zip(rest, (after, before), strict=True)
-    ]
+    whole: list[float | None] = [None, None]
+    if rest[0] is not None and rest[1] is not None:
+        whole = [round((rest[0] + sum(after.values())) / 1e3, 6), round((rest[1] + sum(before.values())) / 1e3, 6)]
     prunable = prunable_layers(dequantised(ready))
     found = []
     for plan in wanted:

@@ -29,7 +29,8 @@ from prunec.verify.records import LoweringRecord
 
 ROWS = 4
 PATTERNS = (f"block:{ROWS}x1", "block:8x1", "block:16x1", "channel")
-_MODELS = ("../cross/cost_model.py", "../arm64/artifact.py", "../arm64/modelled.py")
+_OWN = ("artifact.py", "counting.py", "modelled.py", "runtime/count.c")
+_MODELS = ("../cross/cost_model.py", *(f"../arm64/{name}" for name in _OWN))
 """What its times depend on beside the kernels, from the folder of those."""
 NOT_RUN = Diagnostic(
     "PC457",
@@ -87,7 +88,8 @@ class Arm64(Cross):
             message = "times of arm64 are modelled, and for one thread"
             raise PrunecError("PC440", message, where="--threads", hint="leave it out")
         self.check_options(BuildOptions(precision=self.precision))
-        qemu()
+        if qemu() is None:
+            raise _uncounted()
 
     def layer_times(
         self,
@@ -128,8 +130,7 @@ class Arm64(Cross):
             folder = write_folder(program, bools(ready), self.isa, Path(name), name="counted")
             found = rest_us(program, step_counts(folder), self.isa)
         if found is None:
-            message = "instructions could not be counted here: qemu has no plugins"
-            raise PrunecError("PC455", message, where="--target arm64", hint="apt install qemu-user")
+            raise _uncounted()
         return found
 
     def provenance(self) -> str:
@@ -172,6 +173,12 @@ class Arm64(Cross):
             weights=f"{spec.weights_bytes / 1e6:.1f}", code=(folder / LIBRARY).stat().st_size / 1e6,
             arena=spec.arena_bytes / 1e6, checked=checked, machines=self.machines,
         )  # fmt: skip
+
+
+def _uncounted() -> PrunecError:
+    message = "instructions cannot be counted here, and times of whole models are made of those"
+    hint = "apt install qemu-user (with plugins, as Debian builds it); or give --sparsity"
+    return PrunecError("PC455", message, where="--target arm64", hint=hint)
 
 
 def check(reference: ir.Model | Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> LoweringRecord:

@@ -49,7 +49,6 @@ class NodeModel:
             raise PrunecError("PC622", "there is no Node here", where=str(folder), hint="install Node 18 or newer")
         self.spec = WasmSpec.read(folder)
         self._folder = folder
-        self._files = tempfile.TemporaryDirectory(prefix="prunec-node-")
         flags = _RELAXED if self.spec.simd == "relaxed" else []
         self._process = subprocess.Popen(
             [command, *flags, str(_HOST)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -67,7 +66,6 @@ class NodeModel:
         """End the process."""
         self._process.kill()
         self._process.communicate()
-        self._files.cleanup()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request. PC622 for an error, or where the process died."""
@@ -86,18 +84,21 @@ class NodeModel:
     def feed(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Load the model, and the inputs beside it."""
         inputs = []
-        for number, (tensor, array) in enumerate(zip(self.spec.inputs, checked(self.spec, feeds), strict=True)):
-            file = Path(self._files.name, f"input{number}")
-            file.write_bytes(array.tobytes())
-            inputs.append({"name": tensor.name, "dtype": tensor.dtype, "file": str(file)})
-        self.versions = self.ask({"op": "load", "folder": str(self._folder.resolve()), "inputs": inputs})["versions"]
+        with tempfile.TemporaryDirectory(prefix="prunec-node-") as name:  # whoever kills this process leaves no file
+            for number, (tensor, array) in enumerate(zip(self.spec.inputs, checked(self.spec, feeds), strict=True)):
+                file = Path(name, f"input{number}")
+                file.write_bytes(array.tobytes())
+                inputs.append({"name": tensor.name, "dtype": tensor.dtype, "file": str(file)})
+            request = {"op": "load", "folder": str(self._folder.resolve()), "inputs": inputs}
+            self.versions = self.ask(request)["versions"]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. PC614, PC621 for inputs that are not the model's; PC622 where it refuses."""
         self.feed(feeds)
-        files = [Path(self._files.name, f"output{number}") for number in range(len(self.spec.outputs))]
-        self.ask({"op": "run", "outputs": [str(file) for file in files]})
-        arrays = [np.fromfile(file, tensor.dtype) for file, tensor in zip(files, self.spec.outputs, strict=True)]
+        with tempfile.TemporaryDirectory(prefix="prunec-node-") as name:
+            files = [Path(name, f"output{number}") for number in range(len(self.spec.outputs))]
+            self.ask({"op": "run", "outputs": [str(file) for file in files]})
+            arrays = [np.fromfile(file, tensor.dtype) for file, tensor in zip(files, self.spec.outputs, strict=True)]
         return results(self.spec, arrays)
 
     def time(self, clock: Clock = "wall") -> int:

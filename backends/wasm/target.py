@@ -32,10 +32,11 @@ from prunec.verify.records import LoweringRecord
 ROWS = 8
 PATTERNS = (f"block:{ROWS}x1", "block:4x1", "block:16x1", "channel")
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
-_WRITERS = (
-    "source.py",
-    *(f"../wasm/{name}" for name in ("artifact.py", "link.py", "module/index.js", "runtime/wasm.c")),
-)
+_OWN = (
+    "artifact.py", "engine.py", "layer_times.py", "link.py", "module/host.mjs", "module/index.js", "node.py",
+    "runtime/wasm.c",
+)  # fmt: skip
+_WRITERS = ("kernel_table.py", "source.py", "timing.py", *(f"../wasm/{name}" for name in _OWN))
 """What its times depend on beside the kernels, from the folder of those."""
 NOT_RUN = Diagnostic(
     "PC457",

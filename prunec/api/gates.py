@@ -59,7 +59,7 @@ def check_gates(
     if budget is not None and budget.is_measured and not measures:
         message = f"--{budget.kind} is met and judged by times, and --no-measure leaves them out"
         raise PrunecError("PC222", message, hint="leave one of the two out")
-    if budget is not None and budget.is_time and not builds:
+    if budget is not None and budget.is_measured and not builds:
         message = f"--{budget.kind} is judged on the finished model and --no-build leaves nothing to judge"
         hint = "plan for it first (`prunec plan`), and compile that plan with --plan and --no-build"
         raise PrunecError("PC222", message, hint=hint)
@@ -103,8 +103,9 @@ def refusals(
     if budget is not None and budget.is_time:
         missed = gate_time(measurements, budget) if modelled is None else gate_modelled(modelled, budget)
         found += [] if missed is None else [missed]
-    if budget is not None and budget.kind == "max-drop" and (slower := gate_slower(measurements)) is not None:
-        found.append(slower)
+    if budget is not None and budget.kind == "max-drop":
+        slower = gate_slower(measurements) if modelled is None else gate_modelled_slower(modelled)
+        found += [] if slower is None else [slower]
     if budget is not None and budget.kind == "size-mb" and (bytes_after is None or bytes_after > budget.value * 1e6):
         found.append(_too_large(budget, bytes_after))
     return found
@@ -169,6 +170,14 @@ def gate_slower(result: Measurements | None) -> GateError | None:
         where="--max-drop",
         hint="it was faster while the plan was made: try again when the machine is quiet (--no-cache), or allow more",
     )
+
+
+def gate_modelled_slower(found: Modelled) -> GateError | None:
+    """None unless the finished model of a plan for speed is modelled to be slower than the dense one (PC535)."""
+    if found.run_ms is None or found.run_dense_ms is None or found.run_ms < found.run_dense_ms:
+        return None
+    message = f"the finished model is modelled to take {found.run_ms:.3g} ms, the dense one {found.run_dense_ms:.3g} ms"
+    return GateError("PC535", f"{message}, on {found.core}", where="--max-drop", hint="allow more")
 
 
 def gate_drop(quality: QualityRecord | None, maximum: float) -> GateError | None:

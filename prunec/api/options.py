@@ -189,7 +189,7 @@ class PlanOptions:
         found, hint = None, "0.1 takes finer blocks wherever a layer takes at most 10 % longer with them"
         if not 0 <= self.finer <= 1:
             found = f"{self.finer:g} is no share of a layer's time"
-        elif not self._is_timeable() or self.sparse_pattern() is None:
+        elif not self._times_layers_here() or self.sparse_pattern() is None:
             found, hint = "only zeros for prunec's own kernels are timed layer by layer", "use --target cpu"
         elif not self.measures:
             found, hint = "it asks for the times of layers, and nothing is to be measured", "leave out --no-measure"
@@ -285,8 +285,15 @@ class PlanOptions:
         is_float = self.precision not in (INT8, MIXED)
         return isinstance(backend, Timeable) and (is_float or isinstance(backend, Quantising))
 
+    def _times_layers_here(self) -> bool:
+        """Whether `Backend.times` are measured, and not those of a model."""
+        from prunec.api.target_list import backend_for
+
+        backend = backend_for(self.target, self.precision)
+        return self._is_timeable() and backend is not None and not backend.models_times
+
     def check_measured(self, kind: str) -> None:
-        """Refuse a budget that is met by timing where nothing is timed yet. PrunecError PC230."""
+        """Refuse a budget that is met by times where there are none. PrunecError PC230; PC440, PC45x: not here."""
         structures, is_sparse = self.chosen_recipe().structures, self.sparse_pattern() is not None
         found = None
         hint = "give --flops or --params, or use --target onnx with --pattern channel"
@@ -306,6 +313,15 @@ class PlanOptions:
         if found is not None:
             what = "channels and target onnx, or zeros and a target with kernels of prunec's"
             raise PrunecError("PC230", f"--{kind} is for {what}: {found}", hint=hint)
+        self._check_timed()
+
+    def _check_timed(self) -> None:
+        from prunec.api.target_list import backend_for
+        from prunec.backends.base import Timeable
+
+        backend: object = backend_for(self.target, self.precision)
+        if isinstance(backend, Timeable) and backend.is_own_baseline:
+            backend.check_timed(self.threads)
 
     def _check_cuts_nothing(self) -> None:
         """Refuse options about a cut where only zeros are asked for. PrunecError PC220."""

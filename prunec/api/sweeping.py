@@ -21,10 +21,10 @@ from prunec.api.planning import open_data, recorded
 from prunec.api.progress import Progress, silent
 from prunec.api.pruning import judge_dense
 from prunec.api.quantising import check_planned_precision
-from prunec.api.timed_planning import timed_planner
+from prunec.api.timed_planning import modelled_note, timed_planner
+from prunec.api.watches import timed_machine
 from prunec.cache import default_cache
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.measure.machine import describe_machine
 from prunec.package.errors import os_errors
 from prunec.plan.budget import Budget
 from prunec.plan.curve import CURVE, Curve, Question
@@ -92,7 +92,8 @@ def sweep(
         question = _question(opened, points, options, given)
         known = _known(folder, question)
         if known is not None and known.is_whole:
-            return known, (*opened.warnings, *_not_faster(known))
+            said = () if known.modelled_for is None else (modelled_note(known.modelled_for),)
+            return known, (*opened.warnings, *said, *_not_faster(known))
         own = judge_dense(opened, judged_by, threads, progress)
         calibration = open_data(opened, options)
         with timed_planner(opened, calibration, options, progress) as (timed, notes):
@@ -152,7 +153,7 @@ def _question(opened: Opened, points: int, options: PlanOptions, given: Mapping[
     own = {name: str(value) for name, value in given.items() if value not in (None, "")}
     return Question(
         source_sha256=opened.source.sha256, target=options.target, points=points, threads=options.threads,
-        machine=describe_machine().cpu, options=own,
+        machine=timed_machine(options), options=own,
     )  # fmt: skip
 
 

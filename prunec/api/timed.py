@@ -293,10 +293,10 @@ def _noisy(budget: Budget, share: Share) -> GateError:
 
 def _missed(budget: Budget, share: Share, rounds: int) -> GateError:
     low, high = share.ci95
+    interval = f" (95 % interval {low:.1%} to {high:.1%})" if share.width else ""
     return GateError(
         "PC527",
-        f"the fastest of {rounds} choices takes {share.median:.1%} of the dense model's time "
-        f"(95 % interval {low:.1%} to {high:.1%})",
+        f"the fastest of {rounds} choices takes {share.median:.1%} of the dense model's time{interval}",
         where=f"--{budget.kind} {budget.value:g}",
         hint="ask for a little less, or try again when the machine is quiet",
     )

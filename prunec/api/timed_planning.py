@@ -39,14 +39,15 @@ def timed_planner(
         if options.sparse_pattern() is not None:
             planners = TimedZeros if options.precision is None else TimedPrecisions
             zeros = planners(opened, dense, calibration, options, progress)
-            yield zeros, ((_modelled(zeros.machine),) if zeros.is_modelled else ())
+            yield zeros, ((modelled_note(zeros.machine),) if zeros.is_modelled else ())
             return
         planner = scored(opened, opened.canonical, opened.analysis, calibration, options, progress)
         of_channels = TimedWidths if options.chosen_recipe().structures == DEFAULT_STRUCTURES else TimedDepth
         yield of_channels(opened, planner, dense, calibration, options, progress), planner.notes
 
 
-def _modelled(machine: str) -> Diagnostic:
+def modelled_note(machine: str) -> Diagnostic:
+    """PC469."""
     message = f"times are modelled and not measured: those of {machine}"
     hint = "no device is here: the runner in the package times it on one (`prunec bench OUT` prints the command)"
     return Diagnostic("PC469", message, hint=hint)

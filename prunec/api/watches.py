@@ -17,6 +17,8 @@ from prunec.api.saving import dense_file
 from prunec.api.target_list import backend_for
 from prunec.backends.base import Modelling, Timeable
 from prunec.frontend.calibration import Calibration
+from prunec.frontend.input_shapes import complete_shapes
+from prunec.measure.machine import describe_machine
 from prunec.measure.modelled_shares import ModelledWatch
 from prunec.measure.shares import Stopwatch, Watch
 
@@ -38,6 +40,12 @@ def timed_dense(opened: Opened, options: PlanOptions) -> Iterator[Path]:
         yield backend.write_timed(Path(folder), opened.canonical, {}, options.made_up_shapes or None)
 
 
+def timed_machine(options: PlanOptions) -> str:
+    """What times are those of: this processor, an engine on it, or a core elsewhere."""
+    backend: object = backend_for(options.target, options.precision)
+    return backend.machine() if isinstance(backend, Timeable) else describe_machine().cpu
+
+
 def watch_for(
     backend: Timeable, dense: Path, opened: Opened, calibration: Calibration, options: PlanOptions, pattern: str
 ) -> Watch:
@@ -55,7 +63,8 @@ def watch_for(
 def _rest_us(backend: Modelling, opened: Opened, options: PlanOptions) -> float:
     """Remembered by what it depends on."""
     shapes = options.made_up_shapes or None
-    about = ["rest 1", opened.source.sha256, backend.provenance(), {k: list(v) for k, v in (shapes or {}).items()}]
+    whole = {name: list(shape) for name, shape in complete_shapes(opened.canonical, shapes or {}).items()}
+    about = ["rest 2", opened.source.sha256, backend.provenance(), whole]
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     entry = None if options.cache is None else options.cache.read(key)
     if entry is not None:

@@ -309,7 +309,9 @@ class TimedZeros(TimedPlanner):
         reason = f"level by {self._allocation}"
         if self._spread is None:
             reason = f"for an estimated loss of {option.loss:.2g}"
-        why = f"{option.ms * 1e3:.3g} µs, dense {self._ladders[layer.node][0].ms * 1e3:.3g} µs, {reason}"
+        dense_us = self._ladders[layer.node][0].ms * 1e3
+        how = ", modelled" if self.is_modelled else ""
+        why = f"{option.ms * 1e3:.3g} µs, dense {dense_us:.3g} µs{how}, {reason}"
         return layer.model_copy(update={"level": option.level, "why": why})
 
     def _design(self) -> list[Rungs]:

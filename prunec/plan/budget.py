@@ -7,7 +7,7 @@ flops       at most this share of the dense model's multiply-accumulates remains
 size-mb     model.onnx has at most this many megabytes (10^6 bytes)
 channels    this share of every group's channels is gone (rounded to what the target likes)
 
-measured on the target:
+by times, measured or modelled for the target:
 speedup     at least this many times as fast as the dense model
 latency-ms  one run takes at most this many milliseconds
 max-drop    the quality drops by at most this, in its own unit; as fast as that allows

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -16,10 +17,14 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 pytest.importorskip("ziglang", reason="needs the [cross] extra")
 pytest.importorskip("wasmtime", reason="needs the [cross] extra")
 
-from prunec.api import planning
+from prunec.api import planning, watches
 from prunec.api.compilation import compile
-from prunec.api.gates import MODEL_SLACK, gate_modelled
+from prunec.api.gates import MODEL_SLACK, gate_modelled, refusals
+from prunec.api.opening import open_model
+from prunec.api.options import PlanOptions
 from prunec.api.sweeping import sweep
+from prunec.backends.arm64.counting import step_counts
+from prunec.backends.arm64.emulated import emulator
 from prunec.backends.arm64.target import Arm64
 from prunec.backends.base import Modelling, Timeable
 from prunec.backends.wasm import layer_times, target
@@ -28,14 +33,17 @@ from prunec.backends.wasm.node import NodeModel, node
 from prunec.backends.wasm.target import Wasm
 from prunec.cache import Cache
 from prunec.diagnostics import PrunecError
+from prunec.measure.contender import Contender
 from prunec.measure.modelled import Modelled
 from prunec.measure.modelled_shares import ModelledWatch, write_layers
+from prunec.measure.run import measure
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.views import constants, prunable_layers
 from prunec.patterns import parse
 from prunec.plan.budget import Budget
 from prunec.plan.layers import DENSE
+from prunec.verify.records import QualityRecord
 from tests.graph.builder import Builder
 
 LAYERS, WIDTH = 3, 64
@@ -80,6 +88,23 @@ def test_a_speedup_for_wasm_is_measured_in_the_engine(model: Path, engine: str) 
     assert sparse and all(layer.pattern == "block:8x1" and "µs" in layer.why for layer in sparse)
 
 
+@pytest.mark.skipif(node() is None, reason="needs Node")
+def test_whole_models_are_timed_by_what_node_uses_and_nothing_stays_behind(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    folder = Wasm().write_timed(tmp_path, canonicalise(ir.load(model)), {}, None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    feeds = {"x": np.zeros((1, 3, 12, 12), np.float32)}
+    found = measure(
+        [Contender(name, folder, "wasm-node") for name in ("one", "other")], feeds, subject="one", clock="cpu",
+        blocks=6, processes=1, warmup_s=0.2, block_ms=4,
+    )  # fmt: skip
+    assert found.protocol.clock == "processor time" and found.contenders["one"].p50_ms > 0.1
+    assert 0.5 < found.speedup["vs_other"].median < 2
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize("engine", [NodeModel, WasmModel])
 def test_layers_take_less_with_more_zeros_and_times_are_kept(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type
@@ -110,6 +135,7 @@ def test_times_for_arm64_are_modelled_and_say_so(model: Path, tmp_path: Path, mo
     monkeypatch.setattr(Arm64, "rest_us", lambda *_: REST_US)
     monkeypatch.setattr("prunec.backends.arm64.target.qemu", lambda: "qemu")
     found = plan(model, target="arm64", speedup=1.5)
+    assert all("modelled" in layer.why for layer in found.plan.layers if layer.pattern != DENSE)
     time = found.plan.time
     assert time is not None and time.modelled and 0.6 < time.share <= 1 / 1.5 and time.ci95 == (time.share, time.share)
     assert "Cortex-A76" in time.machine
@@ -118,6 +144,10 @@ def test_times_for_arm64_are_modelled_and_say_so(model: Path, tmp_path: Path, mo
     curve, warnings = sweep(model, 2, output=tmp_path, target="arm64", samples=24, cache=False)
     assert "PC469" in {warning.code for warning in warnings}
     assert all(p.time is not None and p.time.modelled for p in curve.plans.values())
+    _, warnings = sweep(model, 2, output=tmp_path, target="arm64", samples=24, cache=False)  # nothing is left to do
+    assert "PC469" in {warning.code for warning in warnings} and "Cortex-A76" in curve.question.machine
+    row = curve.to_json()["points"][0]
+    assert "Cortex-A76" in row["modelled_for"] and "ci95" not in row["speedup"] and row["zeros"] > 0
     page = (tmp_path / "curve.html").read_text()
     assert "modelled for Cortex-A76" in page and "measured on" not in page
 
@@ -151,6 +181,54 @@ def test_a_finished_model_is_judged_by_what_it_is_modelled_to_take(budget: Budge
     assert unknown is not None and "qemu" in (unknown.diagnostic.hint or "")
 
 
+def test_what_was_counted_for_one_shape_is_not_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = Builder(0)
+    b.output(b.relu(b.conv(b.input("x", [1, 8, None, None]), 16)))
+    ir.save(b.model(), tmp_path / "model.onnx")
+    asked = list[object]()
+    monkeypatch.setattr(Arm64, "rest_us", lambda self, model, shapes: asked.append(model) or float(len(asked)))
+    options = PlanOptions(target="arm64", cache=Cache(tmp_path / "kept"))
+    for size in (16, 64, 16):
+        opened = open_model(tmp_path / "model.onnx", {"x": [1, 8, size, size]})
+        assert watches._rest_us(Arm64(), opened, options) == (1.0 if size == 16 else 2.0)
+    assert len(asked) == 2
+
+
+def test_an_arm_machine_needs_no_qemu_but_for_budgets_of_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "model.json").write_text(
+        '{"name": "m", "inputs": [], "outputs": [], "weights_bytes": 0, "arena_bytes": 0, "steps": []}'
+    )
+    assert emulator() == [] and step_counts(tmp_path) is None
+    with pytest.raises(PrunecError, match=r"PC455.*counted"):
+        Arm64().check_timed(1)
+
+
+def test_a_model_that_is_modelled_to_be_slower_is_refused() -> None:
+    asked = Budget.of("max-drop", 0.1)
+    quality = QualityRecord(metric="m", dense=1, pruned=1, drop=0, drop_upper=None, data="user", samples=9)
+    for run_ms, codes in ((9.0, []), (10.5, ["PC535"])):
+        said = refusals(quality, None, min_speedup=None, max_drop=0.1, budget=asked, modelled=modelled(run_ms))
+        assert [no.diagnostic.code for no in said] == codes
+
+
+def test_an_interrupted_pass_of_the_code_generator_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prunec.backends.cpu.isa import AVX2
+    from prunec.backends.cpu.kernels import compiler
+
+    def build(*_: object, **__: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(compiler.tvm.tirx, "build", build)
+    for text, kind in (("", KeyboardInterrupt), ("no such pass", RuntimeError)):  # noqa: B007
+        with pytest.raises(kind):
+            compiler._compiled([], AVX2)
+
+
 def test_which_targets_have_times() -> None:
     assert isinstance(Wasm(), Timeable) and not isinstance(Wasm(), Modelling) and isinstance(Arm64(), Modelling)
 
@@ -164,6 +242,9 @@ def test_which_targets_have_times() -> None:
         ({"target": "arm64", "speedup": 2, "precision": "int8"}, r"PC230.*arm64 in int8"),
         ({"target": "wasm", "speedup": 2, "relaxed_simd": True}, r"PC222.*relaxed SIMD"),
         ({"target": "wasm", "speedup": 2, "build": False}, r"PC222.*--no-build"),
+        ({"target": "wasm", "max_drop": 0.1, "build": False}, r"PC222.*--no-build"),
+        ({"target": "wasm", "sparsity": 0.5, "finer": 0.1}, r"PC208.*layer by layer"),
+        ({"target": "arm64", "sparsity": 0.5, "finer": 0.1}, r"PC208.*layer by layer"),
         ({"target": "wasm", "speedup": 2, "pattern": "channel"}, r"PC230.*not of widths"),
     ],
 )

@@ -53,7 +53,12 @@ def _compiled(kernels: Iterable[Kernel], isa: Isa) -> Any:
     features = {"mattr": list(isa.attributes), "vector-width": 8 * isa.vector_bytes} if isa.attributes else {}
     target = tvm.target.Target({"kind": "llvm", "mcpu": isa.mcpu, "mtriple": isa.triple, **features})
     pipeline = "prunec" if isa.has_threads else "prunec-unchecked"
-    return tvm.tirx.build(tvm.IRModule(functions), target=target, pipeline=pipeline)
+    try:
+        return tvm.tirx.build(tvm.IRModule(functions), target=target, pipeline=pipeline)
+    except RuntimeError as reason:
+        if str(reason):
+            raise
+        raise KeyboardInterrupt from reason  # what becomes of Ctrl-C in a pass: an error without a word
 
 
 def write_object(kernels: Iterable[Kernel], isa: Isa, path: Path) -> None:

@@ -222,14 +222,10 @@ class Backend(Protocol):
 class Timeable(Backend, Protocol):
     """A target whose models have times while a plan is made: measured here, or modelled for a machine elsewhere.
 
-    `kind`: what times its compiled models, a row of `contender.RUNNERS`; of a target that is modelled it is `MODELLED`.
     `is_own_baseline`: what is dense is timed as this target compiles it, not in ONNX Runtime.
     """
 
     is_own_baseline: bool
-
-    @property
-    def kind(self) -> str: ...
 
     def layer_times(
         self,
@@ -267,6 +263,14 @@ class Timeable(Backend, Protocol):
 
     def check_timed(self, threads: int, /) -> None:
         """PrunecError PC440, PC45x: it cannot be built or run here, or not so."""
+
+
+@runtime_checkable
+class Measuring(Timeable, Protocol):
+    """A target whose compiled models are timed here. `kind`: by what, a row of `contender.RUNNERS`."""
+
+    @property
+    def kind(self) -> str: ...
 
 
 @runtime_checkable

@@ -30,10 +30,10 @@ class Counts:
 
 
 def step_counts(folder: Path) -> list[Counts] | None:
-    """Of every step of the package in `folder`, on inputs of zeros; None where qemu takes no plugin.
+    """Of every step of the package in `folder`, on inputs of zeros; None without a qemu that takes plugins.
 
     Raises:
-        PrunecError PC453: no C compiler; PC455: no qemu; PC610: no package.
+        PrunecError PC453: no C compiler; PC610: no package.
     """
     steps = ModelSpec.read(folder).steps
     command = qemu()

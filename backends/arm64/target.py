@@ -23,7 +23,7 @@ from prunec.backends.cross.spec import ModelSpec
 from prunec.backends.cross.target import Cross, only_shapes
 from prunec.cache import Cache
 from prunec.diagnostics import Diagnostic, PrunecError
-from prunec.measure.modelled_shares import MODELLED, write_layers
+from prunec.measure.modelled_shares import write_layers
 from prunec.passes.sparsify import LayerPattern
 from prunec.verify.records import LoweringRecord
 
@@ -68,7 +68,6 @@ class Arm64(Cross):
     patterns: tuple[str, ...] = PATTERNS
     machines = "64-bit ARM Linux"
     is_own_baseline = True
-    kind = MODELLED
 
     def check(self, options: BuildOptions) -> None:
         """PC440, PC452, PC463: options; PC453, PC455: nothing to build or to check with."""
@@ -101,7 +100,6 @@ class Arm64(Cross):
         progress: Callable[[int, int], None],
     ) -> Sequence[Mapping[str, LayerTimes]]:
         """Modelled, as `times`."""
-        self.check_timed(threads)
         return self.modelled(model, levels, shapes, progress)
 
     def write_timed(

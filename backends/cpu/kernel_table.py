@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
 from prunec.backends.cpu.library import Model
 from prunec.backends.cpu.lower.program import Program
 from prunec.backends.cpu.provenance import processor, sources
-from prunec.backends.cpu.timing import node_times
+from prunec.backends.cpu.timing import best_times
 from prunec.cache import Cache
 from prunec.passes.sparsify import LayerPattern
 from prunec.passes.sparsify.embeddings import Embedding
@@ -145,22 +146,12 @@ def _kernels(program: Program) -> dict[str, list[str]]:
 
 
 def _timed(programs: tuple[Program, Program], wanted: Set[str], isa: Isa, threads: int) -> dict[str, LayerTimes]:
-    best: tuple[dict[str, int], dict[str, int]] = ({}, {})
     with tempfile.TemporaryDirectory(prefix="prunec-times-") as name:
         write_artifact(programs, isa, Path(name))
         with Model(Path(name, LIBRARY), Path(name, WEIGHTS), threads=threads, takes_nan=True) as model:
             feeds = {info.name: made_up(info.shape, info.dtype) for info in model.inputs}
-            start, runs = time.perf_counter(), 0
-            while runs < FEWEST or time.perf_counter() - start < (MOST_S if _in_doubt(*best) else ENOUGH_S):
-                runs += 1
-                for number, own in enumerate(best):
-                    taken = node_times(model.profile(feeds, number))
-                    own |= {node: min(taken[node], own.get(node, taken[node])) for node in wanted}
-    return {node: LayerTimes(best[0][node] / 1e3, best[1][node] / 1e3) for node in best[0]}
-
-
-def _in_doubt(dense: Mapping[str, int], sparse: Mapping[str, int]) -> bool:
-    return any(sparse[node] >= taken for node, taken in dense.items())
+            dense, sparse = (partial(model.profile, feeds, number) for number in range(2))
+            return best_times(dense, sparse, wanted, fewest=FEWEST, enough_s=ENOUGH_S, most_s=MOST_S)
 
 
 def made_up(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:

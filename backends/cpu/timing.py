@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
+from prunec.backends.base import LayerTimes
 from prunec.graph.cost import node_macs
 from prunec.measure.results import LayerTiming
 from prunec.passes.quantise.strip import dequantised
@@ -17,6 +19,10 @@ from prunec.plan.plan import LayerPlan
 
 RUNS = 15
 """Of each model in turn; the best time of a layer counts, because whatever disturbs only adds."""
+
+
+Profile = Callable[[], Iterable[tuple[str, int]]]
+"""One run: the nodes of every step, with commas between, and its nanoseconds."""
 
 
 class Profiled(Protocol):
@@ -71,6 +77,27 @@ def node_times(steps: Iterable[tuple[str, int]]) -> Counter[str]:
         for name in names.split(", "):
             found[name] += taken
     return found
+
+
+def best_times(
+    dense: Profile, sparse: Profile, wanted: Set[str], *, fewest: int, enough_s: float, most_s: float
+) -> dict[str, LayerTimes]:
+    """The best of several runs of both in turn, for the nodes that are `wanted`: whatever disturbs only adds time.
+
+    `fewest` runs of each at least, for `enough_s` seconds, or `most_s` while some layer looks no faster with zeros.
+    """
+    before, after = ({} for _ in range(2))  # type: dict[str, int], dict[str, int]
+    start, runs = time.perf_counter(), 0
+    while runs < fewest or time.perf_counter() - start < (most_s if _in_doubt(before, after) else enough_s):
+        runs += 1
+        for profile, best in ((dense, before), (sparse, after)):
+            taken = node_times(profile())
+            best |= {node: min(taken[node], best.get(node, taken[node])) for node in wanted}
+    return {node: LayerTimes(before[node] / 1e3, after[node] / 1e3) for node in before}
+
+
+def _in_doubt(dense: Mapping[str, int], sparse: Mapping[str, int]) -> bool:
+    return any(sparse[node] >= taken for node, taken in dense.items())
 
 
 def density_of(layer: Prunable | None) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from prunec.backends.base import LayerTimes
 from prunec.backends.cpu.isa import Isa
 from prunec.backends.cpu.kernel_table import made_up, read_times, time_keys, with_zeros
 from prunec.backends.cpu.lower.program import Program
-from prunec.backends.cpu.timing import Profiled, node_times
+from prunec.backends.cpu.timing import Profiled, best_times
 from prunec.backends.cross.lowered import bools, lowered
 from prunec.backends.wasm.artifact import write_folder
 from prunec.backends.wasm.engine import WasmModel
@@ -28,8 +28,8 @@ from prunec.backends.wasm.node import NodeModel, node
 from prunec.cache import Cache
 from prunec.passes.sparsify import LayerPattern
 
-FEWEST, ENOUGH_S = 20, 1.5
-"""Runs of each module at least, and seconds for those of both."""
+FEWEST, ENOUGH_S, MOST_S = 20, 1.5, 3.0
+"""See `best_times`; so many runs that the engine has compiled what it will."""
 
 
 def layer_times(
@@ -52,6 +52,7 @@ def layer_times(
     found = list[Mapping[str, LayerTimes]]()
     with contextlib.ExitStack() as stack:
         before = lowered(model, isa, shapes)
+        feeds = {name: made_up(tensor.shape, tensor.dtype) for name, tensor in before[1].inputs.items()}
         dense: Profiled | None = None
         for number, wanted in enumerate(levels):
             progress(number, len(levels))
@@ -61,27 +62,14 @@ def layer_times(
             own = {node: read_times(entry[0]["us"]) for node, entry in known.items() if entry is not None}
             if len(own) < len(keys):
                 dense = dense or stack.enter_context(_running(*before, isa))
-                feeds = {name: made_up(own.shape, own.dtype) for name, own in before[1].inputs.items()}
                 with _running(*after, isa) as sparse:
-                    own = _timed(dense, sparse, keys.keys(), feeds)
+                    profiles = partial(dense.profile, feeds), partial(sparse.profile, feeds)
+                    own = best_times(*profiles, keys.keys(), fewest=FEWEST, enough_s=ENOUGH_S, most_s=MOST_S)
                 for node, times in own.items():
                     if cache is not None:
                         cache.write(keys[node], {"us": np.array([times.dense_us, times.sparse_us])})
             found.append(own)
     return found
-
-
-def _timed(
-    dense: Profiled, sparse: Profiled, wanted: Set[str], feeds: Mapping[str, np.ndarray]
-) -> dict[str, LayerTimes]:
-    best: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    start, runs = time.perf_counter(), 0
-    while runs < FEWEST or time.perf_counter() - start < ENOUGH_S:
-        runs += 1
-        for compiled, own in zip((dense, sparse), best, strict=True):
-            taken = node_times(compiled.profile(feeds))
-            own |= {node: min(taken[node], own.get(node, taken[node])) for node in wanted}
-    return {node: LayerTimes(best[0][node] / 1e3, best[1][node] / 1e3) for node in wanted}
 
 
 @contextlib.contextmanager

@@ -119,7 +119,6 @@ class Wasm(Cross):
         progress: Callable[[int, int], None],
     ) -> Sequence[Mapping[str, LayerTimes]]:
         """Measured in the engine. PrunecError PC45x, PC464 where it has no code or cannot run it here."""
-        self.check_timed(threads)
         from prunec.backends.wasm.layer_times import layer_times
 
         return layer_times(

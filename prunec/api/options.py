@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from prunec.api.opening import InputShapes
-from prunec.api.target_list import INT8, MIXED, check_target, patterns_of
+from prunec.api.target_list import INT8, MIXED, backend_for, check_target, patterns_of
 from prunec.api.training_options import check_training
 from prunec.cache import Cache
 from prunec.catalog import BACKENDS, unknown_name
@@ -21,6 +21,9 @@ from prunec.plan.permutation import orders_by_default
 from prunec.plan.plan import Compensation, Scope, Solver
 from prunec.plan.structures import DEFAULT_STRUCTURES, parse_structures
 from prunec.recipes.loader import DEFAULT, Recipe, load
+
+if TYPE_CHECKING:
+    from prunec.backends.base import Timeable
 
 CHANNELS = ("auto", "channel")
 """Patterns that remove whole channels."""
@@ -254,7 +257,7 @@ class PlanOptions:
             raise PrunecError("PC220", message, where="--polish", hint="add --speedup or --latency-ms, or leave it out")
         if given and len(given) + len(also) > 1:
             raise _two_budgets([*(kind for kind, _ in given), *also])
-        has_level = pattern is not None and pattern.fixed_level is not None and not self._is_timeable()
+        has_level = pattern is not None and pattern.fixed_level is not None and self._timeable() is None
         if not given and max_drop is not None and not also and not has_level:
             given = [("max-drop", max_drop)]
         if not given:
@@ -276,28 +279,26 @@ class PlanOptions:
         hint = "add --allocation loss, or a budget of time" if fixed is None else "give a --sparsity below it"
         raise PrunecError("PC208", f"no losses are compared: {why}", where="--losses", hint=hint)
 
-    def _is_timeable(self) -> bool:
-        """Whether compiled models of the target are timed while a plan is made."""
-        from prunec.api.target_list import backend_for
+    def _timeable(self) -> Timeable | None:
+        """The target, where its models have times while a plan is made."""
         from prunec.backends.base import Quantising, Timeable
 
         backend = backend_for(self.target, self.precision)
-        is_float = self.precision not in (INT8, MIXED)
-        return isinstance(backend, Timeable) and (is_float or isinstance(backend, Quantising))
+        kind = Timeable if self.precision not in (INT8, MIXED) else Quantising
+        return backend if isinstance(backend, kind) else None
 
     def _times_layers_here(self) -> bool:
         """Whether `Backend.times` are measured, and not those of a model."""
-        from prunec.api.target_list import backend_for
-
-        backend = backend_for(self.target, self.precision)
-        return self._is_timeable() and backend is not None and not backend.models_times
+        backend = self._timeable()
+        return backend is not None and not backend.models_times
 
     def check_measured(self, kind: str) -> None:
         """Refuse a budget that is met by times where there are none. PrunecError PC230; PC440, PC45x: not here."""
         structures, is_sparse = self.chosen_recipe().structures, self.sparse_pattern() is not None
         found = None
         hint = "give --flops or --params, or use --target onnx with --pattern channel"
-        if self.target != "onnx" and not self._is_timeable():
+        backend = self._timeable()
+        if self.target != "onnx" and backend is None:
             where = self.target if self.precision is None else f"{self.target} in {self.precision}"
             found = f"for target {where} times are not known before the artifact is built"
             if is_sparse and self.precision in (INT8, MIXED):
@@ -313,14 +314,7 @@ class PlanOptions:
         if found is not None:
             what = "channels and target onnx, or zeros and a target with kernels of prunec's"
             raise PrunecError("PC230", f"--{kind} is for {what}: {found}", hint=hint)
-        self._check_timed()
-
-    def _check_timed(self) -> None:
-        from prunec.api.target_list import backend_for
-        from prunec.backends.base import Timeable
-
-        backend: object = backend_for(self.target, self.precision)
-        if isinstance(backend, Timeable) and backend.is_own_baseline:
+        if backend is not None:
             backend.check_timed(self.threads)
 
     def _check_cuts_nothing(self) -> None:

@@ -1,4 +1,4 @@
-"""Plans for budgets that are met by measuring: a time, a drop, both, or points of a curve."""
+"""Plans for budgets that are met by times, measured or modelled: a time, a drop, both, or points of a curve."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from prunec.api.opening import Opened, timed_sample
 from prunec.api.options import PlanOptions
 from prunec.api.saving import dense_file
 from prunec.api.target_list import backend_for
-from prunec.backends.base import Modelling, Timeable
+from prunec.backends.base import Measuring, Modelling, Timeable
 from prunec.frontend.calibration import Calibration
 from prunec.frontend.input_shapes import complete_shapes
 from prunec.measure.machine import describe_machine
@@ -52,6 +52,7 @@ def watch_for(
     """For candidates that `backend.write_timed` writes, beside the `dense` model of `timed_dense`."""
     if isinstance(backend, Modelling):
         return ModelledWatch(dense, _rest_us(backend, opened, options))
+    assert isinstance(backend, Measuring)
     return Stopwatch(
         dense, timed_sample(calibration, opened.canonical, options.made_up_shapes or {}, options.seed),
         identity=f"{opened.source.sha256} {options.target} {pattern} {backend.provenance()}", threads=options.threads,

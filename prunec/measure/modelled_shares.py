@@ -12,8 +12,6 @@ from pathlib import Path
 
 from prunec.measure.shares import Candidate, Share
 
-MODELLED = "modelled"
-"""In place of a row of `contender.RUNNERS`."""
 _FILE = "layers.json"
 
 

@@ -5,6 +5,7 @@
     python -m benchmarks.budgets drop fashion-net --targets onnx cpu --drops 0.01
     python -m benchmarks.budgets prediction fashion-net --targets onnx cpu --choices 16
     python -m benchmarks.budgets polish fashion-net --targets onnx cpu --speedups 2 --generations 8
+    python -m benchmarks.budgets beside fashion-net --targets cpu --speedups 2 --unseen 1000
         [--ways loss uniform …] [--keep F.json] [--markdown F] [--input-shape input_ids=1,64] [--solver fast]
         [--losses solved] [--samples N] [--test-samples N] [--judged N] [--unseen N] [--seed N] [--no-cache]
 
@@ -19,7 +20,8 @@ by the model's own metric on test data. sweep: the same at several times in equa
 against the speed-up, a line for each way. drop: `--max-drop` judges by the metric on the first `--judged` test samples;
 `unseen` is the drop on the `--unseen` after them, which nothing has looked at. prediction: predicted times and losses
 against those of models that were measured, refitted and judged, a row for each source of losses. polish: what
-`--polish` adds.
+`--polish` adds. beside: every way to spread zeros at one predicted time, and the error of the outputs on another draw
+of the calibration data, over that of the way that a compile takes.
 
 Rows in the file of --keep are not computed again; what they cost to plan is only known of a first run (--no-cache).
 """
@@ -33,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.budget_beside import BesideRow, beside_rows
 from benchmarks.budget_plot import write_plots
 from benchmarks.budget_rows import (
     DropRow,
@@ -62,6 +65,7 @@ KINDS: dict[str, type[DataclassInstance]] = {
     "drop": DropRow,
     "prediction": PredictionRow,
     "polish": PolishRow,
+    "beside": BesideRow,
 }
 
 
@@ -85,6 +89,11 @@ class Table:
             elif a.what == "polish":
                 case = (*a.speedups, a.generations)
                 yield from self._rows(target, case, lambda own: polish_rows(own, a.speedups, a.generations))
+            elif a.what == "beside":
+                for asked in a.speedups:
+                    yield from self._rows(
+                        target, (asked, a.unseen), lambda own, n=asked: list(beside_rows(own, n, a.unseen))
+                    )
             else:
                 ways = WAYS if a.what == "speed" else SWEPT
                 for way in (way for way in ways[target] if not a.ways or way in a.ways):

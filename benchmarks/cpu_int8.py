@@ -34,6 +34,7 @@ from benchmarks import cpu_packages
 from benchmarks.kept import KeptRows
 from benchmarks.runtimes import RUNTIMES, able, installed
 from benchmarks.tables import line, markdown
+from prunec.api.quantising import weight_bits
 from prunec.backends.cpu.building import build
 from prunec.backends.cpu.checking import compare
 from prunec.backends.cpu.isa import int8_isa
@@ -133,8 +134,8 @@ class Subject:
             self.notes.append(_short(f"{density:g} of the blocks: {no.diagnostic}"))
         return Contender(own_name(density), built.folder, "cpu")
 
-    def quantised(self, density: float, bits: int = 8) -> ir.Model:
-        """The QDQ graph; `bits`: of weights."""
+    def quantised(self, density: float, bits: int | None = None) -> ir.Model:
+        """The QDQ graph; `bits`: of weights, as many as a compile gives them on this machine without it."""
         model = self.model
         if density < 1:
             pattern = parse(PATTERN)
@@ -144,7 +145,12 @@ class Subject:
         placement = place(model)
         seen = observe(model, placement.values, lambda: iter(self.batches), seed=0, threads=1)
         grids = {name: min_max(seen[name]) for name in placement.values}
-        graph = write(model, placement, grids | {name: grids[root] for name, root in placement.shared.items()}, bits)
+        graph = write(
+            model,
+            placement,
+            grids | {name: grids[root] for name, root in placement.shared.items()},
+            bits or weight_bits(),
+        )
         ir.save(graph, self.graph_file(density))
         return graph
 

@@ -11,6 +11,8 @@ from prunec.backends.cpu.quads import QUAD
 from prunec.diagnostics import PrunecError
 
 _LARGEST = 2.0**31 - 1
+_PAIR = 128
+"""255 times as much is the most that a pair of products may be, up or down: 32640."""
 _MOVED = 64
 """What makes numbers of 7 bits positive."""
 
@@ -49,7 +51,9 @@ class Weights:
 class Packing:
     """How instructions want the weights of a layer: `words` of 32 bits for four of them.
 
-    One word holds four bytes, two hold pairs of 16 bits for where products of bytes cannot be added. `weights_moved` is
+    One word holds four bytes, two hold pairs of 16 bits for where products of bytes cannot be added: x86 without VNNI
+    adds those of two neighbours in 16 bits, which is exact for weights of 7 bits and others whose pairs are small
+    (`fits_pairs`). `weights_moved` is
     added to weights, `pixels_moved` taken from pixels (`kernels/dot_wasm.py`, `dot_arm64.py`).
     """
 
@@ -61,11 +65,20 @@ class Packing:
 def packing(isa: Isa, matrix: np.ndarray, *, is_depthwise: bool = False) -> Packing:
     """What a layer with these int8 weights gets."""
     if not isa.has_dot:
-        return Packing(2)
+        return Packing(1 if isa.int8 == "x86" and not is_depthwise and fits_pairs(matrix) else 2)
     if isa.int8 == "wasm":
         has_seven_bits = matrix.min(initial=0) >= -_MOVED and matrix.max(initial=0) < _MOVED
         return Packing(1, 128, _MOVED) if has_seven_bits and not is_depthwise else Packing(2)
     return Packing(1, 128 if isa.int8 == "arm64" else 0)
+
+
+def fits_pairs(matrix: np.ndarray) -> bool:
+    """Whether 255 times two neighbouring input channels' weights of `matrix` int8 [M, C, kh, kw] stay within int16."""
+    outputs, channels, *_ = matrix.shape
+    even = np.pad(matrix.astype(np.int16), ((0, 0), (0, channels % 2), (0, 0), (0, 0)))
+    pairs = even.reshape(outputs, -1, 2, *even.shape[2:])
+    most, least = (np.clip(pairs, low, high).sum(axis=2) for low, high in ((0, None), (None, 0)))
+    return bool(most.max(initial=0) <= _PAIR and least.min(initial=0) >= -_PAIR)
 
 
 @dataclass(frozen=True)

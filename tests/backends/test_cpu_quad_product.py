@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("tvm", reason="needs the [tvm] extra")
 
-from prunec.backends.cpu.isa import Isa, int8_isa
+from prunec.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, WASM, Isa, cpu_flags, int8_isa
 from prunec.backends.cpu.kernels.compiler import Callable
 from prunec.backends.cpu.kernels.quad_epilogue import Addition
 from prunec.backends.cpu.lower.quad_layers import Choice, Steps, Taps, quad_product
-from prunec.backends.cpu.quad_weights import Weights
+from prunec.backends.cpu.quad_weights import Weights, packing
 from prunec.backends.cpu.quads import FloatRows, Quads
 from prunec.diagnostics import PrunecError
 from tests.backends.int8_support import Case, bytes_wanted, case, int8_isas, largest_weight, run, sums
@@ -62,6 +62,52 @@ def test_sums_are_exact(isa: Isa) -> None:
     wanted = sums(extreme)
     assert np.abs(wanted).max() > 2**13 * (largest + 1) / 1.1
     np.testing.assert_array_equal(found.reshape(2, 21, 21), wanted[:, :, 0].transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
+def test_products_of_bytes_without_vnni_never_saturate(isa: Isa) -> None:
+    """Pairs of weights that just fit, each sign and every way to share 128, on pixels of 255; and others of 7 bits."""
+    if not cpu_flags().issuperset(isa.flags):
+        pytest.skip(f"this CPU lacks {', '.join(sorted(set(isa.flags) - cpu_flags()))}")
+    fitting = [(127, 1), (1, 127), (64, 64), (-128, 0), (0, -128), (-64, -64), (-127, -1), (127, -128)]
+    rng = np.random.default_rng(1)
+    pairs = np.array(fitting, np.int8)[rng.integers(0, len(fitting), (21, 18))]
+    given = case(0, (2, 36, 1, 21), 21)
+    extreme = replace(
+        given, image=np.full(given.image.shape, 255, np.uint8),
+        weights=replace(
+            given.weights, matrix=pairs.reshape(21, 36, 1, 1), scale=np.ones(21, np.float32), x_zero=0
+        ),
+        steps=Steps(low=-np.inf, high=np.inf),
+    )  # fmt: skip
+    x, y = Quads(2, 36, 1, 21), FloatRows(2, 21, 21)
+    built = quad_product(isa, extreme.weights, extreme.steps, extreme.taps, x, y)
+    assert built.kernel.words == 1  # type: ignore[attr-defined]
+    found = run(built, isa, x.pack(extreme.image, 0), y)
+    np.testing.assert_array_equal(found.reshape(2, 21, 21), sums(extreme)[:, :, 0].transpose(0, 2, 1))
+    for kernel, taps, choice in ((3, NEAR, Choice(2, 3)), (3, Taps((2, 2), pads=(1, 1, 1, 1)), None)):
+        given = case(kernel, (2, 21, 9, 11), 14, kernel, taps, 0.5, has_residual=True, low=9, high=200, largest=63)
+        n, m, h, w = bytes_wanted(given).shape
+        beside = Quads(n, m, h, w)
+        same(given, isa, Quads(2, 21, 9, 11, (1, 1, 1, 1)), Quads(n, m, h, w), beside, choice)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ((64, 64, -64, -64), 1),
+        ((127, 1, 0, -128), 1),
+        ((127, 2, 0, 0), 2),
+        ((0, 0, -128, -1), 2),
+        ((5, 127, 127, 0), 2),
+    ],
+)
+def test_where_a_pair_may_saturate_bytes_are_widened(weights: tuple[int, ...], words: int) -> None:
+    matrix = np.array(weights, np.int8).reshape(1, 4, 1, 1)
+    assert packing(AVX2, matrix).words == packing(AVX512, matrix).words == words
+    assert packing(AVX512_VNNI, matrix).words == 1
+    assert packing(WASM, matrix).words == packing(AVX2, matrix, is_depthwise=True).words == 2
+    assert packing(AVX2, matrix[:, :3]).words == (1 if weights[:2] != (127, 2) and weights[1] != 127 else 2)
 
 
 @pytest.mark.parametrize("isa", int8_isas())

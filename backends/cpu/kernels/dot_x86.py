@@ -1,7 +1,8 @@
-"""Products of bytes on x86: one instruction with VNNI.
+"""Products of bytes on x86: one instruction with VNNI, three without.
 
-Without it bytes are widened to pairs of 16 bits, whose products are added exactly in 32: the instruction that takes
-bytes would add them in 16 bits and saturate.
+Without it one instruction adds the products of two neighbours in 16 bits, where it saturates, another adds two such
+sums in 32. It is used where no pair of weights can saturate (`quad_weights.fits_pairs`), as none of 7 bits can. Else
+bytes are widened to pairs of 16 bits, whose products are added exactly in 32.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class X86Dot(Dot):
     """See the module."""
 
     def widened(self, vector: Any) -> tuple[Any, ...]:
-        return (vector,) if self.isa.has_dot else even_and_odd(vector, self.bytes)
+        return (vector,) if self.words == 1 else even_and_odd(vector, self.bytes)
 
     def add(self, sums: Any, pixels: tuple[Any, ...], weights: tuple[Any, ...], channel: int | None = None) -> Any:
         typed = f"int32x{self.lanes}"
@@ -31,6 +32,12 @@ class X86Dot(Dot):
             )
         name = "llvm.x86.avx512.pmaddw.d.512" if self.bytes == _WIDE else "llvm.x86.avx2.pmadd.wd"
         halves = f"int16x{self.bytes // 2}"
+        if self.words == 1:
+            pairs = "llvm.x86.avx512.pmaddubs.w.512" if self.bytes == _WIDE else "llvm.x86.avx2.pmadd.ub.sw"
+            own = (T.reinterpret(f"int8x{self.bytes}", each) for each in (pixels[0], weights[0]))
+            both = T.call_llvm_pure_intrin(halves, pairs, *own)
+            ones = T.Broadcast(T.int16(1), self.bytes // 2)
+            return sums + T.call_llvm_pure_intrin(typed, name, both, ones)
         for number, (own, factor) in enumerate(zip(pixels, weights, strict=True)):
             if channel is not None and channel % 2 != number:
                 continue

@@ -202,7 +202,7 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
 def _most_vectors(isa: Isa, form: Packing) -> int:
     """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them."""
     if isa.registers < 32:
-        return 3 if form.words == 1 and not form.weights_moved else 2
+        return 3 if isa.has_dot and form.words == 1 and not form.weights_moved else 2
     return 6 if form.words == 1 else 4
 
 

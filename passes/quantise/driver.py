@@ -16,7 +16,7 @@ from prunec.passes.canonicalise.opset import with_opset
 from prunec.passes.quantise.bias import Shifts, corrected, with_shifts
 from prunec.passes.quantise.prepare import Prepared, Scales, evenly, prepare
 from prunec.passes.quantise.ranges import Grid
-from prunec.passes.quantise.roundings import DEFAULT, TRIED, Rounding
+from prunec.passes.quantise.roundings import DEFAULT, TRIED, Rounding, walks
 from prunec.passes.quantise.sensitive import float_again
 from prunec.passes.quantise.sweep import Target, sweep
 from prunec.passes.quantise.write import write
@@ -113,18 +113,20 @@ def quantise(
     against = errors if target is None else OutputErrors(target.dense, calibration, SAMPLES, threads=threads)
     error_nearest, error_swept = math.sqrt(against.of(chosen)), None
     methods = Counter({"nearest": len(found.placement.layers)})
-    if TRIED[rounding]:
-        walked, wanted = found, _wanted(found.model, target, scales, rounding)
+    before, least = found, error_nearest
+    for way in walks(rounding, has_patterns=target is not None and bool(target.patterns)):
+        walked, wanted = before, _wanted(before.model, target, scales, way)
         if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
-            walked = replace(found, grids={**found.grids, **look(wanted.dense).grids})
+            walked = replace(before, grids={**before.grids, **look(wanted.dense).grids})
         swept = sweep(
-            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, rounding=rounding, cache=cache,
+            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, rounding=way, cache=cache,
             progress=lambda done, of, name: progress("rounding weights", done, of),
         )  # fmt: skip
         other = replace(walked, model=swept.model).written(bits, swept.steps())
-        error_swept = math.sqrt(against.of(other))
-        if error_swept < error_nearest:
-            found, chosen, error, is_corrected = walked, other, judged(other), True
+        own = math.sqrt(against.of(other))
+        error_swept = own if error_swept is None else min(error_swept, own)
+        if own < least:
+            found, chosen, error, is_corrected, least = walked, other, judged(other), True, own
             methods = Counter(layer.method for layer in swept.layers.values())
     return Quantised(
         model=chosen,

@@ -6,7 +6,9 @@
     joint      the sweep, and zeros and integers found together where a layer has a pattern
     best       all of it
 
-Each layer takes what errs least on held-out data.
+Each layer takes what errs least on held-out data. Zeros that are found anew can be the better ones of every layer and
+not of the model, so where some are, the weights are rounded once more with the zeros that there are (`walks`), and the
+model that errs less is taken.
 """
 
 from __future__ import annotations
@@ -25,3 +27,10 @@ TRIED: Mapping[Rounding, frozenset[Method]] = {
     "joint": frozenset({"sweep", "joint"}),
     "best": frozenset({"adaround", "sweep", "joint"}),
 }
+
+
+def walks(rounding: Rounding, *, has_patterns: bool) -> tuple[Rounding, ...]:
+    """What is tried through all layers, one way after the other."""
+    if not TRIED[rounding]:
+        return ()
+    return (rounding, "sweep") if has_patterns and "joint" in TRIED[rounding] else (rounding,)

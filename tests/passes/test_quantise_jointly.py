@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from prunec.backends.onnx.session import make_session, run
 from prunec.graph.shapes import constant
 from prunec.passes.canonicalise import canonicalise
 from prunec.passes.compensate import Options, compensate
-from prunec.passes.quantise import Quantised, Rounding, Target, quantise
+from prunec.passes.quantise import Quantised, Rounding, Target, driver, quantise
 from prunec.passes.quantise.prepare import prepare
 from prunec.passes.quantise.roundings import TRIED
 from prunec.passes.quantise.strip import dequantised, strip
@@ -77,6 +78,35 @@ def test_the_joint_solve_is_no_worse_than_one_after_the_other(
     judge = OutputErrors(sparse[1].dense, DATA, 64)
     assert judge.of(joint.model) <= judge.of(sequential.model)
     assert (joint.error_swept < joint.error_nearest) == (set(joint.rounding) != {"nearest"})
+
+
+@pytest.mark.parametrize("worse", ["joint", "sweep"])
+def test_of_zeros_found_anew_and_those_that_there_were_the_model_that_errs_less_is_taken(
+    sparse: tuple[ir.Model, Target], monkeypatch: pytest.MonkeyPatch, worse: str
+) -> None:
+    """Whichever it is: here one of the two walks leaves a model whose weights are all zero."""
+    real, walked = driver.sweep, list[str]()
+
+    def spoilt(found: Any, *arguments: Any, rounding: str, **options: Any) -> Any:
+        walked.append(rounding)
+        done = real(found, *arguments, rounding=rounding, **options)
+        if rounding != worse:
+            return done
+        empty = done.model.clone()
+        for value in empty.graph.initializers.values():
+            array = constant(value)
+            if array is not None and array.ndim > 1 and array.dtype == np.float32:
+                value.const_value = ir.Tensor(np.zeros_like(array), name=value.name)
+        return replace(done, model=empty)
+
+    whole = quantise(sparse[0], DATA, target=sparse[1])
+    monkeypatch.setattr(driver, "sweep", spoilt)
+    found = quantise(sparse[0], DATA, target=sparse[1])
+    assert walked == ["joint", "sweep"] and found.error_swept == pytest.approx(whole.error_swept, rel=0.05)
+    walked.clear()
+    lost = quantise(sparse[0], DATA, target=sparse[1], rounding="sweep")
+    assert walked == ["sweep"] and whole.error_swept is not None and lost.error_swept is not None
+    assert (lost.error_swept > 2 * whole.error_swept) == (worse == "sweep")
 
 
 def test_every_layer_is_rounded_no_worse_and_blocks_are_found_anew(sparse: tuple[ir.Model, Target]) -> None:

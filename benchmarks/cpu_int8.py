@@ -2,7 +2,7 @@
 
     python -m benchmarks.cpu_int8 fashion-net crepe-tiny crepe-full FOLDER/tv_resnet50.onnx.gz
         [--densities 1 .5 .25] [--threads 1 2] [--input-shape input_ids=1,64 …] [--beside openvino deepsparse]
-        [--blocks 30] [--keep rows.json] [--markdown table.md]
+        [--blocks 30] [--bits 8] [--keep rows.json] [--markdown table.md]
 
 Models of the zoo by name, or graphs as files (missing weights are filled, see `graph_files`), shapes static, a batch
 of 1. Contenders of one model and number of threads run in one interleaved measurement, pinned, in processes of their
@@ -89,9 +89,10 @@ class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 class Subject:
-    """One model with static shapes, and what is made of it."""
+    """One model with static shapes, and what is made of it; `bits` of weights, as `quantised` has them."""
 
-    def __init__(self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
+    def __init__(self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path, bits: int | None = None) -> None:
+        self.bits = bits
         found = cpu_packages.Subject(name, shapes, folder)
         self.name, self.folder, self.source = found.name, folder, found.source
         self.model = raised(canonicalise(ir.load(self.source)))
@@ -122,7 +123,7 @@ class Subject:
 
     def own(self, density: float) -> Contender:
         """Generated code for the QDQ graph with so many of the blocks of every layer that can have them."""
-        graph = self.quantised(density)
+        graph = self.quantised(density, self.bits)
         folder = self.folder / f"own{density}"
         folder.mkdir()
         built = build(graph, int8_isa(), folder)
@@ -170,6 +171,9 @@ def main() -> int:
     parser.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,64")
     parser.add_argument("--beside", nargs="*", default=list(RUNTIMES), choices=list(RUNTIMES))
     parser.add_argument("--blocks", type=int, default=30, help="of runs, per contender")
+    parser.add_argument(
+        "--bits", type=int, choices=(7, 8), help="of our weights (default: a compile's on this machine)"
+    )
     parser.add_argument("--keep", type=Path, help="a file of rows: those in it are not computed again")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
@@ -177,6 +181,7 @@ def main() -> int:
     beside = [f"{name} {RUNTIMES[name].version}" for name in arguments.beside]
     for name in arguments.models:
         key = (name, *arguments.densities, *arguments.threads, arguments.blocks, *arguments.input_shape, *beside)
+        key = key if arguments.bits is None else (*key, arguments.bits)
         for row in kept.rows(key, partial(table, name, arguments)):
             rows.append(row)
             print(line(row), flush=True)
@@ -189,7 +194,7 @@ def table(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """All rows of one model: everything is made first, then each number of threads is one run of all."""
     with tempfile.TemporaryDirectory(prefix="prunec-benchmark-") as folder:
         try:
-            subject = Subject(name, parse_input_shapes(arguments.input_shape), Path(folder))
+            subject = Subject(name, parse_input_shapes(arguments.input_shape), Path(folder), arguments.bits)
             own = [subject.own(density) for density in sorted({1.0, *arguments.densities}, reverse=True)]
         except (PrunecError, GateError) as reason:
             yield Row(name, 1.0, arguments.threads[0], note=f"not compiled: {reason.diagnostic}")

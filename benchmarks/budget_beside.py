@@ -20,10 +20,11 @@ DRAWS = 2000
 
 @dataclass
 class BesideRow:
-    """One way. `share`: measured, with interval; `error`: squared, on the held-out data that a compile compares by.
+    """One way. `share`: measured, with interval; `error`: squared, on held-out data, fewer samples than a compile's.
 
-    `unseen`: the same on `samples` of another draw; `over`: that over the unseen error of what a compile takes, which
-    is marked `taken`, with its 95 % interval (bootstrap of paired samples); `drop` of the metric on test data.
+    `taken`: the way that a compile prefers by such errors, were it asked at this predicted time. `unseen`: the error on
+    `samples` of another draw (those of it that would be fitted to); `over`: that over the unseen error of the way that
+    is taken, with its 95 % interval (bootstrap of paired samples); `drop` of the metric on test data.
     """
 
     model: str
@@ -86,8 +87,10 @@ def unseen_errors(own: BudgetSubject, models: dict[str, ir.Model], samples: int)
     )
     batches = [{name: array.copy() for name, array in feeds.items()} for feeds in calibration.fit()]
     reference = _answers(canonical, batches)
-    energy = [sum(float(np.square(own[name], dtype=np.float64).sum()) for own in reference) for name in reference[0]]
-    return {way: _apart(reference, _answers(model, batches), energy) for way, model in models.items()}
+    sums = [sum(float(np.square(one[name], dtype=np.float64).sum()) for one in reference) for name in reference[0]]
+    energy = [whole or 1.0 for whole in sums]
+    rows = [len(next(iter(feeds.values()))) for feeds in batches]
+    return {way: _apart(reference, _answers(model, batches), energy, rows) for way, model in models.items()}
 
 
 def _answers(model: ir.Model, batches: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
@@ -96,15 +99,17 @@ def _answers(model: ir.Model, batches: Sequence[dict[str, np.ndarray]]) -> list[
 
 
 def _apart(
-    wanted: Sequence[dict[str, np.ndarray]], found: Sequence[dict[str, np.ndarray]], energy: Sequence[float]
+    wanted: Sequence[dict[str, np.ndarray]],
+    found: Sequence[dict[str, np.ndarray]],
+    energy: Sequence[float],
+    batches: Sequence[int],
 ) -> np.ndarray:
-    """By sample where an output has as many rows as the batch, else by batch; the outputs' mean."""
+    """By sample where every output has as many rows as the batch, else by batch; the outputs' mean."""
     parts = []
-    for y, other in zip(wanted, found, strict=True):
-        count = {len(array) if array.ndim else 1 for array in y.values()}
-        rows = count.pop() if len(count) == 1 else 1
+    for y, other, size in zip(wanted, found, batches, strict=True):
+        rows = size if all(array.ndim and len(array) == size for array in y.values()) else 1
         sums = [
-            np.square(y[name] - other[name], dtype=np.float64).reshape(rows, -1).sum(1) / whole
+            np.square(y[name].astype(np.float64) - other[name]).reshape(rows, -1).sum(1) / whole
             for name, whole in zip(y, energy, strict=True)
         ]
         parts.append(np.mean(sums, axis=0))

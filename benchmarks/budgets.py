@@ -155,6 +155,8 @@ def main() -> int:
     unknown = set(arguments.ways) - {way for own in WAYS.values() for way in own}
     if unknown:
         parser.error(f"no such way: {', '.join(sorted(unknown))}")
+    if arguments.what == "beside" and "onnx" in arguments.targets:
+        parser.error("beside is about zeros: --targets cpu, wasm or arm64")
     kept = KeptRows(KINDS[arguments.what], arguments.keep)
     rows: list[DataclassInstance] = []
     for name in arguments.models:

@@ -181,7 +181,7 @@ def main() -> int:
     beside = [f"{name} {RUNTIMES[name].version}" for name in arguments.beside]
     for name in arguments.models:
         key = (name, *arguments.densities, *arguments.threads, arguments.blocks, *arguments.input_shape, *beside)
-        key = key if arguments.bits is None else (*key, arguments.bits)
+        key = (*key, arguments.bits or weight_bits())
         for row in kept.rows(key, partial(table, name, arguments)):
             rows.append(row)
             print(line(row), flush=True)

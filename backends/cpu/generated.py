@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from prunec.backends.base import BuildOptions, Verdict
+from prunec.backends.cpu.isa import int8_weight_bits
 from prunec.backends.cpu.verdicts import judge
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.plan.layers import ANY_LAYER, TargetRules
@@ -30,7 +31,7 @@ class Generated:
             return model
         from prunec.passes.quantise import unfitted
 
-        return unfitted(model)
+        return unfitted(model, bits=int8_weight_bits())
 
     def check_options(self, options: BuildOptions) -> None:
         """PC455: no code generator; PC440, PC452: options about what generated code does not have."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx_ir as ir
 
 from prunec.backends.base import BuildOptions
-from prunec.backends.cpu.isa import Isa, int8_isa
+from prunec.backends.cpu.isa import Isa, int8_isa, int8_weight_bits
 from prunec.backends.cpu.target import Cpu
 
 PATTERNS = ("block:4x4", "block:8x4", "block:4x8", "block:8x8", "block:16x4", "channel")
@@ -42,7 +42,7 @@ class Int8Cpu(Cpu):
     def form(self, model: ir.Model) -> ir.Model:
         from prunec.passes.quantise import unfitted
 
-        return unfitted(model, self.in_float)
+        return unfitted(model, self.in_float, bits=int8_weight_bits())
 
     def between_us(
         self,

@@ -81,6 +81,12 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(found.split())
 
 
+def int8_weight_bits() -> int:
+    """7 on x86 processors without VNNI, whose multiply-adds of uint8 and int8 saturate; else 8."""
+    flags = cpu_flags()
+    return 7 if "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"} else 8
+
+
 def host_isa(flags: frozenset[str] | None = None) -> Isa:
     """The best instruction set that this machine has.
 

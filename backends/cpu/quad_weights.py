@@ -53,8 +53,8 @@ class Packing:
 
     One word holds four bytes, two hold pairs of 16 bits for where products of bytes cannot be added: x86 without VNNI
     adds those of two neighbours in 16 bits, which is exact for weights of 7 bits and others whose pairs are small
-    (`fits_pairs`). `weights_moved` is
-    added to weights, `pixels_moved` taken from pixels (`kernels/dot_wasm.py`, `dot_arm64.py`).
+    (`fits_pairs`). `weights_moved` is added to weights, `pixels_moved` taken from pixels (`kernels/dot_wasm.py`,
+    `dot_arm64.py`).
     """
 
     words: int

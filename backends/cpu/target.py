@@ -140,7 +140,8 @@ class Cpu(Generated):
         return build(self.form(with_zeros(model, layers)), self.isa(), folder, given).folder
 
     def provenance(self) -> str:
-        return f"{self.isa().name} {sources('building.py', 'artifact.py')}"
+        lower = sorted(f"lower/{path.name}" for path in (Path(__file__).parent / "lower").glob("*.py"))
+        return f"{self.isa().name} {sources('building.py', 'artifact.py', 'isa.py', 'quad_weights.py', *lower)}"
 
     def write(self, folder: Path, subject: Subject, options: BuildOptions) -> Artifact:
         """The folder `cpu`, checked.

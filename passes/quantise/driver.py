@@ -114,7 +114,8 @@ def quantise(
     error_nearest, error_swept = math.sqrt(against.of(chosen)), None
     methods = Counter({"nearest": len(found.placement.layers)})
     before, least = found, error_nearest
-    for way in walks(rounding, has_patterns=target is not None and bool(target.patterns)):
+    has_patterns = bool(TRIED[rounding]) and bool(_wanted(found.model, target, scales, rounding).patterns)
+    for way in walks(rounding, has_patterns=has_patterns):
         walked, wanted = before, _wanted(before.model, target, scales, way)
         if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
             walked = replace(before, grids={**before.grids, **look(wanted.dense).grids})

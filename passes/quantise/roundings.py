@@ -7,8 +7,8 @@
     best       all of it
 
 Each layer takes what errs least on held-out data. Zeros that are found anew can be the better ones of every layer and
-not of the model, so where some are, the weights are rounded once more with the zeros that there are (`walks`), and the
-model that errs less is taken.
+not of the model, so where some are, the weights are rounded once more by the sweep, with the zeros that there are
+(`walks`), and the model that errs less is taken.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from prunec.passes.quantise.write import write
 _GRID = Grid(2.0**-5, 128, "none")
 
 
-def unfitted(model: ir.Model, in_float: Collection[str] = ()) -> ir.Model:
+def unfitted(model: ir.Model, in_float: Collection[str] = (), *, bits: int = 8) -> ir.Model:
     """As `quantise` writes it, with the same grid everywhere; a model without layers for 8 bits as it is.
 
-    `in_float`: layers that stay so.
+    `in_float`: layers that stay so; `bits` of weights, by which code for x86 without VNNI differs.
 
     Raises:
         PrunecError PC482: the opset is too old.
@@ -25,4 +25,4 @@ def unfitted(model: ir.Model, in_float: Collection[str] = ()) -> ir.Model:
     model = raised(model)
     placement = place(model, in_float)
     names = [*placement.values, *placement.shared]
-    return write(model, placement, dict.fromkeys(names, _GRID))
+    return write(model, placement, dict.fromkeys(names, _GRID), bits)

@@ -157,7 +157,7 @@ def _alike(package: Package, dense: ir.Model) -> ir.Model:
         return dense
     from prunec.passes.quantise import unfitted
 
-    return unfitted(dense)
+    return unfitted(dense, bits=package.verification.quantisation.weight_bits)
 
 
 def check_source(package: Package, source: PathLike) -> None:

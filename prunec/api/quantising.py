@@ -30,7 +30,7 @@ from prunec.api.recovering import (
 )
 from prunec.api.stages import Stage, stages_of
 from prunec.api.target_list import INT8, MIXED, MIXED_TARGETS, ONNX
-from prunec.backends.cpu.isa import cpu_flags
+from prunec.backends.cpu.isa import int8_weight_bits
 from prunec.catalog import INT8_BACKENDS, unknown_name
 from prunec.diagnostics import Diagnostic, PrunecError
 from prunec.frontend.calibration import Calibration
@@ -74,10 +74,7 @@ def weight_bits(*, relaxed_simd: bool = False) -> int:
 
     Relaxed SIMD of WebAssembly multiplies by 7 bits, and ONNX Runtime on this machine is what code is compared with.
     """
-    if relaxed_simd:
-        return 7
-    flags = cpu_flags()
-    return 7 if "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"} else 8
+    return 7 if relaxed_simd else int8_weight_bits()
 
 
 def check_precision(precision: str | None, options: PlanOptions, budget: Budget | None) -> bool:

@@ -306,8 +306,9 @@ class QuantisationRecord(Record):
     `values` activations have a range each, found by `rules` (how many by which). `error`: ‖int8 − float‖ / ‖float‖ of
     the outputs on held-out data, both pruned; `error_min_max` the same with the widest ranges and no correction.
     `rounding`: how many layers' weights were rounded by which method. `error_nearest`, `error_swept`: the outputs
-    against the dense model's, with weights at their nearest values, and rounded (with a pattern: pruned again as well)
-    on what the quantised layers before them give. The smaller one was taken. `recovery`: training through the
+    against the dense model's, with weights at their nearest values, and rounded on what the quantised layers before
+    them give (with a pattern the smaller one of two: with zeros found anew, and with those that there were). The
+    smaller one was taken. `recovery`: training through the
     quantisers after that, its errors those of the model in 8 bits.
     """
 

@@ -16,6 +16,7 @@ pytest.importorskip("tvm", reason="needs the [tvm] extra")
 from prunec.api.quantising import weight_bits
 from prunec.backends.cpu.artifact import write_artifact
 from prunec.backends.cpu.checking import compare_model
+from prunec.backends.cpu.int8_target import Int8Cpu
 from prunec.backends.cpu.isa import AVX2, X86_INT8, Isa, int8_isa
 from prunec.backends.cpu.kernels.quad_product import QuadProduct
 from prunec.backends.cpu.layout import LIBRARY, WEIGHTS
@@ -260,6 +261,24 @@ def test_sums_that_may_leave_32_bits_are_computed_in_float() -> None:
     b.output(b.op("Conv", [b.input("x", [1, 4, 3, 3]), b.weight(4, 4, 1, 1), b.const(np.full(4, 3e9, np.float32))]))
     program, refusals = lowered(unfitted(canonicalise(b.model())))
     assert not refusals and len(program.in_float) == 1 and not kinds(program)["QuadProduct"]
+
+
+@pytest.mark.parametrize(("flags", "bits", "words"), [((), 7, 1), (("avx512_vnni",), 8, 2)])
+def test_what_is_timed_has_the_kernels_of_what_a_compile_ships(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], bits: int, words: int
+) -> None:
+    """Weights of as many bits as a compile gives them: without VNNI code for 7 is not that for 8."""
+    b = Builder(0, 18)
+    b.output(b.gemm(b.relu(b.gemm(b.input("x", [4, 16]), 16)), 8))
+    monkeypatch.setattr("prunec.backends.cpu.isa.cpu_flags", lambda: frozenset((*AVX2.flags, *flags)))
+    assert weight_bits() == bits
+    model = Int8Cpu().form(canonicalise(b.model()))
+    found = [constant(value) for value in model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
+    largest = max(int(np.abs(array).max()) for array in found if array is not None and array.ndim > 1)
+    assert largest == 2 ** (bits - 1) - 1
+    program, _ = lowered(model, AVX2)
+    products = [step.call for step in program.steps if isinstance(step.call, QuadProduct)]
+    assert products and {call.words for call in products} == {words}
 
 
 def test_targets_without_int8_kernels_compute_what_the_bytes_stand_for() -> None:

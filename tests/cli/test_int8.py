@@ -45,7 +45,7 @@ def test_what_is_pruned_is_shipped_in_8_bits(folder: Path) -> None:
 def test_a_processor_without_vnni_gets_weights_that_do_not_overflow(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prunec.api.quantising.cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr("prunec.backends.cpu.isa.cpu_flags", lambda: frozenset({"avx2", "fma"}))
     options = ("--flops", "1", "--calib", "data.npz", *INT8, "--no-measure", "--no-compensate")
     done = prunec("compile", "model.onnx", *options, "-o", "out", "--json", cwd=folder)
     assert done.code == 0, done.err

@@ -58,8 +58,8 @@ class Peak(Kernel):
 class DotPeak(Kernel):
     """`rounds` × `chains` four-way products of bytes, added to 32-bit sums.
 
-    Where one instruction does it, in registers. Else bytes are loaded and widened, once for every two products, as a
-    compiler would find the products themselves to be always the same.
+    Where one instruction does it, in registers. Else bytes are loaded (and widened, but for x86), once for every two
+    products, as a compiler would find the products themselves to be always the same.
     """
 
     family: ClassVar[str] = "dot_peak"

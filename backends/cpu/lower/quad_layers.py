@@ -200,10 +200,13 @@ def by_rule(isa: Isa, matrix: np.ndarray, taps: Taps, x: Quads, grid: tuple[int,
 
 
 def _most_vectors(isa: Isa, form: Packing) -> int:
-    """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them."""
+    """Of a tile: four sums for each, and registers are left for the pixels and a weight, or both halves of them.
+
+    Bytes on x86 without VNNI need two more: for their products, and the ones that add those in pairs.
+    """
     if isa.registers < 32:
         return 3 if isa.has_dot and form.words == 1 and not form.weights_moved else 2
-    return 6 if form.words == 1 else 4
+    return 4 if form.words == 2 else 6 if isa.has_dot else 5
 
 
 def _present(matrix: np.ndarray) -> np.ndarray:

@@ -89,10 +89,10 @@ class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 class Subject:
-    """One model with static shapes, and what is made of it; `bits` of weights, as `quantised` has them."""
+    """One model with static shapes, and what is made of it; `bits` of weights, None: as a compile here gives them."""
 
     def __init__(self, name: str, shapes: Mapping[str, Sequence[int]], folder: Path, bits: int | None = None) -> None:
-        self.bits = bits
+        self.bits = bits or weight_bits()
         found = cpu_packages.Subject(name, shapes, folder)
         self.name, self.folder, self.source = found.name, folder, found.source
         self.model = raised(canonicalise(ir.load(self.source)))
@@ -123,7 +123,7 @@ class Subject:
 
     def own(self, density: float) -> Contender:
         """Generated code for the QDQ graph with so many of the blocks of every layer that can have them."""
-        graph = self.quantised(density, self.bits)
+        graph = self.quantised(density)
         folder = self.folder / f"own{density}"
         folder.mkdir()
         built = build(graph, int8_isa(), folder)
@@ -135,8 +135,8 @@ class Subject:
             self.notes.append(_short(f"{density:g} of the blocks: {no.diagnostic}"))
         return Contender(own_name(density), built.folder, "cpu")
 
-    def quantised(self, density: float, bits: int | None = None) -> ir.Model:
-        """The QDQ graph; `bits`: of weights, as many as a compile gives them on this machine without it."""
+    def quantised(self, density: float) -> ir.Model:
+        """The QDQ graph."""
         model = self.model
         if density < 1:
             pattern = parse(PATTERN)
@@ -146,12 +146,8 @@ class Subject:
         placement = place(model)
         seen = observe(model, placement.values, lambda: iter(self.batches), seed=0, threads=1)
         grids = {name: min_max(seen[name]) for name in placement.values}
-        graph = write(
-            model,
-            placement,
-            grids | {name: grids[root] for name, root in placement.shared.items()},
-            bits or weight_bits(),
-        )
+        grids |= {name: grids[root] for name, root in placement.shared.items()}
+        graph = write(model, placement, grids, self.bits)
         ir.save(graph, self.graph_file(density))
         return graph
 

@@ -31,7 +31,6 @@ from benchmarks.graph_files import graph_name, read_graph
 from benchmarks.kept import KeptRows
 from benchmarks.tables import line, markdown
 from benchmarks.zoo_shapes import SHAPES
-from prunec.api.quantising import weight_bits
 from prunec.backends.cpu.checking import samples_for
 from prunec.backends.cpu.isa import ARM64, ARM64_DOT, WASM, Isa
 from prunec.diagnostics import PrunecError
@@ -96,7 +95,7 @@ def row(model: str, target: str, precision: str | None = None, counts: bool = Fa
         try:
             if precision is not None:
                 (Path(folder) / "quantised").mkdir()
-                loaded = Subject(model, shapes, Path(folder) / "quantised").quantised(1.0, weight_bits())
+                loaded = Subject(model, shapes, Path(folder) / "quantised").quantised(1.0)
             ready, own = canonicalise(loaded), Path(folder)
             if target == "wasm":
                 return _wasm(graph_name(model), ready, shapes, calib, own)

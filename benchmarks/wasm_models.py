@@ -135,11 +135,10 @@ def modules_of(subject: Subject, density: float, folder: Path, is_relaxed: bool)
 def int8_modules_of(subject: Subject, density: float, folder: Path, is_relaxed: bool) -> Modules:
     """As `modules_of`, of the quantised graph."""
     folder = Path(tempfile.mkdtemp(dir=folder))
-    given = quantised_subject(str(subject.source), {}, folder)
-    bits = weight_bits(relaxed_simd=is_relaxed)
-    sources = {OWN: given.quantised(density, bits), OWN_FLOAT: ir.load(subject.source)}
+    given = quantised_subject(str(subject.source), {}, folder, weight_bits(relaxed_simd=is_relaxed))
+    sources = {OWN: given.quantised(density), OWN_FLOAT: ir.load(subject.source)}
     if density < 1:
-        sources[OWN_DENSE] = given.quantised(1.0, bits)
+        sources[OWN_DENSE] = given.quantised(1.0)
     folders = {name: _built(model, folder / name, is_relaxed) for name, model in sources.items()}
     error = check(given.graph_file(density), folders[OWN], [subject.feeds]).max_rel
     return Modules(folders, error, {ORT_WEB: subject.source, ORT_WEB_INT8: given.graph_file(1.0)})

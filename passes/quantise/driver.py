@@ -18,7 +18,7 @@ from prunec.passes.quantise.prepare import Prepared, Scales, evenly, prepare
 from prunec.passes.quantise.ranges import Grid
 from prunec.passes.quantise.roundings import DEFAULT, TRIED, Rounding, walks
 from prunec.passes.quantise.sensitive import float_again
-from prunec.passes.quantise.sweep import Target, sweep
+from prunec.passes.quantise.sweep import Swept, Target, sweep
 from prunec.passes.quantise.write import write
 from prunec.statistics.collect import CalibrationData
 from prunec.statistics.output_errors import OutputErrors, first_batches
@@ -73,10 +73,10 @@ def quantise(
 
     The data that fits decides, the held-out data judges: ranges each by itself; corrected biases and layers that go
     back to float by the error of the outputs. `exclude`: node names; `bits`: of weights, 8 or 7 (`weights.LEVELS`).
-    Weights are rounded to their nearest values and in a walk towards `target` (the model itself), which may find zeros
-    anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`: what is
-    tried (`roundings`). `given`: grids of values that have one already, by name; then no channel is scaled. `planned`:
-    layers that a plan leaves in float, with the reason; no others are looked for then.
+    Weights are rounded to their nearest values and in walks towards `target` (the model itself), one of which may find
+    zeros anew for the layers that have a pattern there; what gives outputs closer to the target's stays. `rounding`:
+    what is tried (`roundings`). `given`: grids of values that have one already, by name; then no channel is scaled.
+    `planned`: layers that a plan leaves in float, with the reason; no others are looked for then.
 
     Raises:
         PrunecError PC480: a value or an output is infinite; PC481: no layer can be quantised; PC482: the opset is old.
@@ -113,22 +113,18 @@ def quantise(
     against = errors if target is None else OutputErrors(target.dense, calibration, SAMPLES, threads=threads)
     error_nearest, error_swept = math.sqrt(against.of(chosen)), None
     methods = Counter({"nearest": len(found.placement.layers)})
-    before, least = found, error_nearest
-    has_patterns = bool(TRIED[rounding]) and bool(_wanted(found.model, target, scales, rounding).patterns)
-    for way in walks(rounding, has_patterns=has_patterns):
-        walked, wanted = before, _wanted(before.model, target, scales, way)
-        if wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
-            walked = replace(before, grids={**before.grids, **look(wanted.dense).grids})
-        swept = sweep(
-            walked, calibration, wanted, bits=bits, seed=seed, threads=threads, rounding=way, cache=cache,
+    if TRIED[rounding]:
+        how = partial(
+            sweep, calibration=calibration, bits=bits, seed=seed, threads=threads, cache=cache,
             progress=lambda done, of, name: progress("rounding weights", done, of),
         )  # fmt: skip
-        other = replace(walked, model=swept.model).written(bits, swept.steps())
-        own = math.sqrt(against.of(other))
-        error_swept = own if error_swept is None else min(error_swept, own)
-        if own < least:
-            found, chosen, error, is_corrected, least = walked, other, judged(other), True, own
-            methods = Counter(layer.method for layer in swept.layers.values())
+        wanted = Target.of(found.model) if target is None else target.scaled(found.model, scales)
+        tried = [_walked(found, wanted, way, look, how, bits) for way in walks(rounding, wanted.patterns)]
+        own = [math.sqrt(against.of(other.model)) for other in tried]
+        error_swept = min(own)
+        if error_swept < error_nearest:
+            best = tried[own.index(error_swept)]
+            found, chosen, error, is_corrected, methods = best.found, best.model, judged(best.model), True, best.methods
     return Quantised(
         model=chosen,
         layers=tuple(found.placement.layers),
@@ -143,6 +139,29 @@ def quantise(
         error_swept=error_swept,
         equalised=sum(int((scale != 1).sum()) for _, scale in scales),
     )
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """`found` with the grids of the walk, the model that came of it, how many layers each method rounded."""
+
+    found: Prepared
+    model: ir.Model
+    methods: Counter[str]
+
+
+def _walked(
+    found: Prepared, wanted: Target, way: Rounding, look: Callable[[ir.Model], Prepared], how: Callable[..., Swept],
+    bits: int,
+) -> _Walked:  # fmt: skip
+    """Weights rounded through all layers by `way`, towards `wanted`; zeros are found anew where it says so."""
+    if "joint" not in TRIED[way]:
+        wanted = replace(wanted, patterns={})
+    elif wanted.patterns and wanted.is_whole:  # values will be closer to the dense model's than they are now
+        found = replace(found, grids={**found.grids, **look(wanted.dense).grids})
+    swept = how(found, target=wanted, rounding=way)
+    model = replace(found, model=swept.model).written(bits, swept.steps())
+    return _Walked(found, model, Counter(layer.method for layer in swept.layers.values()))
 
 
 def finite_error(error: float) -> float:
@@ -162,12 +181,6 @@ def _with_biases(found: Prepared, calibration: CalibrationData, bits: int, threa
     layers, batches = list(found.placement.layers.values()), first_batches(calibration.fit(), SAMPLES)
     shifts = corrected(found.model, layers, shifted, batches, threads=threads)
     return shifted(shifts), bool(shifts)
-
-
-def _wanted(model: ir.Model, target: Target | None, scales: Scales, rounding: Rounding) -> Target:
-    """What weights are rounded towards, for `model`, whose channels were scaled."""
-    wanted = Target.of(model) if target is None else target.scaled(model, scales)
-    return replace(wanted, patterns={}) if "joint" not in TRIED[rounding] else wanted
 
 
 def raised(model: ir.Model) -> ir.Model:

@@ -13,7 +13,7 @@ not of the model, so where some are, the weights are rounded once more by the sw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 Rounding = Literal["nearest", "adaround", "sweep", "joint", "best"]
@@ -29,8 +29,6 @@ TRIED: Mapping[Rounding, frozenset[Method]] = {
 }
 
 
-def walks(rounding: Rounding, *, has_patterns: bool) -> tuple[Rounding, ...]:
-    """What is tried through all layers, one way after the other."""
-    if not TRIED[rounding]:
-        return ()
-    return (rounding, "sweep") if has_patterns and "joint" in TRIED[rounding] else (rounding,)
+def walks(rounding: Rounding, patterns: Collection[str]) -> tuple[Rounding, ...]:
+    """What is tried through all layers, one way after the other; `patterns`: layers whose zeros may be found anew."""
+    return (rounding, "sweep") if patterns and "joint" in TRIED[rounding] else (rounding,)
